@@ -1,0 +1,2 @@
+//! The `amends` program.
+fn main() {}
