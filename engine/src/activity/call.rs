@@ -1,0 +1,108 @@
+//! Call: what an activity knows of the attempt it is part of, and its way to secrets.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use secrecy::SecretString;
+use uuid::Uuid;
+
+use super::{Cause, Failure};
+use crate::env::Env;
+use crate::ids::{InstallationId, SagaId, SecretRef, StepKey};
+use crate::secret::{Sealed, Vault};
+use crate::store::Store;
+
+/// One attempt of a step, seen from inside the activity.
+#[derive(Clone)]
+pub struct Call {
+    pub(crate) installation: InstallationId,
+    pub(crate) environment: String,
+    pub(crate) saga: SagaId,
+    pub(crate) step: StepKey,
+    pub(crate) generation: u32,
+    pub(crate) attempt: u32,
+    pub(crate) outside: Arc<Outside>,
+    pub(crate) sealed: Arc<Mutex<Vec<Sealed>>>,
+}
+
+/// What every call of one engine shares.
+pub(crate) struct Outside {
+    pub(crate) env: Env,
+    pub(crate) vault: Vault,
+    pub(crate) store: Arc<dyn Store>,
+}
+
+impl Call {
+    /// The saga this is done for.
+    pub fn saga(&self) -> &SagaId {
+        &self.saga
+    }
+
+    /// The step this is done for.
+    pub fn step(&self) -> &StepKey {
+        &self.step
+    }
+
+    /// 1 for the first try of the step or of its compensation.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// 1, and one more each time it was proved that what the former generation made is gone.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// The environment of the installation, as `production`.
+    pub fn environment(&self) -> &str {
+        &self.environment
+    }
+
+    /// The idempotency key: the same for every attempt of a generation (UUID v5).
+    pub fn key(&self) -> Uuid {
+        let name = format!("{}/{}/{}/{}", self.installation, self.saga, self.step, self.generation);
+        Uuid::new_v5(&Uuid::NAMESPACE_URL, name.as_bytes())
+    }
+
+    /// Our mark, for providers that keep a description: installation/environment/saga/step/generation.
+    pub fn tag(&self) -> String {
+        format!("{}/{}/{}/{}/{}", self.installation, self.environment, self.saga, self.step, self.generation)
+    }
+
+    /// `base`, and from the second generation on `base-g2`: a name that no earlier generation bore.
+    pub fn name(&self, base: &str) -> String {
+        if self.generation <= 1 { base.to_owned() } else { format!("{base}-g{}", self.generation) }
+    }
+
+    /// A duration as this engine waits it; a sandbox's pace makes it shorter.
+    pub fn paced(&self, wait: std::time::Duration) -> std::time::Duration {
+        self.outside.env.paced(wait)
+    }
+
+    /// The time now, for activities that compare ages.
+    pub fn now(&self) -> crate::env::Timestamp {
+        self.outside.env.now()
+    }
+
+    /// Puts a secret away. It is written, sealed, with the record of this step; the reference is for the output.
+    pub fn seal(&self, kind: &str, value: &SecretString) -> Result<SecretRef, Failure> {
+        let sealed = self.outside.vault.seal(kind, value, &self.outside.env).map_err(secret_failure)?;
+        let id = sealed.id.clone();
+        self.sealed.lock().unwrap_or_else(PoisonError::into_inner).push(sealed);
+        Ok(id)
+    }
+
+    /// Opens a secret that a step or a start recorded.
+    pub async fn open(&self, reference: &SecretRef) -> Result<SecretString, Failure> {
+        let sealed = self.outside.store.secret(reference).await.map_err(|error| Failure::Unavailable {
+            cause: Cause::Database,
+            detail: error.to_string(),
+            retry_after: None,
+        })?;
+        let sealed = sealed.ok_or_else(|| secret_failure(crate::secret::Error::Gone(reference.clone())))?;
+        self.outside.vault.open(&sealed).map_err(secret_failure)
+    }
+}
+
+fn secret_failure(error: crate::secret::Error) -> Failure {
+    Failure::refused("secret_unreadable", error.to_string())
+}

@@ -1,0 +1,215 @@
+//! Activities: what can be done outside or in our own database, found again, and taken back.
+//!
+//! An activity *is* its request: one value that is journalled, shown and called. [`Activity`] is for
+//! the outside world, [`Local`] for our own database. Each has its catalogue name, and the
+//! [`Registry`] calls it by that name from a journal alone.
+
+pub mod attempt;
+pub mod call;
+pub mod registry;
+pub mod retry;
+
+use std::future::Future;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+pub use call::Call;
+pub use registry::Registry;
+
+use crate::ids::{ResourceId, StepKey};
+pub use crate::journal::failure::{Cause, Failure, Found, Refusal};
+use crate::store::tx::Tx;
+
+/// Shorthand for constants: so many seconds.
+pub const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// What sending a call again would do, from which the engine derives how it settles doubt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// Changes nothing: simply asked again.
+    Read,
+    /// The same call again has no further effect (a set, or a key the provider remembers): sent again.
+    Repeatable,
+    /// Found by its name after `quiet`, the time in which a lost call is either done or dead.
+    Searchable {
+        /// How long to wait after the doubt arose before looking.
+        #[serde(with = "humantime_serde")]
+        quiet: Duration,
+    },
+    /// As searchable, but what is found is of no use (a secret shown once): taken away and made anew.
+    SearchableOnce {
+        /// How long to wait after the doubt arose before looking.
+        #[serde(with = "humantime_serde")]
+        quiet: Duration,
+    },
+}
+
+impl Effect {
+    /// How long a lost call may still be on its way.
+    pub fn quiet(self) -> Duration {
+        match self {
+            Self::Read | Self::Repeatable => Duration::ZERO,
+            Self::Searchable { quiet } | Self::SearchableOnce { quiet } => quiet,
+        }
+    }
+
+    /// Whether doubt is settled by sending the call again rather than by looking.
+    pub fn is_sent_again(self) -> bool {
+        matches!(self, Self::Read | Self::Repeatable)
+    }
+}
+
+/// The thing outside that a call is about to make: named before anything is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resource {
+    /// Who holds it, as `railway`.
+    pub provider: String,
+    /// What it is, as `project`.
+    pub kind: String,
+    /// The name or tag by which it is found again.
+    pub name: String,
+    /// The step whose resource this one lives in and goes with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<StepKey>,
+    /// Who gets it when the saga unwinds, instead of its being taken back (a number goes to its pool).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keeper: Option<String>,
+}
+
+impl Resource {
+    /// A resource that stands by itself.
+    pub fn new(provider: &str, kind: &str, name: impl Into<String>) -> Self {
+        Self { provider: provider.into(), kind: kind.into(), name: name.into(), within: None, keeper: None }
+    }
+
+    /// Lives inside the resource of that step, and is gone when that one is.
+    #[must_use]
+    pub fn within(mut self, step: impl Into<StepKey>) -> Self {
+        self.within = Some(step.into());
+        self
+    }
+
+    /// Is handed to `keeper` when the saga unwinds; never compensated.
+    #[must_use]
+    pub fn kept_by(mut self, keeper: impl Into<String>) -> Self {
+        self.keeper = Some(keeper.into());
+        self
+    }
+}
+
+/// A gate that a call passes before it is sent: closed until `next_allowed_at`, for everyone who uses its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gate {
+    /// The credential, or the credential and the operation that has a limit of its own.
+    pub key: String,
+    /// How long the gate stays closed behind each call that passes.
+    pub spacing: Duration,
+}
+
+impl Gate {
+    /// A gate that closes only when the provider asks for it.
+    pub fn credential(key: impl Into<String>) -> Self {
+        Self { key: key.into(), spacing: Duration::ZERO }
+    }
+
+    /// A gate that lets one call pass in each `spacing`.
+    pub fn spaced(key: impl Into<String>, spacing: Duration) -> Self {
+        Self { key: key.into(), spacing }
+    }
+}
+
+/// Something done outside, found again, and taken back.
+///
+/// An activity that names a [`Resource`] is compensable: what it makes is on the ledger before the
+/// call leaves, and is taken back when the saga unwinds. One that names none has nothing to take back.
+pub trait Activity: Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// Its name in journals: `provider.verb_noun`, for ever.
+    const NAME: &'static str;
+    /// What sending it twice would do.
+    const EFFECT: Effect;
+    /// The longest one attempt may take; at most 90 s, longer work waits durably.
+    const TIME_LIMIT: Duration = secs(60);
+    /// How long an unavailable step is tried before the saga's `?` sees it refused (before the pivot).
+    const GIVE_UP_AFTER: Duration = secs(3600);
+    /// What the calls are made with: a provider's client.
+    type Client: Send + Sync + 'static;
+    /// What it yields. Secrets in it are references.
+    type Output: Serialize + DeserializeOwned + Send + Sync + 'static;
+
+    /// The thing to be, named before the call; none for a read or a removal.
+    fn resource(&self, _call: &Call) -> Option<Resource> {
+        None
+    }
+
+    /// The ledger row that success closes, for an activity that takes away what another saga made.
+    fn removes(&self) -> Option<ResourceId> {
+        None
+    }
+
+    /// The gates the call passes: its credential's, and any of its operation's own.
+    fn gates(&self, _client: &Self::Client) -> Vec<Gate> {
+        Vec::new()
+    }
+
+    /// The provider's id of what was made, for the ledger.
+    fn external_id(_made: &Self::Output) -> Option<String> {
+        None
+    }
+
+    /// Does it.
+    fn execute(
+        &self,
+        client: &Self::Client,
+        call: &Call,
+    ) -> impl Future<Output = Result<Self::Output, Failure>> + Send;
+
+    /// Looks whether an earlier attempt of this generation left it. Asked only of searchable effects.
+    fn find(
+        &self,
+        _client: &Self::Client,
+        _call: &Call,
+    ) -> impl Future<Output = Result<Found<Self::Output>, Failure>> + Send {
+        async { Ok(Found::Unknowable) }
+    }
+
+    /// Takes it back; what is already gone is success. Asked only of activities that name a resource.
+    fn compensate(
+        &self,
+        _client: &Self::Client,
+        _made: &Self::Output,
+        _call: &Call,
+    ) -> impl Future<Output = Result<(), Failure>> + Send {
+        async { Ok(()) }
+    }
+}
+
+/// Something done in our own database, in the transaction that records it: never in doubt.
+///
+/// Refused ends the step; unavailable rolls back and is tried again when due, or when the saga is woken.
+pub trait Local: Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// Its name in journals, for ever.
+    const NAME: &'static str;
+    /// Whether it has a `revert` that unwinding must run.
+    const REVERTS: bool = false;
+    /// How long an unavailable step is tried before it counts as refused (before the pivot).
+    const GIVE_UP_AFTER: Duration = secs(3600);
+    /// What it yields.
+    type Output: Serialize + DeserializeOwned + Send + Sync + 'static;
+
+    /// Does it.
+    fn apply(&self, tx: &mut Tx<'_>) -> impl Future<Output = Result<Self::Output, Failure>> + Send;
+
+    /// Takes it back.
+    fn revert(
+        &self,
+        _made: &Self::Output,
+        _tx: &mut Tx<'_>,
+    ) -> impl Future<Output = Result<(), Failure>> + Send {
+        async { Ok(()) }
+    }
+}

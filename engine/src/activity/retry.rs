@@ -1,0 +1,45 @@
+//! Retry: how long to wait before the next attempt; attempt number in, wait out.
+
+use std::time::Duration;
+
+use crate::env::Env;
+
+/// The first wait.
+pub const BASE: Duration = Duration::from_secs(1);
+/// The longest wait.
+pub const CAP: Duration = Duration::from_secs(600);
+
+/// The upper bound of the wait behind attempt number `attempt` (1 for the first): doubling, capped.
+pub fn ceiling(attempt: u32) -> Duration {
+    let doublings = attempt.saturating_sub(1).min(20);
+    BASE.saturating_mul(1 << doublings).min(CAP)
+}
+
+/// The wait behind an attempt: between half its ceiling and the whole, so that many that failed together do
+/// not come back together; never less than the other side asked for.
+pub fn delay(attempt: u32, asked: Option<Duration>, env: &Env) -> Duration {
+    let ceiling = env.paced(ceiling(attempt));
+    let micros = u64::try_from(ceiling.as_micros()).unwrap_or(u64::MAX);
+    let jittered = Duration::from_micros(micros / 2 + env.below(micros / 2 + 1));
+    asked.map_or(jittered, |asked| asked.max(jittered))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_the_cap() {
+        assert_eq!(ceiling(1), Duration::from_secs(1));
+        assert_eq!(ceiling(4), Duration::from_secs(8));
+        assert_eq!(ceiling(30), CAP);
+    }
+
+    #[test]
+    fn a_provider_that_asks_for_more_gets_it() {
+        let env = Env::seeded(1);
+        assert_eq!(delay(1, Some(Duration::from_secs(60)), &env), Duration::from_secs(60));
+        let plain = delay(3, None, &env);
+        assert!(plain >= Duration::from_secs(2) && plain <= Duration::from_secs(4));
+    }
+}

@@ -1,0 +1,413 @@
+//! Event: the facts of a saga's life, in the past tense and in the order of that life.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::activity::{Effect, Resource};
+use crate::env::Timestamp;
+use crate::ids::{OperationId, ResourceId, SagaId, StepKey};
+use crate::journal::failure::{Cause, Refusal};
+use crate::journal::state::Attention;
+use crate::store::{Act, ResourceRow};
+
+/// One fact. Names and shapes are fixed once released; the wire name is the snake case of the Rust name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, strum::IntoStaticStr, strum::EnumDiscriminants)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+#[strum_discriminants(
+    name(EventKind),
+    derive(Hash, strum::EnumIter, strum::Display, strum::IntoStaticStr),
+    strum(serialize_all = "snake_case"),
+    doc = "The name of a fact, without its data."
+)]
+pub enum Event {
+    /// The saga was asked for.
+    SagaStarted {
+        /// Which definition.
+        workflow: String,
+        /// The version it will end on.
+        workflow_version: u32,
+        /// What it was asked for.
+        input: Value,
+        /// When it turns round by itself if it has not passed its pivot.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        deadline_at: Option<Timestamp>,
+        /// For lists.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        labels: BTreeMap<String, String>,
+    },
+    /// An attempt was about to leave: the intent.
+    AttemptStarted {
+        /// Of which step.
+        step: StepKey,
+        /// 1 for the first.
+        attempt: u32,
+        /// Of which generation.
+        generation: u32,
+        /// The latest time at which its call can still be under way.
+        not_after: Timestamp,
+        /// What the step is; with its first event only.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        asked: Option<Box<Asked>>,
+        /// What it is about to make; with the first attempt of a generation.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        resource: Option<Box<Named>>,
+    },
+    /// An attempt did not happen, or its gate was closed (then without a number), and waits.
+    AttemptDeferred {
+        /// Of which step.
+        step: StepKey,
+        /// Which attempt; none when the gate was closed before it began.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        attempt: Option<u32>,
+        /// Why.
+        cause: Cause,
+        /// In words.
+        detail: String,
+        /// When it is tried again.
+        retry_at: Timestamp,
+        /// What the step is; with its first event only.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        asked: Option<Box<Asked>>,
+    },
+    /// Nobody knows whether an attempt happened.
+    AttemptLost {
+        /// Of which step.
+        step: StepKey,
+        /// Which attempt.
+        attempt: u32,
+        /// How its answer was lost.
+        cause: Cause,
+        /// In words.
+        detail: String,
+        /// When it may be asked for, or sent again.
+        look_at: Timestamp,
+    },
+    /// It was asked whether the lost attempt left anything.
+    StepFound {
+        /// Of which step.
+        step: StepKey,
+        /// What was seen.
+        found: FoundKind,
+        /// What is there, if something is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        output: Option<Value>,
+        /// The provider's id of it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        external_id: Option<String>,
+    },
+    /// The step is done.
+    StepCompleted {
+        /// Which.
+        step: StepKey,
+        /// What it yields.
+        output: Value,
+        /// The provider's id of what it made.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        external_id: Option<String>,
+    },
+    /// The step did not happen and will not.
+    StepFailed {
+        /// Which.
+        step: StepKey,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// From here on, only forward.
+    PivotPassed {
+        /// The step that it was.
+        step: StepKey,
+    },
+    /// The steps of a scope are all taken back, and its failure went back to the saga.
+    ScopeUnwound {
+        /// Which.
+        scope: StepKey,
+    },
+    /// The saga lets time pass, or waits for a signal until then.
+    TimerSet {
+        /// Under which key.
+        step: StepKey,
+        /// Until when.
+        due_at: Timestamp,
+        /// For which signal, if for one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        signal: Option<String>,
+    },
+    /// The time has passed.
+    TimerFired {
+        /// Under which key.
+        step: StepKey,
+    },
+    /// The signal came.
+    SignalReceived {
+        /// Under which key.
+        step: StepKey,
+        /// What it said.
+        value: Value,
+    },
+    /// The saga asked for something that would differ next time.
+    ValueDrawn {
+        /// Under which key.
+        step: StepKey,
+        /// What it got.
+        value: Value,
+    },
+    /// A transaction of this saga started another saga.
+    ChildStarted {
+        /// In which step.
+        step: StepKey,
+        /// Which saga.
+        child: SagaId,
+    },
+    /// A label was set.
+    LabelSet {
+        /// Its name.
+        name: String,
+        /// Its value.
+        value: String,
+    },
+    /// The engine cannot go on with it by itself.
+    Parked {
+        /// What is the matter.
+        attention: Attention,
+        /// What it waits for.
+        detail: String,
+    },
+    /// Somebody asked the saga to turn round.
+    CancelRequested {
+        /// Who.
+        actor: String,
+        /// Why.
+        reason: String,
+    },
+    /// The saga turned round: from here on it takes back what it did.
+    UnwindingStarted {
+        /// Why.
+        cause: UnwindCause,
+        /// What exactly.
+        refusal: Refusal,
+    },
+    /// An attempt to take back was about to leave: its intent.
+    CompensationStarted {
+        /// What is taken back.
+        step: StepKey,
+        /// 1 for the first.
+        attempt: u32,
+        /// The latest time at which its call can still be under way.
+        not_after: Timestamp,
+    },
+    /// An attempt to take back did not happen, or was refused, and is made again.
+    CompensationDeferred {
+        /// What is taken back.
+        step: StepKey,
+        /// Why it did not work; nothing when it was refused.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cause: Option<Cause>,
+        /// In words.
+        detail: String,
+        /// When it is tried again.
+        retry_at: Timestamp,
+    },
+    /// Nobody knows whether an attempt to take back happened; it is made again.
+    CompensationLost {
+        /// What is taken back.
+        step: StepKey,
+        /// How its answer was lost.
+        cause: Cause,
+        /// In words.
+        detail: String,
+        /// When it is tried again.
+        retry_at: Timestamp,
+    },
+    /// The step is taken back.
+    StepCompensated {
+        /// Which.
+        step: StepKey,
+    },
+    /// The step needs no taking back of its own.
+    StepSkipped {
+        /// Which.
+        step: StepKey,
+        /// Why.
+        reason: SkipReason,
+    },
+    /// A scope turned round: its steps are taken back, the saga goes on.
+    ScopeTurned {
+        /// Which.
+        scope: StepKey,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// What this saga was asked to take away is gone.
+    ResourceGone {
+        /// Which.
+        resource: ResourceId,
+        /// The step that took it away.
+        step: StepKey,
+    },
+    /// A ledger row came over from another holder.
+    ResourceTaken {
+        /// As it came.
+        row: Box<ResourceRow>,
+    },
+    /// A person acted on the saga.
+    OperatorIntervened {
+        /// The act's own id.
+        operation: OperationId,
+        /// What.
+        act: Act,
+        /// Who.
+        actor: String,
+        /// Why.
+        reason: String,
+    },
+    /// The saga did what it was asked for.
+    SagaCompleted {
+        /// What it yields.
+        output: Value,
+        /// Who holds what it made.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        owner: Option<String>,
+    },
+    /// The saga took back all it did.
+    SagaCompensated {},
+    /// The saga ended before it had any effect.
+    SagaFailed {
+        /// Why.
+        refusal: Refusal,
+    },
+}
+
+impl Event {
+    /// The fact's wire name.
+    pub fn name(&self) -> &'static str {
+        self.into()
+    }
+
+    /// The step that the fact is about.
+    pub fn step(&self) -> Option<&StepKey> {
+        match self {
+            Self::AttemptStarted { step, .. }
+            | Self::AttemptDeferred { step, .. }
+            | Self::AttemptLost { step, .. }
+            | Self::StepFound { step, .. }
+            | Self::StepCompleted { step, .. }
+            | Self::StepFailed { step, .. }
+            | Self::PivotPassed { step }
+            | Self::TimerSet { step, .. }
+            | Self::TimerFired { step }
+            | Self::SignalReceived { step, .. }
+            | Self::ValueDrawn { step, .. }
+            | Self::ChildStarted { step, .. }
+            | Self::CompensationStarted { step, .. }
+            | Self::CompensationDeferred { step, .. }
+            | Self::CompensationLost { step, .. }
+            | Self::StepCompensated { step }
+            | Self::StepSkipped { step, .. }
+            | Self::ResourceGone { step, .. } => Some(step),
+            Self::ScopeUnwound { scope } | Self::ScopeTurned { scope, .. } => Some(scope),
+            _ => None,
+        }
+    }
+}
+
+/// What a step is: recorded once, and compared when the saga's function asks for it again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Asked {
+    /// The activity's name.
+    pub activity: String,
+    /// The activity itself.
+    pub input: Value,
+    /// The steps it depends on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<StepKey>,
+    /// Whether it runs in our own database, and there whether it has a revert; outside otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<LocalRule>,
+    /// What sending it twice would do.
+    pub effect: Effect,
+    /// After it, only forward.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pivot: bool,
+    /// Read again at this interval until it yields something.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "humantime_serde")]
+    pub every: Option<Duration>,
+    /// When an unavailable step counts as refused, before the pivot.
+    pub give_up_at: Timestamp,
+    /// The ledger row that its success closes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removes: Option<ResourceId>,
+}
+
+/// How a local step is taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LocalRule {
+    /// By its revert.
+    Reverts,
+    /// It needs nothing.
+    Stays,
+}
+
+/// A resource with the id that its ledger row has.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Named {
+    /// The row.
+    pub id: ResourceId,
+    /// What it is.
+    #[serde(flatten)]
+    pub resource: Resource,
+}
+
+macro_rules! closed_set {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(
+            Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+            strum::Display, strum::EnumIter, strum::EnumString, strum::IntoStaticStr, strum::VariantNames,
+        )]
+        #[serde(rename_all = "snake_case")]
+        #[strum(serialize_all = "snake_case")]
+        pub enum $name { $($(#[$variant_doc])* $variant),* }
+    };
+}
+pub(crate) use closed_set;
+
+closed_set! {
+    /// What `find` saw, as the journal has it.
+    FoundKind {
+        /// Looked, and it is not there.
+        Nothing,
+        /// There, and as good as if the answer had come.
+        Usable,
+        /// There, and of no use.
+        Unusable,
+        /// No way to tell.
+        Unknowable,
+    }
+}
+
+closed_set! {
+    /// Why a saga turned round.
+    UnwindCause {
+        /// A step was refused, or the function gave up.
+        Refused,
+        /// Somebody asked.
+        Cancelled,
+        /// Its deadline passed.
+        Deadline,
+    }
+}
+
+closed_set! {
+    /// Why a step needs no taking back of its own.
+    SkipReason {
+        /// It goes with the resource it lives in.
+        Within,
+        /// It was handed to its keeper.
+        Kept,
+    }
+}

@@ -1,0 +1,84 @@
+//! Sagas: what is written by those who use the engine.
+//!
+//! A [`Workflow`] is an ordinary `async fn` over a [`Saga`], whose steps are keyed. Its journal lets it
+//! survive any crash: on the way back each step that is already recorded answers from the record.
+
+mod context;
+mod made;
+
+use std::future::Future;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub(crate) use context::{Ask, AskKind, Core, Delivery};
+pub use context::{Saga, Step};
+pub use made::Made;
+pub(crate) use made::{edges_of, resolve};
+
+use crate::ids::StepKey;
+use crate::journal::failure::Refusal;
+
+/// The definition of a saga.
+pub trait Workflow: Send + Sync + 'static {
+    /// Its name, for ever.
+    const NAME: &'static str;
+    /// Raised when a change would not replay; a saga ends on the version it began with.
+    const VERSION: u32;
+    /// What it is asked for. Fingerprinted, journalled, shown: no secrets.
+    type Input: Serialize + DeserializeOwned + Send + Sync + 'static;
+    /// What it yields.
+    type Output: Serialize + DeserializeOwned + Send + Sync + 'static;
+
+    /// Who holds what it made, once it has completed; its own saga's rows otherwise stay with the saga.
+    fn owner(_input: &Self::Input, _output: &Self::Output) -> Option<String> {
+        None
+    }
+
+    /// Does it. May be run again from the start at any time, with recorded steps answering from the record.
+    fn run(&self, saga: &Saga, input: Self::Input) -> impl Future<Output = Result<Self::Output>> + Send;
+}
+
+/// Why a saga's function stops before its end.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Halt {
+    /// A step did not happen and will not. Nothing else ever reaches `?` from a step.
+    #[error("{step}: {refusal}")]
+    Refused {
+        /// Which.
+        step: StepKey,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// The function itself says that it cannot go on.
+    #[error("{0}")]
+    GaveUp(Refusal),
+    /// The function uses its context wrongly (a key twice in its scope); said before anything is sent.
+    #[error("{step}: {problem}")]
+    Misuse {
+        /// Where.
+        step: StepKey,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+impl Halt {
+    /// Ends the saga by its own judgement, as `saga.step` would if it were refused.
+    pub fn give_up(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::GaveUp(Refusal { code: code.into(), message: message.into() })
+    }
+
+    /// The refusal in it, as the journal records it.
+    pub fn refusal(&self) -> Refusal {
+        match self {
+            Self::Refused { refusal, .. } | Self::GaveUp(refusal) => refusal.clone(),
+            Self::Misuse { step, problem } => {
+                Refusal { code: "misuse".into(), message: format!("{step}: {problem}") }
+            }
+        }
+    }
+}
+
+/// What every verb of a saga answers.
+pub type Result<T> = std::result::Result<T, Halt>;

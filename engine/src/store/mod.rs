@@ -1,0 +1,444 @@
+//! The store: the few promises a database makes to the engine.
+//!
+//! A store keeps, for each saga, one row and one journal; beside them the ledger, sealed secrets, inboxes,
+//! gates and the audit of acts. Whatever belongs together is written together: an [`Append`] is one
+//! transaction, fenced by the epoch of the lease under which it is made.
+
+pub mod memory;
+pub mod sqlite;
+pub mod tx;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::env::{Env, Timestamp};
+use crate::ids::{InstallationId, OperationId, ResourceId, SagaId, SecretRef, StepKey};
+use crate::journal::Entry;
+use crate::journal::event::closed_set;
+use crate::journal::failure::Failure;
+use crate::journal::state::{Attention, SagaState};
+use crate::saga::Workflow;
+use crate::secret::Sealed;
+
+closed_set! {
+    /// Where a resource stands.
+    ResourceState {
+        /// It is about to be made.
+        Intended,
+        /// It is there.
+        Live,
+        /// It may be there.
+        InDoubt,
+        /// It is being taken away.
+        Removing,
+        /// It is gone, or was never made.
+        Gone,
+    }
+}
+
+closed_set! {
+    /// What a person can do to a saga.
+    Act {
+        /// Try now what waits to be tried again.
+        Retry,
+        /// Turn round and undo.
+        Cancel,
+    }
+}
+
+/// One thing that exists, or may exist, outside by our doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourceRow {
+    /// The row's own id.
+    pub id: ResourceId,
+    /// Who holds it, as `railway`.
+    pub provider: String,
+    /// What it is, as `project`.
+    pub kind: String,
+    /// The name or tag by which it is found again.
+    pub name: String,
+    /// The provider's id, once known.
+    pub external_id: Option<String>,
+    /// Where it stands.
+    pub state: ResourceState,
+    /// Who alone writes this row: a saga, or the owner it was handed to.
+    pub holder: String,
+    /// Who gets it when its saga ends, if not the saga's owner.
+    pub keeper: Option<String>,
+    /// The saga that made it.
+    pub saga: SagaId,
+    /// The step that made it.
+    pub step: StepKey,
+    /// The row in which it lives, and with which it goes.
+    pub within: Option<ResourceId>,
+    /// Raised by every change.
+    pub rev: i64,
+    /// When it was named.
+    pub intended_at: Timestamp,
+    /// When it last changed.
+    pub changed_at: Timestamp,
+}
+
+/// A ledger row to write, and what must be stored for the write to be right.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ResourceWrite {
+    /// As it shall be.
+    pub row: ResourceRow,
+    /// Holder and `rev` as they must be; nothing for a new row.
+    pub stored: Option<(String, i64)>,
+}
+
+/// What a list or a page shows of a saga, kept beside its journal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SagaRow {
+    /// Which.
+    pub id: SagaId,
+    /// Its definition.
+    pub workflow: String,
+    /// And that one's version.
+    pub workflow_version: u32,
+    /// Where it stands.
+    pub state: SagaState,
+    /// What a person should know.
+    pub attention: Vec<Attention>,
+    /// The step that it is at.
+    pub step: Option<String>,
+    /// Its last failure, in words.
+    pub error: Option<String>,
+    /// For lists.
+    pub labels: BTreeMap<String, String>,
+    /// When it turns round by itself.
+    pub deadline_at: Option<Timestamp>,
+    /// When something is next to be done; nothing while it is parked or ended.
+    pub due_at: Option<Timestamp>,
+    /// The number of the lease.
+    pub epoch: i64,
+    /// The number of its last journal entry.
+    pub seq: i64,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+    /// When its journal last grew.
+    pub updated_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+}
+
+/// A saga to be started.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewSaga {
+    /// Its id.
+    pub id: SagaId,
+    /// Its definition.
+    pub workflow: String,
+    /// And that one's version.
+    pub workflow_version: u32,
+    /// What it is asked for.
+    pub input: Value,
+    /// A start repeated under the same key is the same saga.
+    pub key: String,
+    /// When it turns round by itself if it has not passed its pivot.
+    pub deadline_at: Option<Timestamp>,
+    /// For lists.
+    pub labels: BTreeMap<String, String>,
+    /// When it was asked for.
+    pub at: Timestamp,
+    /// Secrets that came with it.
+    pub sealed: Vec<Sealed>,
+}
+
+impl NewSaga {
+    /// A saga of this workflow; a start repeated under the same `key` is the same saga.
+    pub fn of<W: Workflow>(
+        env: &Env,
+        key: impl Into<String>,
+        input: &W::Input,
+    ) -> Result<Self, serde_json::Error> {
+        Ok(Self {
+            id: SagaId::from_uuid(env.uuid()),
+            workflow: W::NAME.to_owned(),
+            workflow_version: W::VERSION,
+            input: serde_json::to_value(input)?,
+            key: key.into(),
+            deadline_at: None,
+            labels: BTreeMap::new(),
+            at: env.now(),
+            sealed: Vec::new(),
+        })
+    }
+
+    /// Turns round by itself this long after its start, as this engine's pace has it.
+    #[must_use]
+    pub fn within(mut self, env: &Env, limit: Duration) -> Self {
+        self.deadline_at = Some(self.at.plus(env.paced(limit)));
+        self
+    }
+
+    /// With a label, for lists.
+    #[must_use]
+    pub fn labelled(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.labels.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// What a repeated start must have in common with the first.
+    pub fn fingerprint(&self) -> String {
+        blake3::hash(format!("{}\n{}", self.workflow, self.input).as_bytes()).to_hex().to_string()
+    }
+}
+
+/// What a start came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Started {
+    /// A new saga.
+    New(SagaId),
+    /// The same was started before.
+    Before(SagaId),
+    /// The key was used for something else.
+    KeyReused(SagaId),
+}
+
+/// A word left in a saga's inbox.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Message {
+    /// Something it may be waiting for.
+    Signal {
+        /// Its name.
+        name: String,
+        /// What it says.
+        value: Value,
+    },
+    /// Try now what you try again later.
+    Wake,
+    /// Turn round.
+    Cancel {
+        /// Who asks.
+        actor: String,
+        /// Why.
+        reason: String,
+    },
+    /// A person's act.
+    Act {
+        /// Its id.
+        operation: OperationId,
+        /// What.
+        act: Act,
+        /// Who.
+        actor: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A message with its id, unique for ever.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Letter {
+    /// Posting it again under this id changes nothing.
+    pub id: String,
+    /// To whom.
+    pub saga: SagaId,
+    /// What.
+    pub message: Message,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A gate as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GateRow {
+    /// The credential, or the credential and the operation.
+    pub key: String,
+    /// Nothing passes before this.
+    pub next_allowed_at: Timestamp,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// All that one turn of a saga writes: one transaction, fenced.
+#[derive(Debug, Clone)]
+pub struct Append {
+    /// The saga, as it shall be; its `epoch` is the fence, and its `seq` the number of the last entry.
+    pub row: SagaRow,
+    /// What it yielded, when it ends.
+    pub output: Option<Value>,
+    /// The new entries, the first of which follows the stored `seq`.
+    pub entries: Vec<Entry>,
+    /// The ledger rows that they change.
+    pub resources: Vec<ResourceWrite>,
+    /// The secrets that they bring.
+    pub sealed: Vec<Sealed>,
+    /// The letters that they consume.
+    pub consumed: Vec<String>,
+    /// The gates that they move; a gate is only ever moved later.
+    pub gates: Vec<GateRow>,
+    /// The sagas that they start.
+    pub starts: Vec<NewSaga>,
+    /// The letters that they send.
+    pub letters: Vec<Letter>,
+    /// Owners to whom the saga's secrets pass, or nobody's: then they are destroyed.
+    pub secrets: SecretFate,
+    /// Owners whose secrets are destroyed.
+    pub destroyed: Vec<String>,
+}
+
+/// What becomes of a saga's secrets with an append.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum SecretFate {
+    /// They stay the saga's.
+    #[default]
+    Stay,
+    /// They pass to this owner.
+    PassTo(String),
+    /// They are destroyed.
+    Destroyed,
+}
+
+/// The part of an append that needs a transaction of its own: user SQL, and the append made of its outcome.
+/// Run again from the start if the group it was in has to be.
+pub type Job =
+    Arc<dyn for<'t> Fn(&'t mut dyn tx::Statements) -> BoxFuture<'t, Result<Append, Failure>> + Send + Sync>;
+
+/// Why something was not written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Another holds the lease now, or the journal has grown without us.
+    #[error("saga {0} is held by another, or its journal has grown: reload it")]
+    Fenced(SagaId),
+    /// A ledger row is not as this saga knew it.
+    #[error("a ledger row of saga {0} was changed by another")]
+    LedgerMoved(SagaId),
+    /// There is no such saga.
+    #[error("there is no saga {0}")]
+    NoSuchSaga(SagaId),
+    /// The user's part of a transaction did not happen.
+    #[error(transparent)]
+    Job(#[from] Failure),
+    /// The database cannot, just now.
+    #[error("the database is unavailable: {0}")]
+    Unavailable(String),
+    /// A row cannot be read.
+    #[error("{0}")]
+    Unreadable(String),
+    /// The store is being closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// What a saga's journal held when its lease was taken.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The epoch under which it is now held.
+    pub epoch: i64,
+    /// The journal.
+    pub entries: Vec<Entry>,
+}
+
+/// Which sagas a list shows.
+#[derive(Debug, Clone, Default)]
+pub struct SagaFilter {
+    /// In these states.
+    pub states: Vec<SagaState>,
+    /// Only with some attention.
+    pub attention: bool,
+    /// Of this workflow.
+    pub workflow: Option<String>,
+    /// With this label.
+    pub label: Option<(String, String)>,
+    /// Older than this id (the cursor of the page before).
+    pub before: Option<SagaId>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// Which ledger rows a list shows.
+#[derive(Debug, Clone, Default)]
+pub struct ResourceFilter {
+    /// In these states.
+    pub states: Vec<ResourceState>,
+    /// Held by, or made by, this saga or owner.
+    pub holder: Option<String>,
+    /// At this provider.
+    pub provider: Option<String>,
+    /// Older than this id.
+    pub before: Option<ResourceId>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// What a database promises the engine.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Whose database this is.
+    fn installation(&self) -> &InstallationId;
+
+    /// Starts a saga, or answers which one was started under its key before.
+    async fn start(&self, new: NewSaga) -> Result<Started, Error>;
+
+    /// Writes one turn. All of it or nothing; nothing if the epoch or the `seq` is not the stored one.
+    async fn append(&self, append: Append) -> Result<(), Error>;
+
+    /// Runs a local activity and writes the append that it came to, in one transaction; the append is answered.
+    async fn transact(&self, saga: SagaId, job: Job) -> Result<Append, Error>;
+
+    /// Leaves a letter, with the audit of it if it is an act; the same id again changes nothing.
+    async fn post(&self, letter: Letter) -> Result<(), Error>;
+
+    /// Sagas that are due or have a letter, and that nobody holds: held from now on.
+    async fn claim(&self, now: Timestamp, limit: usize) -> Result<Vec<SagaId>, Error>;
+
+    /// Gives a saga back.
+    async fn release(&self, saga: &SagaId);
+
+    /// A held saga's journal.
+    async fn load(&self, saga: &SagaId) -> Result<Loaded, Error>;
+
+    /// A saga's letters that are not consumed, in the order of their arrival.
+    async fn letters(&self, saga: &SagaId) -> Result<Vec<Letter>, Error>;
+
+    /// Returns when something may have become due: a start, a letter; or after a while.
+    async fn changed(&self);
+
+    /// A saga's row.
+    async fn saga(&self, saga: &SagaId) -> Result<Option<SagaRow>, Error>;
+
+    /// What a completed saga yielded.
+    async fn output(&self, saga: &SagaId) -> Result<Option<Value>, Error>;
+
+    /// A saga's journal, for showing.
+    async fn journal(&self, saga: &SagaId) -> Result<Vec<Entry>, Error>;
+
+    /// A page of sagas, newest first.
+    async fn sagas(&self, filter: SagaFilter) -> Result<Vec<SagaRow>, Error>;
+
+    /// A page of the ledger, newest first.
+    async fn resources(&self, filter: ResourceFilter) -> Result<Vec<ResourceRow>, Error>;
+
+    /// A sealed secret.
+    async fn secret(&self, reference: &SecretRef) -> Result<Option<Sealed>, Error>;
+
+    /// Every gate that is closed after `now`.
+    async fn gates(&self, now: Timestamp) -> Result<Vec<GateRow>, Error>;
+
+    /// Runs user SQL in a transaction that belongs to no saga, and the starts and letters it asks for.
+    async fn run(&self, job: LooseJob) -> Result<Value, Error>;
+
+    /// Reads with user SQL.
+    async fn fetch(&self, sql: &'static str, params: Vec<tx::Param>) -> Result<Vec<tx::Row>, Error>;
+
+    /// Writes what is left to be written, and closes.
+    async fn close(&self);
+}
+
+/// A transaction that belongs to no saga: what it answers, and what it asks for besides its SQL.
+pub type LooseJob = Arc<
+    dyn for<'t> Fn(&'t mut dyn tx::Statements) -> BoxFuture<'t, Result<(Value, tx::Beside), Failure>>
+        + Send
+        + Sync,
+>;

@@ -1,0 +1,286 @@
+//! Tx: the transaction that a local activity works in, the same on every database.
+
+use async_trait::async_trait;
+use secrecy::SecretString;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{NewSaga, ResourceRow};
+use crate::env::{Env, Timestamp};
+use crate::ids::{SagaId, SecretRef, StepKey};
+use crate::journal::failure::{Cause, Failure};
+use crate::journal::state::SagaState;
+use crate::saga::Workflow;
+use crate::secret::{Sealed, Vault};
+
+/// A value that goes into SQL or comes out of it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Param {
+    /// Text.
+    Text(String),
+    /// A whole number; times are microseconds.
+    Int(i64),
+    /// A number.
+    Real(f64),
+    /// Bytes.
+    Blob(Vec<u8>),
+    /// Nothing.
+    Null,
+}
+
+macro_rules! param_from {
+    ($($kind:ty => $make:expr),* $(,)?) => {$(
+        impl From<$kind> for Param {
+            fn from(value: $kind) -> Self {
+                #[allow(clippy::redundant_closure_call)]
+                ($make)(value)
+            }
+        }
+    )*};
+}
+param_from! {
+    &str => |text: &str| Param::Text(text.to_owned()),
+    String => Param::Text,
+    &String => |text: &String| Param::Text(text.clone()),
+    i64 => Param::Int,
+    i32 => |number| Param::Int(i64::from(number)),
+    u32 => |number| Param::Int(i64::from(number)),
+    bool => |yes| Param::Int(i64::from(yes)),
+    f64 => Param::Real,
+    Vec<u8> => Param::Blob,
+    Timestamp => |at: Timestamp| Param::Int(at.0),
+    &SagaId => |id: &SagaId| Param::Text(id.to_string()),
+    &SecretRef => |id: &SecretRef| Param::Text(id.to_string()),
+    Value => |json: Value| Param::Text(json.to_string()),
+}
+
+impl<T: Into<Param>> From<Option<T>> for Param {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Null, Into::into)
+    }
+}
+
+/// The values of one statement, in the order of `$1`, `$2`, …
+#[macro_export]
+macro_rules! params {
+    ($($value:expr),* $(,)?) => { vec![$($crate::store::tx::Param::from($value)),*] };
+}
+
+/// One row of an answer, by column name.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row(pub Vec<(String, Param)>);
+
+impl Row {
+    fn column(&self, name: &str) -> Result<&Param, Error> {
+        self.0
+            .iter()
+            .find_map(|(column, value)| (column == name).then_some(value))
+            .ok_or_else(|| Error::Malformed(format!("the answer has no column {name}")))
+    }
+
+    /// The text in a column.
+    pub fn text(&self, name: &str) -> Result<String, Error> {
+        self.optional_text(name)?.ok_or_else(|| Error::Malformed(format!("column {name} is null")))
+    }
+
+    /// The text in a column, if it is not null.
+    pub fn optional_text(&self, name: &str) -> Result<Option<String>, Error> {
+        match self.column(name)? {
+            Param::Text(text) => Ok(Some(text.clone())),
+            Param::Null => Ok(None),
+            other => Err(Error::Malformed(format!("column {name} is not text but {other:?}"))),
+        }
+    }
+
+    /// The whole number in a column.
+    pub fn int(&self, name: &str) -> Result<i64, Error> {
+        self.optional_int(name)?.ok_or_else(|| Error::Malformed(format!("column {name} is null")))
+    }
+
+    /// The whole number in a column, if it is not null.
+    pub fn optional_int(&self, name: &str) -> Result<Option<i64>, Error> {
+        match self.column(name)? {
+            Param::Int(number) => Ok(Some(*number)),
+            Param::Null => Ok(None),
+            other => Err(Error::Malformed(format!("column {name} is not a whole number but {other:?}"))),
+        }
+    }
+}
+
+/// Why a statement did not do what it says.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// A `unique`, `check` or `foreign key` of the database refused it.
+    #[error("the database refused: {0}")]
+    Constraint(String),
+    /// The database could not, just now.
+    #[error("the database is unavailable: {0}")]
+    Unavailable(String),
+    /// The statement or the answer is not what the program takes it for.
+    #[error("{0}")]
+    Malformed(String),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Constraint(_) => Failure::refused("conflict", error.to_string()),
+            Error::Malformed(_) => Failure::refused("malformed", error.to_string()),
+            Error::Unavailable(detail) => {
+                Failure::Unavailable { cause: Cause::Database, detail, retry_after: None }
+            }
+        }
+    }
+}
+
+/// What a database does for a [`Tx`].
+#[async_trait]
+pub trait Statements: Send {
+    /// Runs a statement; the number of rows it changed.
+    async fn execute(&mut self, sql: &'static str, params: Vec<Param>) -> Result<u64, Error>;
+    /// Runs a query.
+    async fn fetch(&mut self, sql: &'static str, params: Vec<Param>) -> Result<Vec<Row>, Error>;
+    /// The rows on the ledger that `holder` holds and that are not gone.
+    async fn held_by(&mut self, holder: &str) -> Result<Vec<ResourceRow>, Error>;
+    /// Where a saga is; nothing if there is none of this id.
+    async fn saga_state(&mut self, saga: &SagaId) -> Result<Option<(SagaState, Vec<String>)>, Error>;
+}
+
+/// A word for another saga, left in its inbox by the transaction.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Post {
+    /// To whom.
+    pub saga: SagaId,
+    /// What.
+    pub message: super::Message,
+}
+
+/// What a transaction does besides its SQL; recorded with the step.
+#[derive(Debug, Clone, Default)]
+pub struct Beside {
+    /// Sagas to start.
+    pub starts: Vec<NewSaga>,
+    /// Words for other sagas.
+    pub posts: Vec<Post>,
+    /// Labels for this saga.
+    pub labels: Vec<(String, String)>,
+    /// Ledger rows taken over from their holder.
+    pub taken: Vec<ResourceRow>,
+    /// Secrets to keep.
+    pub sealed: Vec<Sealed>,
+    /// Owners whose secrets are destroyed.
+    pub destroyed: Vec<String>,
+}
+
+/// The transaction of one local activity.
+pub struct Tx<'t> {
+    pub(crate) saga: &'t SagaId,
+    pub(crate) step: &'t StepKey,
+    pub(crate) env: &'t Env,
+    pub(crate) vault: &'t Vault,
+    pub(crate) statements: &'t mut dyn Statements,
+    pub(crate) beside: Beside,
+}
+
+impl Tx<'_> {
+    /// The saga this is done for.
+    pub fn saga(&self) -> &SagaId {
+        self.saga
+    }
+
+    /// The step this is done for.
+    pub fn step(&self) -> &StepKey {
+        self.step
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Timestamp {
+        self.env.now()
+    }
+
+    /// A fresh UUID (version 7); recorded as part of the output it ends up in.
+    pub fn uuid(&self) -> uuid::Uuid {
+        self.env.uuid()
+    }
+
+    /// A number from 0 up to, and not including, `below`.
+    pub fn below(&self, below: u64) -> u64 {
+        self.env.below(below)
+    }
+
+    /// A duration as this engine waits it.
+    pub fn paced(&self, wait: std::time::Duration) -> std::time::Duration {
+        self.env.paced(wait)
+    }
+
+    /// Runs a statement with `$1`, `$2`, …; the number of rows it changed.
+    pub async fn execute(&mut self, sql: &'static str, params: Vec<Param>) -> Result<u64, Error> {
+        self.statements.execute(sql, params).await
+    }
+
+    /// Runs a query with `$1`, `$2`, …
+    pub async fn fetch(&mut self, sql: &'static str, params: Vec<Param>) -> Result<Vec<Row>, Error> {
+        self.statements.fetch(sql, params).await
+    }
+
+    /// Starts a saga in this transaction; its id. The same key started before is refused as a conflict
+    /// by [`NewSaga::of`]'s key rule when it is committed.
+    pub fn start<W: Workflow>(&mut self, new: NewSaga) -> SagaId {
+        debug_assert_eq!(new.workflow, W::NAME, "the saga was prepared for another workflow");
+        let id = new.id.clone();
+        self.beside.starts.push(new);
+        id
+    }
+
+    /// Leaves a signal for another saga.
+    pub fn signal(&mut self, saga: &SagaId, name: &str, value: impl Serialize) -> Result<(), Failure> {
+        let value = serde_json::to_value(value).map_err(|error| Error::Malformed(error.to_string()))?;
+        let message = super::Message::Signal { name: name.to_owned(), value };
+        self.beside.posts.push(Post { saga: saga.clone(), message });
+        Ok(())
+    }
+
+    /// Wakes another saga: what it tries again later, it tries now.
+    pub fn wake(&mut self, saga: &SagaId) {
+        self.beside.posts.push(Post { saga: saga.clone(), message: super::Message::Wake });
+    }
+
+    /// Asks another saga to turn round and undo what it did.
+    pub fn cancel(&mut self, saga: &SagaId, reason: &str) {
+        let message = super::Message::Cancel { actor: self.saga.to_string(), reason: reason.to_owned() };
+        self.beside.posts.push(Post { saga: saga.clone(), message });
+    }
+
+    /// Labels this saga, for lists.
+    pub fn label(&mut self, name: &str, value: &str) {
+        self.beside.labels.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Takes over every ledger row that `owner` holds: from here on only this saga writes them.
+    pub async fn take(&mut self, owner: &str) -> Result<Vec<ResourceRow>, Error> {
+        let rows = self.statements.held_by(owner).await?;
+        self.beside.taken.extend(rows.iter().cloned());
+        Ok(rows)
+    }
+
+    /// Where another saga is, and what is the matter with it; nothing if there is none of this id.
+    pub async fn saga_state(&mut self, saga: &SagaId) -> Result<Option<(SagaState, Vec<String>)>, Error> {
+        self.statements.saga_state(saga).await
+    }
+
+    /// Puts a secret away with this step; the reference is for the output.
+    pub fn seal(&mut self, kind: &str, value: &SecretString) -> Result<SecretRef, Failure> {
+        let sealed = self
+            .vault
+            .seal(kind, value, self.env)
+            .map_err(|error| Failure::refused("secret_unreadable", error.to_string()))?;
+        let id = sealed.id.clone();
+        self.beside.sealed.push(sealed);
+        Ok(id)
+    }
+
+    /// Destroys the secrets that `owner` holds.
+    pub fn destroy_secrets(&mut self, owner: &str) {
+        self.beside.destroyed.push(owner.to_owned());
+    }
+}
