@@ -146,9 +146,9 @@ pub trait Activity: Serialize + DeserializeOwned + Send + Sync + 'static {
         None
     }
 
-    /// The ledger row that success closes, for an activity that takes away what another saga made.
-    fn removes(&self) -> Option<ResourceId> {
-        None
+    /// The ledger rows that success closes, for an activity that takes away what another saga made and saw it gone.
+    fn removes(&self) -> Vec<ResourceId> {
+        Vec::new()
     }
 
     /// The gates the call passes: its credential's, and any of its operation's own.

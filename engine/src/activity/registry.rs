@@ -31,7 +31,7 @@ pub(crate) struct ActivityFacts {
     pub(crate) time_limit: Duration,
     pub(crate) give_up_after: Duration,
     pub(crate) resource: Option<Resource>,
-    pub(crate) removes: Option<ResourceId>,
+    pub(crate) removes: Vec<ResourceId>,
     pub(crate) gates: Vec<Gate>,
 }
 

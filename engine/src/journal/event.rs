@@ -337,9 +337,9 @@ pub struct Asked {
     pub every: Option<Duration>,
     /// When an unavailable step counts as refused, before the pivot.
     pub give_up_at: Timestamp,
-    /// The ledger row that its success closes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub removes: Option<ResourceId>,
+    /// The ledger rows that its success closes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removes: Vec<ResourceId>,
 }
 
 /// How a local step is taken back.
