@@ -1,0 +1,108 @@
+-- One row: this database. Its id is part of every mark we leave at a provider.
+create table installation (
+  id text primary key,
+  environment text not null,
+  key_fingerprint text not null,
+  created_at integer not null
+) strict;
+
+-- A row is one saga as lists show it: the fold of its journal, written with every append.
+-- `epoch` is the fence: an append that names another epoch changes nothing.
+create table saga (
+  id text primary key,
+  workflow text not null,
+  workflow_version integer not null,
+  state text not null check (state in
+    ('queued', 'running', 'waiting', 'compensating', 'completed', 'compensated', 'failed')),
+  attention text not null default '[]',
+  step text,
+  error text,
+  labels text not null default '{}',
+  output text,
+  start_key text not null unique,
+  start_fingerprint text not null,
+  deadline_at integer,
+  due_at integer,
+  epoch integer not null,
+  seq integer not null,
+  created_at integer not null,
+  updated_at integer not null,
+  ended_at integer
+) strict;
+
+create index saga_due on saga (due_at) where due_at is not null;
+
+-- A row is one line of a saga's journal: what happened, in order, for ever.
+create table journal (
+  saga text not null references saga (id),
+  seq integer not null,
+  at integer not null,
+  epoch integer not null,
+  version integer not null,
+  kind text not null,
+  event text not null,
+  primary key (saga, seq)
+) strict, without rowid;
+
+-- A row is one thing that exists, or may exist, outside by our doing. It is written before the call that
+-- makes the thing leaves, and only ever by its holder.
+create table resource (
+  id text primary key,
+  provider text not null,
+  kind text not null,
+  name text not null,
+  external_id text,
+  state text not null check (state in ('intended', 'live', 'in_doubt', 'removing', 'gone')),
+  holder text not null,
+  keeper text,
+  saga text not null,
+  step text not null,
+  within text,
+  rev integer not null,
+  intended_at integer not null,
+  changed_at integer not null
+) strict;
+
+create index resource_held on resource (holder) where state <> 'gone';
+create index resource_made on resource (saga);
+
+-- A row is one sealed secret; nobody can read it without the key file.
+create table secret (
+  id text primary key,
+  owner text not null,
+  kind text not null,
+  sealed blob not null,
+  created_at integer not null
+) strict;
+
+create index secret_owned on secret (owner);
+
+-- A row is a word left for a saga by somebody who does not hold it. It is consumed by the append that acts on it.
+create table inbox (
+  id text primary key,
+  saga text not null references saga (id),
+  number integer not null,
+  message text not null,
+  posted_at integer not null,
+  consumed_at integer
+) strict;
+
+create index inbox_waiting on inbox (saga, number) where consumed_at is null;
+
+-- A row is one act of a person: who, what, why.
+create table audit (
+  id text primary key,
+  saga text not null,
+  actor text not null,
+  act text not null,
+  reason text not null,
+  state_before text not null,
+  at integer not null
+) strict;
+
+-- A row is a gate that is closed until a time, for everyone who uses its credential.
+create table gate (
+  key text primary key,
+  next_allowed_at integer not null,
+  reason text not null
+) strict;
