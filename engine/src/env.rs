@@ -41,6 +41,7 @@ impl fmt::Display for Timestamp {
 pub struct Env {
     dice: Arc<Mutex<StdRng>>,
     pace: u32,
+    shortest_limit: Duration,
 }
 
 impl fmt::Debug for Env {
@@ -52,12 +53,16 @@ impl fmt::Debug for Env {
 impl Env {
     /// The system's clock and randomness.
     pub fn system() -> Self {
-        Self { dice: Arc::new(Mutex::new(rand::make_rng())), pace: 1 }
+        Self { dice: Arc::new(Mutex::new(rand::make_rng())), pace: 1, shortest_limit: Duration::from_secs(2) }
     }
 
     /// The system's clock, with dice that fall the same way for the same seed.
     pub fn seeded(seed: u64) -> Self {
-        Self { dice: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))), pace: 1 }
+        Self {
+            dice: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
+            pace: 1,
+            shortest_limit: Duration::from_secs(2),
+        }
     }
 
     /// Divides every wait, deadline and quiet time of the engine's own by `pace`. For sandboxes and tests,
@@ -66,6 +71,18 @@ impl Env {
     pub fn with_pace(mut self, pace: u32) -> Self {
         self.pace = pace.max(1);
         self
+    }
+
+    /// No attempt's time limit becomes shorter than this by the pace (2 s if not set).
+    #[must_use]
+    pub fn with_shortest_limit(mut self, limit: Duration) -> Self {
+        self.shortest_limit = limit;
+        self
+    }
+
+    /// How long one attempt may take: paced, but real calls over real sockets need some time.
+    pub fn time_limit(&self, limit: Duration) -> Duration {
+        self.paced(limit).max(self.shortest_limit)
     }
 
     /// A duration as this engine waits it: divided by the pace.

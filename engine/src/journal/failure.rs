@@ -92,6 +92,8 @@ pub enum Cause {
     Unreadable,
     /// The thing that was asked about is not ready.
     NotYet,
+    /// The other side refused, where there is no way back: it is tried again until a person has decided.
+    Refused,
     /// Our own database could not do it just now.
     Database,
     /// The activity panicked.

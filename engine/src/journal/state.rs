@@ -210,6 +210,8 @@ pub struct State {
     pub unwinding: Option<Unwinding>,
     /// The scopes that are being taken back, in the order in which they turned round.
     pub turned_scopes: Vec<StepKey>,
+    /// The scopes whose steps are all taken back.
+    pub ended_scopes: Vec<StepKey>,
     /// Who asked for it to turn round, and why.
     pub cancel: Option<(String, String)>,
     /// What the engine cannot go on with by itself.
@@ -239,6 +241,7 @@ impl State {
             pivot: None,
             unwinding: None,
             turned_scopes: Vec::new(),
+            ended_scopes: Vec::new(),
             cancel: None,
             parked: None,
             ended: None,
@@ -313,7 +316,7 @@ impl State {
                 !matches!(step.phase, Phase::Completed | Phase::Refused | Phase::Undone | Phase::Skipped(_));
             if unsettled && let Some((cause, _)) = &step.last_failure {
                 let refused_undo = cause.is_none() && matches!(step.phase, Phase::Removing { .. });
-                if refused_undo || *cause == Some(Cause::Credential) {
+                if refused_undo || matches!(cause, Some(Cause::Credential | Cause::Refused)) {
                     all.push(Attention::NeedsDecision);
                 }
             }
@@ -327,22 +330,6 @@ impl State {
         all.sort();
         all.dedup();
         all
-    }
-
-    /// When a forward step is known to have ended, what the saga's function is told.
-    pub(crate) fn delivery(&self, key: &StepKey) -> Option<Result<Value, Refusal>> {
-        let step = self.step(key)?;
-        match (&step.phase, &step.refusal) {
-            (Phase::Refused, Some(refusal)) => Some(Err(refusal.clone())),
-            (
-                Phase::Completed
-                | Phase::Undone
-                | Phase::Skipped(_)
-                | Phase::Removing { clearing: false, .. },
-                _,
-            ) => step.output.clone().map(Ok),
-            _ => None,
-        }
     }
 
     /// Adds one entry. What is not in this match is illegal, and leaves the state as it was.
@@ -607,7 +594,10 @@ impl State {
                 }
             }
             Event::ScopeTurned { scope, .. } => self.turned_scopes.push(scope.clone()),
-            Event::ScopeUnwound { scope } => self.turned_scopes.retain(|turned| turned != scope),
+            Event::ScopeUnwound { scope } => {
+                self.turned_scopes.retain(|turned| turned != scope);
+                self.ended_scopes.push(scope.clone());
+            }
             Event::ResourceGone { resource, .. } => self.ledger.set(resource, ResourceState::Gone, at),
             Event::ResourceTaken { row } => self.ledger.take_over(row, &self.saga.clone(), at),
             Event::OperatorIntervened { act, .. } => {
@@ -641,6 +631,52 @@ impl State {
         place.undo_at.get_or_insert(at);
         place.phase = Phase::Removing { under_way: None, due_at: retry_at, clearing };
         place.last_failure = Some((cause, detail.to_owned()));
+    }
+
+    /// When something is next to be done: now while a call is under way, never while it is parked or ended.
+    pub fn due_at(&self) -> Option<Timestamp> {
+        if self.ended.is_some() || self.parked.is_some() && self.unwinding.is_none() && self.cancel.is_none()
+        {
+            return None;
+        }
+        if !self.begun || self.steps.iter().any(Step::is_under_way) {
+            return Some(self.at);
+        }
+        let waits = self.steps.iter().filter_map(|step| match &step.phase {
+            Phase::Deferred { retry_at } if self.unwinding.is_none() => Some(*retry_at),
+            Phase::InDoubt { look_at } => Some(*look_at),
+            Phase::Waiting { due_at, .. } if self.unwinding.is_none() => Some(*due_at),
+            Phase::Removing { due_at, .. } => Some(*due_at),
+            _ => None,
+        });
+        let turns = self.deadline_at.filter(|_| self.pivot.is_none() && self.unwinding.is_none());
+        waits.chain(turns).min()
+    }
+
+    /// The step that it is at, and what it is doing there, for lists.
+    pub(crate) fn current_step(&self) -> Option<String> {
+        let open = self.steps.iter().rev().find_map(|step| match &step.phase {
+            Phase::Trying { .. } => Some(format!("{} try {}", step.key, step.attempts)),
+            Phase::Deferred { .. } if self.unwinding.is_none() => Some(format!("{} waits", step.key)),
+            Phase::InDoubt { .. } | Phase::Undecidable => Some(format!("{} in doubt", step.key)),
+            Phase::Waiting { .. } if self.unwinding.is_none() => Some(format!("{} waits", step.key)),
+            Phase::Removing { .. } => Some(format!("undo {} try {}", step.key, step.undo_attempts)),
+            _ => None,
+        });
+        open.or_else(|| self.steps.last().map(|step| step.key.to_string()))
+    }
+
+    /// Its last failure, in words: of a step that has not got through, or what turned it round.
+    pub(crate) fn last_error(&self) -> Option<String> {
+        let open = self.steps.iter().rev().find_map(|step| {
+            let settled =
+                matches!(step.phase, Phase::Completed | Phase::Refused | Phase::Undone | Phase::Skipped(_));
+            let (_, detail) = step.last_failure.as_ref().filter(|_| !settled)?;
+            Some(format!("{}: {detail}", step.key))
+        });
+        let parked = || self.parked.as_ref().map(|(attention, detail)| format!("{attention}: {detail}"));
+        let turned = || self.unwinding.as_ref().map(|unwinding| unwinding.refusal.to_string());
+        open.or_else(parked).or_else(turned)
     }
 
     /// Everything that waits to be tried again is due at once: a person said so, or something woke the saga.

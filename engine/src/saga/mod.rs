@@ -11,7 +11,7 @@ use std::future::Future;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub(crate) use context::{Ask, AskKind, Core, Delivery};
+pub(crate) use context::{Ask, AskKind};
 pub use context::{Saga, Step};
 pub use made::Made;
 pub(crate) use made::{edges_of, resolve};

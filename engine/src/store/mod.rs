@@ -426,8 +426,9 @@ pub trait Store: Send + Sync + 'static {
     /// Every gate that is closed after `now`.
     async fn gates(&self, now: Timestamp) -> Result<Vec<GateRow>, Error>;
 
-    /// Runs user SQL in a transaction that belongs to no saga, and the starts and letters it asks for.
-    async fn run(&self, job: LooseJob) -> Result<Value, Error>;
+    /// Runs user SQL in a transaction that belongs to no saga, with the starts and letters it asks for; its
+    /// output, and the sagas that got a letter.
+    async fn run(&self, job: LooseJob) -> Result<(Value, Vec<SagaId>), Error>;
 
     /// Reads with user SQL.
     async fn fetch(&self, sql: &'static str, params: Vec<tx::Param>) -> Result<Vec<tx::Row>, Error>;

@@ -142,6 +142,8 @@ pub trait Statements: Send {
     async fn fetch(&mut self, sql: &'static str, params: Vec<Param>) -> Result<Vec<Row>, Error>;
     /// The rows on the ledger that `holder` holds and that are not gone.
     async fn held_by(&mut self, holder: &str) -> Result<Vec<ResourceRow>, Error>;
+    /// The saga that was started under this key, and its fingerprint.
+    async fn started_under(&mut self, key: &str) -> Result<Option<(SagaId, String)>, Error>;
     /// Where a saga is; nothing if there is none of this id.
     async fn saga_state(&mut self, saga: &SagaId) -> Result<Option<(SagaState, Vec<String>)>, Error>;
 }
@@ -183,7 +185,7 @@ pub struct Tx<'t> {
 }
 
 impl Tx<'_> {
-    /// The saga this is done for.
+    /// The saga this is done for; in a transaction that belongs to none, an id that no saga bears.
     pub fn saga(&self) -> &SagaId {
         self.saga
     }
@@ -223,13 +225,30 @@ impl Tx<'_> {
         self.statements.fetch(sql, params).await
     }
 
-    /// Starts a saga in this transaction; its id. The same key started before is refused as a conflict
-    /// by [`NewSaga::of`]'s key rule when it is committed.
-    pub fn start<W: Workflow>(&mut self, new: NewSaga) -> SagaId {
-        debug_assert_eq!(new.workflow, W::NAME, "the saga was prepared for another workflow");
-        let id = new.id.clone();
-        self.beside.starts.push(new);
-        id
+    /// Starts a saga in this transaction. The same start under the same key before is the same saga; the key
+    /// used for something else is refused.
+    pub async fn start<W: Workflow>(&mut self, new: NewSaga) -> Result<SagaId, Failure> {
+        if new.workflow != W::NAME {
+            return Err(Failure::refused("malformed", format!("{} is not {}", new.workflow, W::NAME)));
+        }
+        let same_key = |other: &&NewSaga| other.key == new.key;
+        if let Some(other) = self.beside.starts.iter().find(same_key) {
+            return Ok(other.id.clone());
+        }
+        match self.statements.started_under(&new.key).await? {
+            Some((id, fingerprint)) if fingerprint == new.fingerprint() => Ok(id),
+            Some((id, _)) => Err(Failure::refused("key_reused", format!("key {} started {id}", new.key))),
+            None => {
+                let id = new.id.clone();
+                self.beside.starts.push(new);
+                Ok(id)
+            }
+        }
+    }
+
+    /// The engine's clock and dice, for a saga to be started.
+    pub fn env(&self) -> &Env {
+        self.env
     }
 
     /// Leaves a signal for another saga.

@@ -1,0 +1,212 @@
+//! Decide: what is to be done next, from a saga's state and the time alone.
+
+use std::collections::HashSet;
+
+use crate::env::Timestamp;
+use crate::ids::StepKey;
+use crate::journal::State;
+use crate::journal::event::{LocalRule, SkipReason};
+use crate::journal::state::{Phase, Step};
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Action {
+    /// Make an attempt, its intent first.
+    Execute(StepKey),
+    /// It has been unavailable for too long: it counts as refused.
+    GiveUp(StepKey),
+    /// Ask whether a lost attempt left something.
+    Find(StepKey),
+    /// Run a local activity; there was no commit, so there is no doubt.
+    Apply(StepKey),
+    /// Take a step back, the intent first.
+    Compensate(StepKey),
+    /// Take a local step back.
+    Revert(StepKey),
+    /// A step needs no taking back of its own.
+    Skip(StepKey, SkipReason),
+    /// A call of ours was under way when its process died.
+    Lost(StepKey),
+    /// A timer has run out.
+    Fire(StepKey),
+    /// Everything in a scope is taken back.
+    EndScope(StepKey),
+    /// Somebody asked the saga to turn round, or its deadline passed.
+    Turn,
+    /// Everything is taken back.
+    EndUnwinding,
+}
+
+/// What is to be done now.
+///
+/// `in_flight` are the steps of which this process has a call under way; `nudged` says that what waits to be
+/// tried again is tried now.
+pub(crate) fn decide(
+    state: &State,
+    in_flight: &HashSet<StepKey>,
+    now: Timestamp,
+    nudged: bool,
+) -> Vec<Action> {
+    let mut actions = Vec::new();
+    if state.ended.is_some() {
+        return actions;
+    }
+    if state.unwinding.is_none()
+        && state.pivot.is_none()
+        && (state.cancel.is_some() || state.deadline_at.is_some_and(|deadline| deadline <= now))
+    {
+        return vec![Action::Turn];
+    }
+    let back: Vec<bool> =
+        state.steps().iter().map(|step| state.unwinding.is_some() || state.is_turned(&step.key)).collect();
+    let held = held_back(state, &back);
+    for (place, step) in state.steps().iter().enumerate() {
+        if in_flight.contains(&step.key) {
+            continue;
+        }
+        let goes_back = back.get(place).copied().unwrap_or(false);
+        let is_held = held.get(place).copied().unwrap_or(false);
+        let action = if step.is_under_way() {
+            Some(interrupted(step, goes_back))
+        } else if goes_back {
+            backward(state, step, is_held, now)
+        } else {
+            forward(state, step, now, nudged)
+        };
+        actions.extend(action);
+    }
+    let left_in = |scope: &StepKey| {
+        state.steps().iter().any(|step| {
+            step.key.is_inside(scope)
+                && (in_flight.contains(&step.key) || step.is_under_way() || is_left(step))
+        })
+    };
+    if state.unwinding.is_some() {
+        if in_flight.is_empty() && !left_in(&StepKey::from("")) {
+            actions.push(Action::EndUnwinding);
+        }
+    } else {
+        // The innermost scope turned last, and ends first.
+        actions.extend(
+            state.turned_scopes.iter().rev().filter(|scope| !left_in(scope)).cloned().map(Action::EndScope),
+        );
+    }
+    actions
+}
+
+fn is_local(step: &Step) -> bool {
+    step.asked.as_ref().is_some_and(|asked| asked.local.is_some())
+}
+
+/// Whether the step happened, or may have, and still waits to be taken back.
+fn is_left(step: &Step) -> bool {
+    match step.phase {
+        Phase::Trying { .. } | Phase::Removing { .. } => true,
+        Phase::InDoubt { .. } | Phase::Undecidable | Phase::Completed => step.is_compensable(),
+        _ => false,
+    }
+}
+
+fn interrupted(step: &Step, goes_back: bool) -> Action {
+    match step.phase {
+        // Its transaction was not committed, or the journal would say so.
+        Phase::Trying { .. } if is_local(step) && !goes_back => Action::Apply(step.key.clone()),
+        _ => Action::Lost(step.key.clone()),
+    }
+}
+
+fn settle(step: &Step) -> Action {
+    match step.asked.as_ref() {
+        Some(asked) if asked.effect.is_sent_again() => Action::Execute(step.key.clone()),
+        _ => Action::Find(step.key.clone()),
+    }
+}
+
+fn forward(state: &State, step: &Step, now: Timestamp, nudged: bool) -> Option<Action> {
+    let key = step.key.clone();
+    match step.phase {
+        Phase::Deferred { retry_at } => {
+            let too_late = step.asked.as_ref().is_some_and(|asked| asked.give_up_at <= now);
+            // Past the pivot there is no way back, so there is no giving up either.
+            if too_late && state.pivot.is_none() {
+                Some(Action::GiveUp(key))
+            } else if nudged || retry_at <= now {
+                Some(Action::Execute(key))
+            } else {
+                None
+            }
+        }
+        Phase::InDoubt { look_at } if look_at <= now => Some(settle(step)),
+        Phase::Waiting { due_at, .. } if due_at <= now => Some(Action::Fire(key)),
+        Phase::Removing { due_at, .. } if due_at <= now => Some(Action::Compensate(key)),
+        _ => None,
+    }
+}
+
+fn backward(state: &State, step: &Step, is_held: bool, now: Timestamp) -> Option<Action> {
+    let key = step.key.clone();
+    let row = step.resource.as_ref().and_then(|id| state.ledger.get(id));
+    let outer = row
+        .and_then(|row| row.within.as_ref())
+        .and_then(|outer| state.steps().iter().find(|candidate| candidate.resource.as_ref() == Some(outer)));
+    let goes_with_outer = outer.is_some_and(|outer| {
+        matches!(outer.phase, Phase::Removing { .. } | Phase::Undone | Phase::Skipped(_) | Phase::Refused)
+    });
+    match step.phase {
+        // What lives in another thing goes with it: neither its doubt nor its undo holds anybody up.
+        Phase::InDoubt { .. } | Phase::Undecidable | Phase::Completed
+            if step.is_compensable() && goes_with_outer =>
+        {
+            Some(Action::Skip(key, SkipReason::Within))
+        }
+        Phase::InDoubt { look_at } if step.is_compensable() && look_at <= now && outer.is_none() => {
+            Some(settle(step))
+        }
+        Phase::Completed if step.is_compensable() && !is_held => {
+            if row.is_some_and(|row| row.keeper.is_some()) {
+                Some(Action::Skip(key, SkipReason::Kept))
+            } else if step.asked.as_ref().is_some_and(|asked| asked.local == Some(LocalRule::Reverts)) {
+                Some(Action::Revert(key))
+            } else if outer.is_some() {
+                None
+            } else {
+                Some(Action::Compensate(key))
+            }
+        }
+        Phase::Removing { due_at, .. } if due_at <= now => {
+            if is_local(step) {
+                Some(Action::Revert(key))
+            } else {
+                Some(Action::Compensate(key))
+            }
+        }
+        _ => None,
+    }
+}
+
+/// For each step, whether one that depends on it, directly or through others, still has to be taken back.
+///
+/// A step is asked for after those that it depends on, so one walk from the last to the first is enough. A
+/// resource that lives in another holds nobody back; edges pass through it, and through reads.
+fn held_back(state: &State, back: &[bool]) -> Vec<bool> {
+    let steps = state.steps();
+    let mut held = vec![false; steps.len()];
+    for (place, step) in steps.iter().enumerate().rev() {
+        if !back.get(place).copied().unwrap_or(false) {
+            continue;
+        }
+        let row = step.resource.as_ref().and_then(|id| state.ledger.get(id));
+        let goes_by_itself = row.is_none_or(|row| row.within.is_none());
+        let pending = step.is_under_way() || is_left(step) && goes_by_itself;
+        if pending || held.get(place).copied().unwrap_or(false) {
+            for earlier in step.asked.iter().flat_map(|asked| &asked.after) {
+                if let Some(place) = steps.iter().position(|candidate| candidate.key == *earlier)
+                    && let Some(held) = held.get_mut(place)
+                {
+                    *held = true;
+                }
+            }
+        }
+    }
+    held
+}
