@@ -1,0 +1,5 @@
+//! The client.
+
+/// The client.
+#[derive(Debug)]
+pub struct AgentMail;

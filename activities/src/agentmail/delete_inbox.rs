@@ -1,0 +1,30 @@
+//! Delete an AgentMail inbox, with the mail in it.
+
+use amends_engine::{Activity, Call, Effect, Failure, Gate};
+use serde::{Deserialize, Serialize};
+
+use super::AgentMail;
+
+/// Deletes an inbox; one that is gone already is success.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeleteInbox {
+    /// Its address.
+    pub address: String,
+}
+
+impl Activity for DeleteInbox {
+    const NAME: &'static str = "agentmail.delete_inbox";
+    const EFFECT: Effect = Effect::Repeatable;
+    type Client = AgentMail;
+    type Output = ();
+
+    fn gates(&self, _: &AgentMail) -> Vec<Gate> {
+        vec![Gate::credential("agentmail")]
+    }
+
+    // BODY
+    async fn execute(&self, _: &AgentMail, _: &Call) -> Result<Self::Output, Failure> {
+        Err(Failure::refused("unfinished", Self::NAME))
+    }
+    // END
+}

@@ -1,0 +1,7 @@
+//! Ghcr.
+
+mod client;
+pub mod pin_digest;
+
+pub use client::Ghcr;
+pub use pin_digest::{PinDigest, Pinned};

@@ -1,0 +1,44 @@
+//! Pin an image: from a tag, which moves, to a digest, which does not.
+//!
+//! Resolved once for a saga; every retry deploys the same bytes. When it cannot be resolved the step fails:
+//! falling back to the tag would deploy something nobody chose.
+
+use amends_engine::{Activity, Call, Effect, Failure, Gate};
+use serde::{Deserialize, Serialize};
+
+use super::Ghcr;
+
+/// Asks which digest a tag stands for now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PinDigest {
+    /// `ghcr.io/owner/name`.
+    pub image: String,
+    /// As `production`.
+    pub tag: String,
+}
+
+/// An image by its digest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pinned {
+    /// `ghcr.io/owner/name@sha256:..`
+    pub reference: String,
+    /// `sha256:..`
+    pub digest: String,
+}
+
+impl Activity for PinDigest {
+    const NAME: &'static str = "ghcr.pin_digest";
+    const EFFECT: Effect = Effect::Read;
+    type Client = Ghcr;
+    type Output = Pinned;
+
+    fn gates(&self, _: &Ghcr) -> Vec<Gate> {
+        vec![Gate::credential("ghcr")]
+    }
+
+    // BODY
+    async fn execute(&self, _: &Ghcr, _: &Call) -> Result<Self::Output, Failure> {
+        Err(Failure::refused("unfinished", Self::NAME))
+    }
+    // END
+}

@@ -1,0 +1,36 @@
+//! See that an OpenRouter key is gone: only then is it crossed off the ledger.
+
+use amends_engine::{Activity, Call, Effect, Failure, Gate, ResourceId};
+use serde::{Deserialize, Serialize};
+
+use super::OpenRouter;
+
+/// Asks for a key that should be gone; none while it is still there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KeyGone {
+    /// By what OpenRouter knows it.
+    pub hash: String,
+    /// The ledger rows that its absence closes.
+    pub resources: Vec<ResourceId>,
+}
+
+impl Activity for KeyGone {
+    const NAME: &'static str = "openrouter.key_gone";
+    const EFFECT: Effect = Effect::Read;
+    type Client = OpenRouter;
+    type Output = Option<()>;
+
+    fn removes(&self) -> Vec<ResourceId> {
+        self.resources.clone()
+    }
+
+    fn gates(&self, _: &OpenRouter) -> Vec<Gate> {
+        vec![Gate::credential("openrouter")]
+    }
+
+    // BODY
+    async fn execute(&self, _: &OpenRouter, _: &Call) -> Result<Self::Output, Failure> {
+        Err(Failure::refused("unfinished", Self::NAME))
+    }
+    // END
+}

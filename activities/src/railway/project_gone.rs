@@ -1,0 +1,38 @@
+//! See that a Railway project is gone: only then is what it held crossed off the ledger.
+
+use amends_engine::{Activity, Call, Effect, Failure, Gate, ResourceId};
+use serde::{Deserialize, Serialize};
+
+use super::Railway;
+
+/// Asks for a project that should be gone; none while it is still there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProjectGone {
+    /// The workspace it was in.
+    pub workspace: String,
+    /// Railway's id.
+    pub project_id: String,
+    /// The ledger rows that its absence closes.
+    pub resources: Vec<ResourceId>,
+}
+
+impl Activity for ProjectGone {
+    const NAME: &'static str = "railway.project_gone";
+    const EFFECT: Effect = Effect::Read;
+    type Client = Railway;
+    type Output = Option<()>;
+
+    fn removes(&self) -> Vec<ResourceId> {
+        self.resources.clone()
+    }
+
+    fn gates(&self, _: &Railway) -> Vec<Gate> {
+        vec![super::gate(&self.workspace)]
+    }
+
+    // BODY
+    async fn execute(&self, _: &Railway, _: &Call) -> Result<Self::Output, Failure> {
+        Err(Failure::refused("unfinished", Self::NAME))
+    }
+    // END
+}

@@ -1,0 +1,58 @@
+//! Configure an agent: who it is, what it may do, and with which handles.
+
+use std::time::Duration;
+
+use amends_engine::{Activity, Call, Effect, Failure, Resource, SecretRef, secs};
+use serde::{Deserialize, Serialize};
+
+use super::Runtime;
+
+/// Sends the runtime its instructions.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ConfigureAgent {
+    /// Where the runtime answers, without a scheme.
+    pub domain: String,
+    /// The instance's bearer token.
+    pub token: SecretRef,
+    /// The claim it speaks for; an older one is refused by the runtime.
+    pub epoch: i64,
+    /// What the agent is called.
+    pub agent_name: String,
+    /// What it is told.
+    pub instructions: String,
+    /// The model it thinks with; the runtime's own choice if none.
+    pub model: Option<String>,
+    /// The tools it was given.
+    pub tools: Vec<ToolHandle>,
+}
+
+/// A tool and the handle by which the agent has it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ToolHandle {
+    /// The tool's id in the registry, as `agentmail`.
+    pub tool: String,
+    /// An address, a number.
+    pub handle: String,
+}
+
+/// A runtime that took its configuration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Configured {}
+
+impl Activity for ConfigureAgent {
+    const NAME: &'static str = "runtime.configure_agent";
+    const EFFECT: Effect = Effect::Repeatable;
+    const TIME_LIMIT: Duration = secs(90);
+    type Client = Runtime;
+    type Output = Configured;
+
+    fn resource(&self, _: &Call) -> Option<Resource> {
+        Some(Resource::new("runtime", "configuration", self.domain.clone()))
+    }
+
+    // BODY
+    async fn execute(&self, _: &Runtime, _: &Call) -> Result<Self::Output, Failure> {
+        Err(Failure::refused("unfinished", Self::NAME))
+    }
+    // END
+}

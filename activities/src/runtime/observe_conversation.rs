@@ -1,0 +1,38 @@
+//! Observe a conversation: the read on which a claim turns from undoable to done.
+
+use amends_engine::{Activity, Call, Effect, Failure, Made, SecretRef};
+use serde::{Deserialize, Serialize};
+
+use super::Runtime;
+use super::join_conversation::Joined;
+
+/// Asks whether the runtime is in the conversation it joined.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ObserveConversation {
+    /// Where the runtime answers, without a scheme.
+    pub domain: String,
+    /// The instance's bearer token.
+    pub token: SecretRef,
+    /// What was joined.
+    pub conversation: Made<Joined>,
+}
+
+/// A runtime that was seen in its conversation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Bound {
+    /// The conversation's id.
+    pub conversation: String,
+}
+
+impl Activity for ObserveConversation {
+    const NAME: &'static str = "runtime.observe_conversation";
+    const EFFECT: Effect = Effect::Read;
+    type Client = Runtime;
+    type Output = Bound;
+
+    // BODY
+    async fn execute(&self, _: &Runtime, _: &Call) -> Result<Self::Output, Failure> {
+        Err(Failure::refused("unfinished", Self::NAME))
+    }
+    // END
+}

@@ -1,0 +1,51 @@
+//! Assign a number to a messaging profile: from then on messages reach the instance.
+
+use amends_engine::{Activity, Call, Effect, Failure, Gate, Resource};
+use serde::{Deserialize, Serialize};
+
+use super::Telnyx;
+
+/// Sets the messaging profile of a number.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AssignNumber {
+    /// Telnyx's id of the number.
+    pub number_id: String,
+    /// In E.164.
+    pub phone_number: String,
+    /// Telnyx's id of the messaging profile.
+    pub profile: String,
+}
+
+/// A number that has its messaging profile.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// Telnyx's id of the number.
+    pub number_id: String,
+    /// Telnyx's id of the messaging profile.
+    pub profile: String,
+}
+
+impl Activity for AssignNumber {
+    const NAME: &'static str = "telnyx.assign_number";
+    const EFFECT: Effect = Effect::Repeatable;
+    type Client = Telnyx;
+    type Output = Assignment;
+
+    fn resource(&self, _: &Call) -> Option<Resource> {
+        Some(Resource::new("telnyx", "assignment", self.phone_number.clone()))
+    }
+
+    fn gates(&self, _: &Telnyx) -> Vec<Gate> {
+        vec![Gate::credential("telnyx")]
+    }
+
+    fn external_id(made: &Assignment) -> Option<String> {
+        Some(made.number_id.clone())
+    }
+
+    // BODY
+    async fn execute(&self, _: &Telnyx, _: &Call) -> Result<Self::Output, Failure> {
+        Err(Failure::refused("unfinished", Self::NAME))
+    }
+    // END
+}

@@ -1,0 +1,44 @@
+//! Await a number: an order is taken at once, and filled later.
+
+use amends_engine::{Activity, Call, Effect, Failure, Gate, Made};
+use serde::{Deserialize, Serialize};
+
+use super::Telnyx;
+use super::order_number::Order;
+
+/// Asks whether the number is ours yet; none while it is not.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AwaitNumber {
+    /// The order.
+    pub order: Made<Order>,
+    /// In E.164.
+    pub phone_number: String,
+    /// What the order was given.
+    pub reference: String,
+}
+
+/// A number that is ours.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Number {
+    /// Telnyx's id of the number, which is not the one in the order.
+    pub id: String,
+    /// In E.164.
+    pub phone_number: String,
+}
+
+impl Activity for AwaitNumber {
+    const NAME: &'static str = "telnyx.await_number";
+    const EFFECT: Effect = Effect::Read;
+    type Client = Telnyx;
+    type Output = Option<Number>;
+
+    fn gates(&self, _: &Telnyx) -> Vec<Gate> {
+        vec![Gate::credential("telnyx")]
+    }
+
+    // BODY
+    async fn execute(&self, _: &Telnyx, _: &Call) -> Result<Self::Output, Failure> {
+        Err(Failure::refused("unfinished", Self::NAME))
+    }
+    // END
+}

@@ -1,0 +1,21 @@
+//! Telnyx.
+
+pub mod assign_number;
+pub mod await_number;
+mod client;
+pub mod ensure_messaging_profile;
+pub mod mark_number;
+pub mod number_unassigned;
+pub mod order_number;
+pub mod search_numbers;
+pub mod unassign_number;
+
+pub use assign_number::{AssignNumber, Assignment};
+pub use await_number::{AwaitNumber, Number};
+pub use client::Telnyx;
+pub use ensure_messaging_profile::{EnsureMessagingProfile, MessagingProfile};
+pub use mark_number::MarkNumber;
+pub use number_unassigned::NumberUnassigned;
+pub use order_number::{Order, OrderNumber};
+pub use search_numbers::{Candidates, SearchNumbers};
+pub use unassign_number::UnassignNumber;

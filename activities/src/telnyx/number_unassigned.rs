@@ -1,0 +1,36 @@
+//! See that a number is unassigned: only then is its assignment crossed off the ledger.
+
+use amends_engine::{Activity, Call, Effect, Failure, Gate, ResourceId};
+use serde::{Deserialize, Serialize};
+
+use super::Telnyx;
+
+/// Asks for the messaging profile of a number; none while it still has one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NumberUnassigned {
+    /// Telnyx's id.
+    pub number_id: String,
+    /// The ledger rows that its absence closes.
+    pub resources: Vec<ResourceId>,
+}
+
+impl Activity for NumberUnassigned {
+    const NAME: &'static str = "telnyx.number_unassigned";
+    const EFFECT: Effect = Effect::Read;
+    type Client = Telnyx;
+    type Output = Option<()>;
+
+    fn removes(&self) -> Vec<ResourceId> {
+        self.resources.clone()
+    }
+
+    fn gates(&self, _: &Telnyx) -> Vec<Gate> {
+        vec![Gate::credential("telnyx")]
+    }
+
+    // BODY
+    async fn execute(&self, _: &Telnyx, _: &Call) -> Result<Self::Output, Failure> {
+        Err(Failure::refused("unfinished", Self::NAME))
+    }
+    // END
+}
