@@ -10,7 +10,7 @@ use crate::saga::Workflow;
 use crate::secret::Vault;
 use crate::store::tx::{Beside, Tx};
 use crate::store::{
-    Act, Error, Letter, LooseJob, Message, NewSaga, ResourceFilter, ResourceRow, SagaFilter, SagaRow,
+    Act, Error, Letter, Loose, LooseJob, Message, NewSaga, ResourceFilter, ResourceRow, SagaFilter, SagaRow,
     Started, Store,
 };
 use crate::worker::{self, Shared};
@@ -113,10 +113,21 @@ impl Engine {
                     beside: Beside::default(),
                 };
                 let output = local.apply(&mut tx).await?;
-                let beside = tx.beside;
+                let mut beside = tx.beside;
                 let output = serde_json::to_value(output)
                     .map_err(|error| Failure::refused("unreadable", error.to_string()))?;
-                Ok((output, beside))
+                let at = shared.env.now();
+                let letters = std::mem::take(&mut beside.posts)
+                    .into_iter()
+                    .enumerate()
+                    .map(|(number, post)| Letter {
+                        id: format!("{saga}:{number}"),
+                        saga: post.saga,
+                        message: post.message,
+                        at,
+                    })
+                    .collect();
+                Ok(Loose { output, beside, letters })
             })
         });
         let (output, posted) = self.shared.store.run(job).await?;

@@ -7,7 +7,6 @@
 pub mod memory;
 pub mod sqlite;
 pub mod tx;
-mod writer;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -437,9 +436,17 @@ pub trait Store: Send + Sync + 'static {
     async fn close(&self);
 }
 
-/// A transaction that belongs to no saga: what it answers, and what it asks for besides its SQL.
-pub type LooseJob = Arc<
-    dyn for<'t> Fn(&'t mut dyn tx::Statements) -> BoxFuture<'t, Result<(Value, tx::Beside), Failure>>
-        + Send
-        + Sync,
->;
+/// What a transaction that belongs to no saga came to.
+#[derive(Debug)]
+pub struct Loose {
+    /// What it answers.
+    pub output: Value,
+    /// What it asks for besides its SQL.
+    pub beside: tx::Beside,
+    /// The letters it sends.
+    pub letters: Vec<Letter>,
+}
+
+/// A transaction that belongs to no saga. Run again from the start if the group it was in has to be.
+pub type LooseJob =
+    Arc<dyn for<'t> Fn(&'t mut dyn tx::Statements) -> BoxFuture<'t, Result<Loose, Failure>> + Send + Sync>;

@@ -1,0 +1,228 @@
+//! The SQLite store: one file, one process, one writer, and readers that never wait for it.
+
+mod open;
+mod read;
+mod statements;
+mod write;
+mod writer;
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::Value;
+use sqlx::SqlitePool;
+use sqlx::sqlite::SqlitePoolOptions;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+pub use open::{Migrations, OpenError};
+use writer::{Answer, Ask, Write};
+
+use super::{
+    Append, Error, GateRow, Job, Letter, Loaded, LooseJob, NewSaga, ResourceFilter, ResourceRow, SagaFilter,
+    SagaRow, Started, Store, tx,
+};
+use crate::env::{Env, Timestamp};
+use crate::ids::{InstallationId, SagaId, SecretRef};
+use crate::journal::Entry;
+use crate::secret::{Sealed, Vault};
+
+const READERS: u32 = 4;
+/// How many writes may wait before those who ask have to.
+const WAITING_MAX: usize = 4096;
+/// How late something that becomes due by time alone may be noticed.
+const TICK: Duration = Duration::from_millis(100);
+
+/// An open database. Closing it lets another process have it.
+pub struct SqliteStore {
+    installation: InstallationId,
+    env: Env,
+    writes: Mutex<Option<mpsc::Sender<Write>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    readers: SqlitePool,
+    held: Mutex<HashSet<SagaId>>,
+    changed: Arc<Notify>,
+    lock: Mutex<Option<File>>,
+}
+
+impl SqliteStore {
+    /// Opens the database at `path`, makes it if there is none, and brings the engine's and the program's `own`
+    /// tables up to date. The key is read from `key_path`, or made with a new database.
+    ///
+    /// # Errors
+    /// Another process has it, it is newer, foreign or for another environment, or its key is missing: nothing
+    /// was changed then.
+    pub async fn open(
+        path: &Path,
+        key_path: &Path,
+        environment: &str,
+        own: &[Migrations],
+        env: &Env,
+    ) -> Result<(Self, Vault), OpenError> {
+        let opened = open::open(path, key_path, environment, own, env).await?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .connect_lazy_with(opened.options.clone().pragma("query_only", "on"));
+        let changed = Arc::new(Notify::new());
+        let (writes, waiting) = mpsc::channel(WAITING_MAX);
+        let notify = changed.clone();
+        let writer = tokio::spawn(async move {
+            let connection = writer::run(opened.connection, waiting, move || notify.notify_one()).await;
+            if let Err(error) = sqlx::Connection::close(connection).await {
+                tracing::warn!(%error, "the database was not closed in order; its log will be replayed");
+            }
+        });
+        let store = Self {
+            installation: opened.installation,
+            env: env.clone(),
+            writes: Mutex::new(Some(writes)),
+            writer: Mutex::new(Some(writer)),
+            readers,
+            held: Mutex::default(),
+            changed,
+            lock: Mutex::new(Some(opened.lock)),
+        };
+        Ok((store, opened.vault))
+    }
+
+    async fn write(&self, ask: Ask) -> Result<Answer, Error> {
+        let writes =
+            self.writes.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Error::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        writes.send(Write { ask, reply }).await.map_err(|_| Error::Closed)?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    fn installation(&self) -> &InstallationId {
+        &self.installation
+    }
+
+    async fn start(&self, new: NewSaga) -> Result<Started, Error> {
+        match self.write(Ask::Start(Box::new(new))).await? {
+            Answer::Started(started) => Ok(started),
+            _ => Err(Error::Closed),
+        }
+    }
+
+    async fn append(&self, append: Append) -> Result<(), Error> {
+        self.write(Ask::Append(Box::new(append))).await.map(drop)
+    }
+
+    async fn transact(&self, _saga: SagaId, job: Job) -> Result<Append, Error> {
+        match self.write(Ask::Transact(job)).await? {
+            Answer::Appended(append) => Ok(*append),
+            _ => Err(Error::Closed),
+        }
+    }
+
+    async fn post(&self, letter: Letter) -> Result<(), Error> {
+        self.write(Ask::Post(Box::new(letter))).await.map(drop)
+    }
+
+    async fn claim(&self, now: Timestamp, limit: usize) -> Result<Vec<SagaId>, Error> {
+        // Held ones may be due too, so that many more are read.
+        let many = limit + self.held.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let due = read::due(&self.readers, now, many).await.map_err(read_error)?;
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(due.into_iter().filter(|saga| held.insert(saga.clone())).take(limit).collect())
+    }
+
+    async fn release(&self, saga: &SagaId) {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(saga);
+    }
+
+    async fn load(&self, saga: &SagaId) -> Result<Loaded, Error> {
+        let row = read::saga(&self.readers, saga).await.map_err(read_error)?;
+        let epoch = row.ok_or_else(|| Error::NoSuchSaga(saga.clone()))?.epoch;
+        let entries = read::entries(&self.readers, saga).await.map_err(read_error)?;
+        Ok(Loaded { epoch, entries })
+    }
+
+    async fn letters(&self, saga: &SagaId) -> Result<Vec<Letter>, Error> {
+        read::letters(&self.readers, saga).await.map_err(read_error)
+    }
+
+    async fn changed(&self) {
+        tokio::select! {
+            () = self.changed.notified() => {}
+            () = self.env.sleep(TICK) => {}
+        }
+    }
+
+    async fn saga(&self, saga: &SagaId) -> Result<Option<SagaRow>, Error> {
+        read::saga(&self.readers, saga).await.map_err(read_error)
+    }
+
+    async fn output(&self, saga: &SagaId) -> Result<Option<Value>, Error> {
+        let output: Option<Option<String>> = sqlx::query_scalar("select output from saga where id = $1")
+            .bind(saga.as_str())
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(read_error)?;
+        output
+            .flatten()
+            .map(|text| serde_json::from_str(&text))
+            .transpose()
+            .map_err(|error| Error::Unreadable(error.to_string()))
+    }
+
+    async fn journal(&self, saga: &SagaId) -> Result<Vec<Entry>, Error> {
+        read::entries(&self.readers, saga).await.map_err(read_error)
+    }
+
+    async fn sagas(&self, filter: SagaFilter) -> Result<Vec<SagaRow>, Error> {
+        read::sagas(&self.readers, filter).await.map_err(read_error)
+    }
+
+    async fn resources(&self, filter: ResourceFilter) -> Result<Vec<ResourceRow>, Error> {
+        read::resources(&self.readers, filter).await.map_err(read_error)
+    }
+
+    async fn secret(&self, reference: &SecretRef) -> Result<Option<Sealed>, Error> {
+        read::secret(&self.readers, reference).await.map_err(read_error)
+    }
+
+    async fn gates(&self, now: Timestamp) -> Result<Vec<GateRow>, Error> {
+        read::gates(&self.readers, now).await.map_err(read_error)
+    }
+
+    async fn run(&self, job: LooseJob) -> Result<(Value, Vec<SagaId>), Error> {
+        match self.write(Ask::Run(job)).await? {
+            Answer::Ran(output, posted) => Ok((output, posted)),
+            _ => Err(Error::Closed),
+        }
+    }
+
+    async fn fetch(&self, sql: &'static str, params: Vec<tx::Param>) -> Result<Vec<tx::Row>, Error> {
+        let rows = statements::bound(sql, params).fetch_all(&self.readers).await.map_err(read_error)?;
+        rows.iter()
+            .map(statements::read_row)
+            .collect::<Result<_, _>>()
+            .map_err(|error| Error::Unreadable(error.to_string()))
+    }
+
+    async fn close(&self) {
+        self.writes.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer {
+            // It ends once what waits is written; that it may have panicked changes nothing here.
+            let _ = writer.await;
+        }
+        self.readers.close().await;
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+fn read_error(error: sqlx::Error) -> Error {
+    match error {
+        sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => Error::Unreadable(error.to_string()),
+        other => Error::Unavailable(other.to_string()),
+    }
+}

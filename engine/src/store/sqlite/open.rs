@@ -1,0 +1,264 @@
+//! Opening a SQLite database: its lock, its version, its migrations, its key.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{Connection, SqlSafeStr, SqliteConnection};
+
+use crate::env::Env;
+use crate::ids::InstallationId;
+use crate::secret::{self, Key, Vault};
+
+/// `AMND`, in the file's header.
+const APPLICATION_ID: i32 = 0x414d_4e44;
+/// The first release without the reset that could lose a write-ahead log (<https://www.sqlite.org/wal.html>).
+const SQLITE_MIN: [u32; 3] = [3, 51, 3];
+const BUSY: Duration = Duration::from_secs(10);
+
+/// The scripts that bring one part of a database up to date, in order.
+#[derive(Debug, Clone, Copy)]
+pub struct Migrations {
+    /// The table that remembers which of them ran: one for each part.
+    pub table: &'static str,
+    /// Name and SQL; the first number is 1.
+    pub scripts: &'static [(&'static str, &'static str)],
+}
+
+/// The engine's own part.
+const ENGINE: Migrations = Migrations {
+    table: "engine_migration",
+    scripts: &[("saga_and_journal", include_str!("../../../migrations/sqlite/0001_saga_and_journal.sql"))],
+};
+
+/// Why a database was not opened. Nothing was changed in it.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("{0} is in use by another process; SQLite takes one at a time")]
+    InUse(PathBuf),
+    /// A newer program made or changed it.
+    #[error(
+        "{path} was written by a newer version ({table} is at {version}, this program knows {known}); use that version or a later one"
+    )]
+    Newer {
+        /// Which file.
+        path: PathBuf,
+        /// Which part of it.
+        table: &'static str,
+        /// What it is at.
+        version: i64,
+        /// What we know.
+        known: usize,
+    },
+    /// It is somebody else's, or none at all.
+    #[error("{0} is not a database of this engine; it was left as it is")]
+    Foreign(PathBuf),
+    /// It was made for another environment.
+    #[error("{path} belongs to the environment {stored}, and {given} was asked for")]
+    OtherEnvironment {
+        /// Which file.
+        path: PathBuf,
+        /// What it was made for.
+        stored: String,
+        /// What was asked for.
+        given: String,
+    },
+    /// The key is not there, or is not its key.
+    #[error(transparent)]
+    Key(#[from] secret::Error),
+    /// The SQLite in this program is too old.
+    #[error("SQLite {0} is too old: 3.51.3 or later is needed")]
+    SqliteTooOld(String),
+    /// The file system did not let us.
+    #[error("{path}: {source}")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What it said.
+        source: std::io::Error,
+    },
+    /// The database did not let us.
+    #[error("{path}: {detail}")]
+    Database {
+        /// Which file.
+        path: PathBuf,
+        /// What it said.
+        detail: String,
+    },
+}
+
+/// What an opened database is made of.
+pub(super) struct Opened {
+    pub(super) lock: File,
+    pub(super) options: SqliteConnectOptions,
+    pub(super) connection: SqliteConnection,
+    pub(super) vault: Vault,
+    pub(super) installation: InstallationId,
+}
+
+pub(super) async fn open(
+    path: &Path,
+    key_path: &Path,
+    environment: &str,
+    own: &[Migrations],
+    env: &Env,
+) -> Result<Opened, OpenError> {
+    let database = |error: sqlx::Error| match &error {
+        sqlx::Error::Database(inner) if inner.code().as_deref() == Some("26") => {
+            OpenError::Foreign(path.to_owned())
+        }
+        _ => OpenError::Database { path: path.to_owned(), detail: error.to_string() },
+    };
+    let lock = lock(path)?;
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(BUSY);
+    // Look before anything is changed: turning the journal mode of a foreign file would be a change.
+    if path.exists() {
+        let read_only = SqliteConnectOptions::new().filename(path).busy_timeout(BUSY);
+        let mut connection = SqliteConnection::connect_with(&read_only).await.map_err(database)?;
+        check_owner(path, &mut connection).await.map_err(database)??;
+        for part in std::iter::once(&ENGINE).chain(own) {
+            check_not_newer(path, part, &mut connection).await.map_err(database)??;
+        }
+        connection.close().await.map_err(database)?;
+    }
+    let mut connection = SqliteConnection::connect_with(&options).await.map_err(database)?;
+    check_version(&mut connection).await.map_err(database)??;
+    for part in std::iter::once(&ENGINE).chain(own) {
+        migrate(path, part, &mut connection).await?;
+    }
+    sqlx::query("pragma application_id = 0x414d4e44").execute(&mut connection).await.map_err(database)?;
+    let (installation, vault) =
+        bind_key(path, key_path, environment, &mut connection, env, &database).await?;
+    // Whoever held a lease before is dead, since the lock is ours: from here on its writes would be refused.
+    sqlx::query("update saga set epoch = epoch + 1 where ended_at is null")
+        .execute(&mut connection)
+        .await
+        .map_err(database)?;
+    Ok(Opened { lock, options, connection, vault, installation })
+}
+
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let failed = |source| OpenError::File { path: PathBuf::from(&name), source };
+    let file = File::options().create(true).truncate(false).write(true).open(&name).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+async fn check_owner(
+    path: &Path,
+    connection: &mut SqliteConnection,
+) -> Result<Result<(), OpenError>, sqlx::Error> {
+    let application: i32 = sqlx::query_scalar("pragma application_id").fetch_one(&mut *connection).await?;
+    let tables: i64 = sqlx::query_scalar("select count(*) from sqlite_schema").fetch_one(connection).await?;
+    let is_ours = application == APPLICATION_ID || application == 0 && tables == 0;
+    Ok(if is_ours { Ok(()) } else { Err(OpenError::Foreign(path.to_owned())) })
+}
+
+async fn check_version(connection: &mut SqliteConnection) -> Result<Result<(), OpenError>, sqlx::Error> {
+    let version: String = sqlx::query_scalar("select sqlite_version()").fetch_one(connection).await?;
+    let numbers: Vec<u32> = version.split('.').filter_map(|part| u32::from_str(part).ok()).collect();
+    Ok(if numbers.as_slice() >= SQLITE_MIN.as_slice() {
+        Ok(())
+    } else {
+        Err(OpenError::SqliteTooOld(version))
+    })
+}
+
+fn migrator(part: &Migrations) -> Migrator {
+    let scripts = part.scripts.iter().zip(1..).map(|((name, sql), version)| {
+        Migration::new(version, (*name).into(), MigrationType::Simple, (*sql).into_sql_str(), false)
+    });
+    let mut migrator = Migrator::with_migrations(scripts.collect());
+    migrator.dangerous_set_table_name(part.table);
+    migrator
+}
+
+fn newer(path: &Path, part: &Migrations, version: i64) -> OpenError {
+    OpenError::Newer { path: path.to_owned(), table: part.table, version, known: part.scripts.len() }
+}
+
+/// Refuses a database that a newer program has migrated, before anything in it is touched.
+async fn check_not_newer(
+    path: &Path,
+    part: &Migrations,
+    connection: &mut SqliteConnection,
+) -> Result<Result<(), OpenError>, sqlx::Error> {
+    let known: i64 =
+        sqlx::query_scalar("select count(*) from sqlite_schema where type = 'table' and name = $1")
+            .bind(part.table)
+            .fetch_one(&mut *connection)
+            .await?;
+    if known == 0 {
+        return Ok(Ok(()));
+    }
+    // The table's name is a constant of the program's.
+    let sql = sqlx::AssertSqlSafe(format!("select coalesce(max(version), 0) from {}", part.table));
+    let version: i64 = sqlx::query_scalar(sql).fetch_one(connection).await?;
+    let is_newer = usize::try_from(version).is_ok_and(|version| version > part.scripts.len());
+    Ok(if is_newer { Err(newer(path, part, version)) } else { Ok(()) })
+}
+
+async fn migrate(path: &Path, part: &Migrations, connection: &mut SqliteConnection) -> Result<(), OpenError> {
+    migrator(part).run_direct(None, connection, false).await.map_err(|error| match error {
+        MigrateError::VersionMissing(version) => newer(path, part, version),
+        other => OpenError::Database { path: path.to_owned(), detail: other.to_string() },
+    })
+}
+
+/// The installation and its vault; both are made, the key first, when the database is new.
+async fn bind_key(
+    path: &Path,
+    key_path: &Path,
+    environment: &str,
+    connection: &mut SqliteConnection,
+    env: &Env,
+    database: &impl Fn(sqlx::Error) -> OpenError,
+) -> Result<(InstallationId, Vault), OpenError> {
+    let row: Option<(String, String, String)> =
+        sqlx::query_as("select id, environment, key_fingerprint from installation")
+            .fetch_optional(&mut *connection)
+            .await
+            .map_err(database)?;
+    if let Some((id, stored, fingerprint)) = row {
+        if stored != environment {
+            let given = environment.to_owned();
+            return Err(OpenError::OtherEnvironment { path: path.to_owned(), stored, given });
+        }
+        let key = Key::read(key_path)?;
+        if key.fingerprint() != fingerprint {
+            return Err(secret::Error::Foreign(key_path.display().to_string()).into());
+        }
+        let installation = InstallationId::stored(id);
+        let vault = Vault::new(&key, installation.clone());
+        return Ok((installation, vault));
+    }
+    let key = Key::read_or_make(key_path, env)?;
+    let installation = InstallationId::from_uuid(env.uuid());
+    sqlx::query(
+        "insert into installation (id, environment, key_fingerprint, created_at) values ($1, $2, $3, $4)",
+    )
+    .bind(installation.as_str())
+    .bind(environment)
+    .bind(key.fingerprint())
+    .bind(env.now().0)
+    .execute(connection)
+    .await
+    .map_err(database)?;
+    let vault = Vault::new(&key, installation.clone());
+    Ok((installation, vault))
+}

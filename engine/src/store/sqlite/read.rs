@@ -1,0 +1,203 @@
+//! Reading: rows of the engine's tables as the engine knows them, and the lists people page through.
+
+use serde::de::DeserializeOwned;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row, SqlitePool};
+
+use crate::env::Timestamp;
+use crate::ids::{ResourceId, SagaId, SecretRef, StepKey};
+use crate::journal::state::SagaState;
+use crate::journal::{Entry, Event};
+use crate::secret::Sealed;
+use crate::store::{GateRow, Letter, ResourceFilter, ResourceRow, SagaFilter, SagaRow};
+
+/// How many rows a page has when nobody says.
+const PAGE: u32 = 50;
+/// And at most.
+const PAGE_MAX: u32 = 1000;
+
+fn page(limit: u32) -> u32 {
+    if limit == 0 { PAGE } else { limit.min(PAGE_MAX) }
+}
+
+fn json<T: DeserializeOwned>(row: &SqliteRow, column: &str) -> Result<T, sqlx::Error> {
+    let text: String = row.try_get(column)?;
+    serde_json::from_str(&text).map_err(|error| sqlx::Error::Decode(format!("{column}: {error}").into()))
+}
+
+fn word<T: std::str::FromStr>(row: &SqliteRow, column: &str) -> Result<T, sqlx::Error> {
+    let text: String = row.try_get(column)?;
+    text.parse().map_err(|_| sqlx::Error::Decode(format!("{column} is {text}").into()))
+}
+
+fn time(row: &SqliteRow, column: &str) -> Result<Timestamp, sqlx::Error> {
+    row.try_get(column).map(Timestamp)
+}
+
+fn optional_time(row: &SqliteRow, column: &str) -> Result<Option<Timestamp>, sqlx::Error> {
+    row.try_get::<Option<i64>, _>(column).map(|at| at.map(Timestamp))
+}
+
+pub(super) fn saga_row(row: &SqliteRow) -> Result<SagaRow, sqlx::Error> {
+    Ok(SagaRow {
+        id: SagaId::stored(row.try_get::<String, _>("id")?),
+        workflow: row.try_get("workflow")?,
+        workflow_version: row.try_get("workflow_version")?,
+        state: word(row, "state")?,
+        attention: json(row, "attention")?,
+        step: row.try_get("step")?,
+        error: row.try_get("error")?,
+        labels: json(row, "labels")?,
+        deadline_at: optional_time(row, "deadline_at")?,
+        due_at: optional_time(row, "due_at")?,
+        epoch: row.try_get("epoch")?,
+        seq: row.try_get("seq")?,
+        created_at: time(row, "created_at")?,
+        updated_at: time(row, "updated_at")?,
+        ended_at: optional_time(row, "ended_at")?,
+    })
+}
+
+pub(super) fn saga_state(row: &SqliteRow) -> Result<(SagaState, Vec<String>), sqlx::Error> {
+    Ok((word(row, "state")?, json(row, "attention")?))
+}
+
+pub(super) fn resource_row(row: &SqliteRow) -> Result<ResourceRow, sqlx::Error> {
+    Ok(ResourceRow {
+        id: ResourceId::stored(row.try_get::<String, _>("id")?),
+        provider: row.try_get("provider")?,
+        kind: row.try_get("kind")?,
+        name: row.try_get("name")?,
+        external_id: row.try_get("external_id")?,
+        state: word(row, "state")?,
+        holder: row.try_get("holder")?,
+        keeper: row.try_get("keeper")?,
+        saga: SagaId::stored(row.try_get::<String, _>("saga")?),
+        step: StepKey::new(row.try_get::<String, _>("step")?),
+        within: row.try_get::<Option<String>, _>("within")?.map(ResourceId::stored),
+        rev: row.try_get("rev")?,
+        intended_at: time(row, "intended_at")?,
+        changed_at: time(row, "changed_at")?,
+    })
+}
+
+pub(super) async fn saga(pool: &SqlitePool, saga: &SagaId) -> Result<Option<SagaRow>, sqlx::Error> {
+    let row =
+        sqlx::query("select * from saga where id = $1").bind(saga.as_str()).fetch_optional(pool).await?;
+    row.as_ref().map(saga_row).transpose()
+}
+
+pub(super) async fn entries(pool: &SqlitePool, saga: &SagaId) -> Result<Vec<Entry>, sqlx::Error> {
+    let rows = sqlx::query("select seq, at, epoch, event from journal where saga = $1 order by seq")
+        .bind(saga.as_str())
+        .fetch_all(pool)
+        .await?;
+    rows.iter()
+        .map(|row| {
+            let event: Event = json(row, "event")?;
+            Ok(Entry { seq: row.try_get("seq")?, at: time(row, "at")?, epoch: row.try_get("epoch")?, event })
+        })
+        .collect()
+}
+
+pub(super) async fn letters(pool: &SqlitePool, saga: &SagaId) -> Result<Vec<Letter>, sqlx::Error> {
+    let rows = sqlx::query(
+        "select id, saga, message, posted_at from inbox where saga = $1 and consumed_at is null order by number",
+    )
+    .bind(saga.as_str())
+    .fetch_all(pool)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Letter {
+                id: row.try_get("id")?,
+                saga: SagaId::stored(row.try_get::<String, _>("saga")?),
+                message: json(row, "message")?,
+                at: time(row, "posted_at")?,
+            })
+        })
+        .collect()
+}
+
+pub(super) async fn sagas(pool: &SqlitePool, filter: SagaFilter) -> Result<Vec<SagaRow>, sqlx::Error> {
+    let states: Vec<&str> = filter.states.iter().map(Into::into).collect();
+    let (label, value) = filter.label.unzip();
+    let rows = sqlx::query(
+        "select * from saga
+         where ($1 = '[]' or state in (select value from json_each($1)))
+           and (not $2 or attention <> '[]')
+           and ($3 is null or workflow = $3)
+           and ($4 is null or exists (select 1 from json_each(labels) where key = $4 and value = $5))
+           and ($6 is null or id < $6)
+         order by id desc limit $7",
+    )
+    .bind(serde_json::json!(states).to_string())
+    .bind(filter.attention)
+    .bind(filter.workflow)
+    .bind(label)
+    .bind(value)
+    .bind(filter.before.map(|id| id.to_string()))
+    .bind(page(filter.limit))
+    .fetch_all(pool)
+    .await?;
+    rows.iter().map(saga_row).collect()
+}
+
+pub(super) async fn resources(
+    pool: &SqlitePool,
+    filter: ResourceFilter,
+) -> Result<Vec<ResourceRow>, sqlx::Error> {
+    let states: Vec<&str> = filter.states.iter().map(Into::into).collect();
+    let rows = sqlx::query(
+        "select * from resource
+         where ($1 = '[]' or state in (select value from json_each($1)))
+           and ($2 is null or holder = $2 or saga = $2)
+           and ($3 is null or provider = $3)
+           and ($4 is null or id < $4)
+         order by id desc limit $5",
+    )
+    .bind(serde_json::json!(states).to_string())
+    .bind(filter.holder)
+    .bind(filter.provider)
+    .bind(filter.before.map(|id| id.to_string()))
+    .bind(page(filter.limit))
+    .fetch_all(pool)
+    .await?;
+    rows.iter().map(resource_row).collect()
+}
+
+pub(super) async fn secret(pool: &SqlitePool, reference: &SecretRef) -> Result<Option<Sealed>, sqlx::Error> {
+    let row: Option<(String, Vec<u8>, i64)> =
+        sqlx::query_as("select kind, sealed, created_at from secret where id = $1")
+            .bind(reference.as_str())
+            .fetch_optional(pool)
+            .await?;
+    Ok(row.map(|(kind, bytes, at)| Sealed { id: reference.clone(), kind, bytes, at: Timestamp(at) }))
+}
+
+pub(super) async fn gates(pool: &SqlitePool, now: Timestamp) -> Result<Vec<GateRow>, sqlx::Error> {
+    let rows: Vec<(String, i64, String)> =
+        sqlx::query_as("select key, next_allowed_at, reason from gate where next_allowed_at > $1")
+            .bind(now.0)
+            .fetch_all(pool)
+            .await?;
+    let row = |(key, at, reason)| GateRow { key, next_allowed_at: Timestamp(at), reason };
+    Ok(rows.into_iter().map(row).collect())
+}
+
+/// Sagas that are due or have a letter, the longest due first.
+pub(super) async fn due(pool: &SqlitePool, now: Timestamp, limit: usize) -> Result<Vec<SagaId>, sqlx::Error> {
+    let rows: Vec<(String,)> = sqlx::query_as(
+        "select id from (
+           select id, due_at as since from saga where due_at <= $1
+           union
+           select saga.id, 0 from inbox join saga on saga.id = inbox.saga
+           where inbox.consumed_at is null and saga.ended_at is null
+         ) group by id order by min(since) limit $2",
+    )
+    .bind(now.0)
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().map(|(id,)| SagaId::stored(id)).collect())
+}
