@@ -1,0 +1,4 @@
+//! The surface of Amends: HTTP API, dashboard and command line.
+
+pub mod problem;
+pub mod timeline;
