@@ -2,5 +2,7 @@
 
 pub mod dashboard;
 pub mod problem;
+#[cfg(test)]
+mod samples;
 pub mod timeline;
 pub mod words;

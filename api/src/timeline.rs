@@ -474,3 +474,54 @@ fn lane(state: &State, step: &StepKey) -> Lane {
         _ => Lane::Undo,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples;
+
+    /// One line for each span and mark, as a person would tell the row.
+    fn told(row: &Row) -> String {
+        let time = |at: Timestamp| format!("{:.1}", at.since(samples::at(0)).as_secs_f64());
+        let mut lines = vec![format!("{}:", row.step)];
+        for span in &row.spans {
+            let to = span.to.map_or("…".to_owned(), time);
+            let what = match &span.what {
+                What::Attempt { lane, number, outcome, .. } => format!("{lane} {number} {outcome}"),
+                What::Wait { why, .. } => format!("wait {why:?}"),
+            };
+            lines.push(format!("  {}–{to} {what}", time(span.from)));
+        }
+        lines.extend(row.marks.iter().map(|mark| format!("  {} {:?}", time(mark.at), mark.what)));
+        lines.extend(row.things.iter().map(|thing| format!("  {} is {}", thing.kind, thing.state)));
+        lines.join("\n")
+    }
+
+    #[test]
+    fn attempts_waits_doubt_and_undo_stand_on_the_row_of_their_step() {
+        let timeline = timeline(&samples::stuck().entries());
+        let rows: Vec<String> = timeline.rows.iter().map(told).collect();
+        insta::assert_snapshot!(rows.join("\n"));
+        assert_eq!(timeline.turns.len(), 1);
+        assert_eq!(timeline.flags[0].text, "anna asked to retry: Telnyx says it is back");
+    }
+
+    #[test]
+    fn a_journal_that_breaks_off_wrongly_is_laid_out_as_far_as_it_goes() {
+        let journal = samples::Journal::of("claim").tries(5, "join", "runtime.join", None);
+        let journal = journal.undone(10, "join").completes(20, "join", None);
+        let timeline = timeline(&journal.entries());
+        assert_eq!(timeline.rows.len(), 1);
+        assert_eq!(timeline.last_at, samples::at(5));
+        assert_eq!(super::timeline(&[]), Timeline::default());
+    }
+
+    #[test]
+    fn what_lasts_has_no_end_until_the_saga_has_one() {
+        let waiting = timeline(&samples::in_doubt().entries());
+        assert!(waiting.rows[0].spans.last().unwrap().to.is_none());
+        let ended = timeline(&samples::completed().entries());
+        assert!(ended.rows.iter().flat_map(|row| &row.spans).all(|span| span.to.is_some()));
+        assert_eq!(ended.ends_at(samples::at(99_000_000)), ended.ended_at.unwrap());
+    }
+}

@@ -248,6 +248,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_saga_says_what_happened_what_it_does_and_what_is_left() {
+        let told = |journal: crate::samples::Journal, ms| why(&journal.view(), crate::samples::at(ms));
+        insta::assert_json_snapshot!([
+            told(crate::samples::stuck(), 300_100),
+            told(crate::samples::completed(), 2_000_000),
+            told(crate::samples::in_doubt(), 40_000),
+        ]);
+    }
+
+    #[test]
     fn a_duration_is_told_in_two_units_at_most() {
         let told = |ms| span(Duration::from_millis(ms));
         assert_eq!(told(0), "0s");

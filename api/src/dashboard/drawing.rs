@@ -354,3 +354,36 @@ fn n(length: f64) -> String {
     let text = format!("{length:.1}");
     text.strip_suffix(".0").map(ToOwned::to_owned).unwrap_or(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples;
+    use crate::timeline::timeline;
+
+    /// As a browser would show it, one element a line.
+    fn drawn(journal: samples::Journal, now: Timestamp) -> String {
+        drawing(&timeline(&journal.entries()), now).into_string().replace("><", ">\n<")
+    }
+
+    #[test]
+    fn a_saga_stuck_on_its_way_back_shows_both_ways() {
+        insta::assert_snapshot!(drawn(samples::stuck(), samples::at(320_000)));
+    }
+
+    #[test]
+    fn a_saga_that_went_well_folds_the_time_in_which_it_waited_for_a_person() {
+        insta::assert_snapshot!(drawn(samples::completed(), samples::at(2_000_000)));
+    }
+
+    #[test]
+    fn doubt_that_no_one_can_settle_stays_open() {
+        insta::assert_snapshot!(drawn(samples::in_doubt(), samples::at(60_000)));
+    }
+
+    #[test]
+    fn a_saga_of_which_nothing_is_known_is_drawn_too() {
+        let nothing = drawing(&timeline(&[]), samples::at(0)).into_string();
+        assert!(nothing.contains("0 steps") && !nothing.contains("NaN"));
+    }
+}
