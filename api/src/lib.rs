@@ -5,4 +5,5 @@ pub mod problem;
 #[cfg(test)]
 mod samples;
 pub mod timeline;
+pub mod view;
 pub mod words;

@@ -1,0 +1,353 @@
+//! Views: what a client sees of sagas and resources; our mirror types, not the journal's.
+
+use std::collections::BTreeMap;
+
+use amends_engine::journal::state::{Attention, Phase, SagaState};
+use amends_engine::store::{ResourceRow, ResourceState, SagaRow};
+use amends_engine::{SagaView, StepKey, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::timeline::{self, Wait, What};
+use crate::words::{self, Why};
+
+/// A page of a list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Page<T> {
+    /// What is on it.
+    pub items: Vec<T>,
+    /// How to ask for the next one; null on the last.
+    pub next_cursor: Option<String>,
+}
+
+/// A saga as a list shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Saga {
+    /// Which.
+    pub id: String,
+    /// Its definition.
+    pub kind: String,
+    /// And that one's version.
+    pub kind_version: u32,
+    /// Where it stands.
+    pub state: SagaState,
+    /// What a person should know.
+    pub attention: Vec<Attention>,
+    /// The step that it is at.
+    pub step: Option<String>,
+    /// Its last failure, in words.
+    pub error: Option<String>,
+    /// The instance that it is about, if it is about one.
+    pub instance: Option<String>,
+    /// Whatever else it was labelled with.
+    pub labels: BTreeMap<String, String>,
+    /// Raised by every change.
+    pub version: i64,
+    /// When it was asked for.
+    pub created_at: String,
+    /// When its journal last grew.
+    pub updated_at: String,
+    /// When it ended.
+    pub ended_at: Option<String>,
+    /// When something is next to be done; null while it is parked or ended.
+    pub next_at: Option<String>,
+    /// When it turns round by itself.
+    pub deadline_at: Option<String>,
+    /// How long it took, or has taken so far.
+    pub age: String,
+    /// Where to read on.
+    pub links: Links,
+}
+
+/// Where to read on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Links {
+    /// In the API.
+    #[serde(rename = "self")]
+    pub this: String,
+    /// In the dashboard.
+    pub ui: String,
+}
+
+/// All that is shown of one saga.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SagaDetail {
+    /// As in a list.
+    #[serde(flatten)]
+    pub saga: Saga,
+    /// In three sentences.
+    pub why: Why,
+    /// What it was asked for.
+    pub input: Value,
+    /// What it yielded.
+    pub output: Option<Value>,
+    /// The step after which there is only forward, once it has passed.
+    pub pivot: Option<String>,
+    /// Why and when it turned round.
+    pub turned: Option<Turned>,
+    /// Its steps, in the order in which they were asked for.
+    pub steps: Vec<Step>,
+    /// What it made or may have made outside.
+    pub resources: Vec<Resource>,
+    /// What a person can do now.
+    pub allowed_actions: Vec<String>,
+}
+
+/// Why and when a saga turned round.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turned {
+    /// When.
+    pub at: String,
+    /// In one word.
+    pub cause: String,
+    /// For programs.
+    pub code: String,
+    /// For people.
+    pub message: String,
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// Its name.
+    pub key: String,
+    /// The activity; null for timers, signals and drawn values.
+    pub activity: Option<String>,
+    /// Where it stands.
+    pub phase: String,
+    /// The steps it depends on.
+    pub after: Vec<String>,
+    /// After it, only forward.
+    pub pivot: bool,
+    /// Whether it runs in our own database.
+    pub local: bool,
+    /// When something happens to it by itself.
+    pub next_at: Option<String>,
+    /// What it was asked.
+    pub input: Option<Value>,
+    /// What it yielded.
+    pub output: Option<Value>,
+    /// Why it was refused.
+    pub refusal: Option<String>,
+    /// The ledger row of what it makes.
+    pub resource: Option<String>,
+    /// Every attempt, forward and back, oldest first.
+    pub attempts: Vec<Attempt>,
+}
+
+/// One attempt of a step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// `forward`, `undo` or `clearing`.
+    pub lane: String,
+    /// 1 for the first.
+    pub number: u32,
+    /// When it began.
+    pub began_at: String,
+    /// How long it took; null while it is under way.
+    pub took: Option<String>,
+    /// `under_way`, `ok`, `refused`, `unavailable` or `no_answer`.
+    pub outcome: String,
+    /// What stood in the way.
+    pub cause: Option<String>,
+    /// In words.
+    pub detail: Option<String>,
+    /// When the next attempt, or the next look, is or was due.
+    pub next_at: Option<String>,
+}
+
+/// One thing outside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resource {
+    /// The ledger row's own id.
+    pub id: String,
+    /// Who holds it outside.
+    pub provider: String,
+    /// What it is.
+    pub kind: String,
+    /// The name by which it is found again.
+    pub name: String,
+    /// The provider's id, once known.
+    pub external_id: Option<String>,
+    /// Where it stands.
+    pub state: ResourceState,
+    /// The saga or the owner who holds the row.
+    pub holder: String,
+    /// The saga that made it.
+    pub saga: String,
+    /// The step that made it.
+    pub step: String,
+    /// The row in which it lives, and with which it goes.
+    pub within: Option<String>,
+    /// When it was named.
+    pub intended_at: String,
+    /// When it last changed.
+    pub changed_at: String,
+}
+
+/// The label under which a saga names its instance.
+pub const INSTANCE_LABEL: &str = "instance";
+
+impl Saga {
+    /// A row, as it is at `now`.
+    pub fn of(row: &SagaRow, now: Timestamp) -> Self {
+        let mut labels = row.labels.clone();
+        let instance = labels.remove(INSTANCE_LABEL);
+        Self {
+            id: row.id.to_string(),
+            kind: row.workflow.clone(),
+            kind_version: row.workflow_version,
+            state: row.state,
+            attention: row.attention.clone(),
+            step: row.step.clone(),
+            error: row.error.clone(),
+            instance,
+            labels,
+            version: row.seq,
+            created_at: row.created_at.to_string(),
+            updated_at: row.updated_at.to_string(),
+            ended_at: text(row.ended_at),
+            next_at: text(row.due_at),
+            deadline_at: text(row.deadline_at),
+            age: words::span(row.ended_at.unwrap_or(now).since(row.created_at)),
+            links: Links { this: format!("/v1/sagas/{}", row.id), ui: format!("/sagas/{}", row.id) },
+        }
+    }
+}
+
+impl SagaDetail {
+    /// All that is known of a saga, as it is at `now`.
+    pub fn of(view: &SagaView, now: Timestamp) -> Self {
+        let state = &view.state;
+        let timeline = timeline::timeline(&view.entries);
+        let steps = state.steps().iter().map(|step| {
+            let row = timeline.rows.iter().find(|row| row.step == step.key);
+            Step::of(step, row, state.pivot.as_ref())
+        });
+        Self {
+            saga: Saga::of(&view.row, now),
+            why: words::why(view, now),
+            input: state.input.clone(),
+            output: state.output.clone(),
+            pivot: state.pivot.as_ref().map(ToString::to_string),
+            turned: state.unwinding.as_ref().map(|unwinding| Turned {
+                at: unwinding.since.to_string(),
+                cause: unwinding.cause.to_string(),
+                code: unwinding.refusal.code.clone(),
+                message: unwinding.refusal.message.clone(),
+            }),
+            steps: steps.collect(),
+            resources: view.resources.iter().map(Resource::of).collect(),
+            allowed_actions: words::allowed(state).into_iter().map(ToOwned::to_owned).collect(),
+        }
+    }
+}
+
+impl Step {
+    fn of(
+        step: &amends_engine::journal::state::Step,
+        row: Option<&timeline::Row>,
+        pivot: Option<&StepKey>,
+    ) -> Self {
+        let asked = step.asked.as_ref();
+        let (phase, next_at) = phase(&step.phase);
+        Self {
+            key: step.key.to_string(),
+            activity: asked.map(|asked| asked.activity.clone()),
+            phase: phase.to_owned(),
+            after: asked
+                .map(|asked| asked.after.iter().map(ToString::to_string).collect())
+                .unwrap_or_default(),
+            pivot: pivot == Some(&step.key) || asked.is_some_and(|asked| asked.pivot),
+            local: asked.is_some_and(|asked| asked.local.is_some()),
+            next_at: text(next_at),
+            input: asked.map(|asked| asked.input.clone()),
+            output: step.output.clone(),
+            refusal: step.refusal.as_ref().map(ToString::to_string),
+            resource: step.resource.as_ref().map(ToString::to_string),
+            attempts: row.map(attempts).unwrap_or_default(),
+        }
+    }
+}
+
+/// The attempts on a row, each with when the next one was due.
+fn attempts(row: &timeline::Row) -> Vec<Attempt> {
+    let mut attempts: Vec<Attempt> = Vec::new();
+    for span in &row.spans {
+        match &span.what {
+            What::Attempt { lane, number, outcome, cause, detail } => attempts.push(Attempt {
+                lane: lane.to_string(),
+                number: *number,
+                began_at: span.from.to_string(),
+                took: span.to.map(|to| words::span(to.since(span.from))),
+                outcome: outcome.to_string(),
+                cause: cause.map(|cause| cause.to_string()),
+                detail: detail.clone(),
+                next_at: None,
+            }),
+            What::Wait { why: Wait::Retry | Wait::Gate | Wait::Doubt, until } => {
+                if let Some(last) = attempts.last_mut() {
+                    last.next_at = text(*until);
+                }
+            }
+            What::Wait { .. } => {}
+        }
+    }
+    attempts
+}
+
+/// A step's phase in one word, and when it changes by itself.
+fn phase(phase: &Phase) -> (&'static str, Option<Timestamp>) {
+    match phase {
+        Phase::Trying { .. } => ("trying", None),
+        Phase::Deferred { retry_at } => ("deferred", Some(*retry_at)),
+        Phase::InDoubt { look_at } => ("in_doubt", Some(*look_at)),
+        Phase::Undecidable => ("undecidable", None),
+        Phase::Waiting { due_at, .. } => ("waiting", Some(*due_at)),
+        Phase::Completed => ("completed", None),
+        Phase::Refused => ("refused", None),
+        Phase::Removing { under_way: Some(_), .. } => ("removing", None),
+        Phase::Removing { due_at, .. } => ("removing", Some(*due_at)),
+        Phase::Undone => ("undone", None),
+        Phase::Skipped(_) => ("skipped", None),
+    }
+}
+
+impl Resource {
+    /// A ledger row.
+    pub fn of(row: &ResourceRow) -> Self {
+        Self {
+            id: row.id.to_string(),
+            provider: row.provider.clone(),
+            kind: row.kind.clone(),
+            name: row.name.clone(),
+            external_id: row.external_id.clone(),
+            state: row.state,
+            holder: row.holder.clone(),
+            saga: row.saga.to_string(),
+            step: row.step.to_string(),
+            within: row.within.as_ref().map(ToString::to_string),
+            intended_at: row.intended_at.to_string(),
+            changed_at: row.changed_at.to_string(),
+        }
+    }
+}
+
+fn text(at: Option<Timestamp>) -> Option<String> {
+    at.map(|at| at.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples;
+
+    #[test]
+    fn a_saga_is_shown_with_steps_attempts_resources_and_what_can_be_done() {
+        let detail = SagaDetail::of(&samples::stuck().view(), samples::at(300_100));
+        insta::assert_json_snapshot!(detail);
+        let sent = serde_json::to_value(&detail).unwrap();
+        let read: SagaDetail = serde_json::from_value(sent.clone()).unwrap();
+        assert!(serde_json::to_value(read).unwrap() == sent, "a client that sends it on sends the same");
+    }
+}
