@@ -100,6 +100,8 @@ pub(crate) struct Executor {
     reread: bool,
     /// A person wants a parked saga tried again: it is replayed.
     reload: bool,
+    /// The row says that it is due now: what follows from its last entry is not written yet.
+    is_due_at_once: bool,
 }
 
 impl Executor {
@@ -124,6 +126,7 @@ impl Executor {
             has_waiting_letters: false,
             reread: false,
             reload: false,
+            is_due_at_once: true,
         };
         executor.replay(&loaded.entries);
         Ok(executor)
@@ -167,7 +170,7 @@ impl Executor {
             let now = self.shared.env.now();
             let wait = self.state.due_at().map(|due| due.since(now));
             if self.in_flight.is_empty() && !self.has_waiting_letters && wait.is_none_or(|wait| wait > IDLE) {
-                return Stop::Rest;
+                return self.rest().await;
             }
             // An answer, a letter or the time: whatever comes first begins the next turn.
             let wait = if self.in_flight.is_empty() { wait.unwrap_or(IDLE) } else { self.next_wait(now) };
@@ -181,6 +184,18 @@ impl Executor {
                 self.take(answer);
             }
         }
+    }
+
+    /// Hands the saga back, with the row saying when it is next due.
+    async fn rest(&mut self) -> Stop {
+        if self.is_due_at_once {
+            let row_alone = build(&mut self.state, self.epoch, Vec::new(), Beside::default());
+            if let Err(error) = self.shared.store.append(row_alone).await {
+                tracing::warn!(saga = %self.saga, %error, "the saga's next time could not be written");
+                return Stop::Reload;
+            }
+        }
+        Stop::Rest
     }
 
     /// When something besides the calls under way is next due.
@@ -944,7 +959,10 @@ impl Executor {
         let mut attempt = 0;
         loop {
             match self.shared.store.append(append.clone()).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.is_due_at_once = false;
+                    return Ok(());
+                }
                 Err(Error::Unavailable(detail)) => {
                     attempt += 1;
                     tracing::warn!(saga = %self.saga, detail, "the journal could not be written, trying again");
@@ -1018,7 +1036,10 @@ impl Executor {
                         .map_err(|illegal| Failure::refused("illegal", illegal.to_string()))?;
                     entries.push(entry);
                 }
-                Ok(build(&mut state, epoch, entries, beside))
+                let mut append = build(&mut state, epoch, entries, beside);
+                // What the function does next is not asked for yet: whoever loads the saga now has to go on.
+                append.row.due_at = Some(state.at);
+                Ok(append)
             })
         });
         match self.shared.store.transact(self.saga.clone(), job).await {
@@ -1033,6 +1054,7 @@ impl Executor {
                 }
                 // They are written: only what changes from here on is written again.
                 self.state.ledger.take_changed();
+                self.is_due_at_once = true;
                 Ok(())
             }
             Err(Error::Job(failure)) => {
