@@ -482,7 +482,8 @@ impl State {
             Event::AttemptLost { step, cause, detail, look_at, .. } => {
                 let place = self.place(step, None, at);
                 place.phase = Phase::InDoubt { look_at: *look_at };
-                place.doubted = true;
+                // What leaves nothing that would have to be taken back is not worth a doubt.
+                place.doubted = place.is_compensable();
                 place.last_failure = Some((Some(*cause), detail.clone()));
                 self.set_resource(step, ResourceState::InDoubt, at);
             }
@@ -650,7 +651,9 @@ impl State {
             _ => None,
         });
         let turns = self.deadline_at.filter(|_| self.pivot.is_none() && self.unwinding.is_none());
-        waits.chain(turns).min()
+        let is_undecided = self.steps.iter().any(|step| step.phase == Phase::Undecidable);
+        // What waits for nothing is to be gone on with.
+        waits.chain(turns).min().or((!is_undecided).then_some(self.at))
     }
 
     /// The step that it is at, and what it is doing there, for lists.

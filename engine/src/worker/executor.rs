@@ -223,7 +223,7 @@ impl Executor {
         })
         .await;
         // What was taken is durable before the lease goes; what was not is in doubt, as after a crash.
-        let _ = self.append().await;
+        let _ = self.append(true).await;
         Stop::Rest
     }
 
@@ -243,7 +243,9 @@ impl Executor {
         }
         self.nudged = false;
         let launches = std::mem::take(&mut self.turn.launches);
-        self.append().await?;
+        // A transaction has no intent of its own in the journal, so the row says that there is more to do.
+        let transacts = launches.iter().any(|launch| matches!(launch, Launch::Apply(_) | Launch::Revert(_)));
+        self.append(transacts).await?;
         let mut transacted = false;
         for launch in launches {
             match launch {
@@ -382,6 +384,7 @@ impl Executor {
         let (attempt, doubted) = (known.attempts, known.doubted);
         let quiet = known.asked.as_ref().map_or(Duration::ZERO, |asked| asked.effect.quiet());
         let sent_again = known.asked.as_ref().is_some_and(|asked| asked.effect.is_sent_again());
+        let is_read = known.asked.as_ref().is_some_and(|asked| asked.effect == Effect::Read);
         match failure {
             // Past the pivot there is no way back, and a lost attempt may have happened all the same: a person
             // has to look, and until then it is tried again, slowly.
@@ -392,7 +395,7 @@ impl Executor {
                 self.record(Event::AttemptDeferred { step, attempt, cause, detail, retry_at, asked: None });
             }
             Failure::Refused(refusal) => self.record(Event::StepFailed { step, refusal }),
-            Failure::NoAnswer { cause, detail } => {
+            Failure::NoAnswer { cause, detail } if !is_read => {
                 let env = &self.shared.env;
                 let wait = if sent_again { retry::delay(attempt, None, env) } else { env.paced(quiet) };
                 let look_at = env.now().plus(wait);
@@ -693,7 +696,7 @@ impl Executor {
         let cause = Cause::WorkerLost;
         let env = &self.shared.env;
         match (&step.phase, &step.asked) {
-            (Phase::Trying { .. }, Some(asked)) if asked.local.is_some() => {
+            (Phase::Trying { .. }, Some(asked)) if asked.local.is_some() || asked.effect == Effect::Read => {
                 let attempt = Some(step.attempts);
                 self.record(Event::AttemptDeferred {
                     step: key,
@@ -947,12 +950,15 @@ impl Executor {
         self.tell(&event);
     }
 
-    async fn append(&mut self) -> Result<(), Stop> {
+    async fn append(&mut self, is_due_at_once: bool) -> Result<(), Stop> {
         let turn = std::mem::take(&mut self.turn);
         if turn.entries.is_empty() && turn.consumed.is_empty() {
             return Ok(());
         }
         let mut append = build(&mut self.state, self.epoch, turn.entries, Beside::default());
+        if is_due_at_once {
+            append.row.due_at = Some(self.state.at);
+        }
         append.sealed = turn.sealed;
         append.consumed = turn.consumed;
         append.gates = turn.gates;
@@ -960,7 +966,7 @@ impl Executor {
         loop {
             match self.shared.store.append(append.clone()).await {
                 Ok(()) => {
-                    self.is_due_at_once = false;
+                    self.is_due_at_once = is_due_at_once;
                     return Ok(());
                 }
                 Err(Error::Unavailable(detail)) => {
@@ -982,7 +988,7 @@ impl Executor {
     /// Runs a local activity, or its revert, in the transaction that records it.
     async fn transact(&mut self, key: &StepKey, revert: bool) -> Result<(), Stop> {
         // What an earlier transaction of this turn came to has to be durable first.
-        self.append().await?;
+        self.append(true).await?;
         let Some(step) = self.state.step(key) else { return Ok(()) };
         let Some(asked) = step.asked.clone() else { return Ok(()) };
         let Some(local) = self.shared.registry.find_local(&asked.activity).cloned() else {
