@@ -20,11 +20,8 @@ pub fn story(saga: &SagaId, entries: &[Entry]) -> String {
     for entry in entries {
         let step = entry.event.step().map_or("", |step| step.as_str());
         let (what, detail) = words(&entry.event);
-        let line = format!(
-            "{:>3} {:>9}  {step:<22} {what:<16} {detail}",
-            entry.seq,
-            seconds(first.at, entry.at)
-        );
+        let line =
+            format!("{:>3} {:>9}  {step:<22} {what:<16} {detail}", entry.seq, seconds(first.at, entry.at));
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{}", line.trim_end());
     }
@@ -81,12 +78,16 @@ pub fn words(event: &Event) -> (&'static str, String) {
         }
         Event::CompensationLost { cause, detail, .. } => ("undo lost", format!("{cause}: {detail}")),
         Event::StepCompensated { .. } => ("undone", String::new()),
-        Event::StepSkipped { reason: SkipReason::Within, .. } => ("goes along", "with what it lives in".to_owned()),
+        Event::StepSkipped { reason: SkipReason::Within, .. } => {
+            ("goes along", "with what it lives in".to_owned())
+        }
         Event::StepSkipped { reason: SkipReason::Kept, .. } => ("kept", "by its keeper".to_owned()),
         Event::ScopeTurned { refusal, .. } => ("scope turns", refusal.to_string()),
         Event::ResourceGone { resource, .. } => ("gone", resource.to_string()),
         Event::ResourceTaken { row } => ("takes over", format!("{} {} {}", row.provider, row.kind, row.name)),
-        Event::OperatorIntervened { act, actor, reason, .. } => ("act", format!("{act} by {actor}: {reason}")),
+        Event::OperatorIntervened { act, actor, reason, .. } => {
+            ("act", format!("{act} by {actor}: {reason}"))
+        }
         Event::SagaCompleted { .. } => ("completed", String::new()),
         Event::SagaCompensated {} => ("compensated", "nothing of it is left outside".to_owned()),
         Event::SagaFailed { refusal } => ("failed", refusal.to_string()),

@@ -30,16 +30,23 @@ fn happened(state: &State) -> String {
     match (state.state(), &state.unwinding) {
         (SagaState::Completed, _) => format!("{name} did what it was asked for."),
         (SagaState::Compensated, Some(unwinding)) => {
-            format!("{name} turned round ({}: {}) and took back all it had done.", unwinding.cause, unwinding.refusal)
+            format!(
+                "{name} turned round ({}: {}) and took back all it had done.",
+                unwinding.cause, unwinding.refusal
+            )
         }
         (SagaState::Compensated | SagaState::Failed, _) => {
-            format!("{name} ended without effect{}.", trouble.map_or(String::new(), |error| format!(": {error}")))
+            format!(
+                "{name} ended without effect{}.",
+                trouble.map_or(String::new(), |error| format!(": {error}"))
+            )
         }
         (_, Some(unwinding)) => format!(
             "{name} turned round ({}: {}){}.",
             unwinding.cause,
             unwinding.refusal,
-            trouble.filter(|error| *error != unwinding.refusal.to_string())
+            trouble
+                .filter(|error| *error != unwinding.refusal.to_string())
                 .map_or(String::new(), |error| format!(", and an undo has trouble: {error}"))
         ),
         (_, None) => match trouble {
@@ -78,7 +85,9 @@ fn advice(state: &State) -> String {
         "Run a version of the program that offers this definition; the saga then goes on by itself."
     } else if has(Attention::Diverged) {
         "Run the version that began it, or one whose function asks for the same steps; then retry."
-    } else if has(Attention::NeedsDecision) && state.steps().iter().any(|step| step.phase == Phase::Undecidable) {
+    } else if has(Attention::NeedsDecision)
+        && state.steps().iter().any(|step| step.phase == Phase::Undecidable)
+    {
         "Look at the provider whether the thing is there, then retry."
     } else if has(Attention::NeedsDecision) {
         "Mend what the provider refuses (a credential, a limit, a setting), then retry."
