@@ -16,6 +16,8 @@ pub mod failure;
 pub mod ledger;
 pub mod state;
 pub mod story;
+#[cfg(test)]
+mod tests;
 pub mod why;
 
 use serde::{Deserialize, Serialize};

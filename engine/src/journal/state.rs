@@ -403,9 +403,9 @@ impl State {
             (E::ScopeTurned { .. }, _) => !unwinding,
             (E::ScopeUnwound { scope }, _) => self.turned_scopes.contains(scope),
             (E::UnwindingStarted { .. }, _) => !unwinding && self.pivot.is_none(),
-            (E::SagaCompleted { .. }, _) => !unwinding,
+            (E::SagaCompleted { .. }, _) => !unwinding && !self.is_unsettled(),
             (E::SagaCompensated {}, _) => unwinding && !self.has_something_left(),
-            (E::SagaFailed { .. }, _) => !self.has_something_left() && self.pivot.is_none(),
+            (E::SagaFailed { .. }, _) => unwinding && !self.has_something_left() && self.pivot.is_none(),
             (
                 E::SagaStarted { .. }
                 | E::LabelSet { .. }
@@ -438,6 +438,13 @@ impl State {
             Phase::Trying { .. } | Phase::Removing { .. } => true,
             Phase::InDoubt { .. } | Phase::Undecidable | Phase::Completed => step.is_compensable(),
             _ => false,
+        })
+    }
+
+    /// Whether a call is under way, or it is not known what one came to.
+    pub fn is_unsettled(&self) -> bool {
+        self.steps.iter().any(|step| {
+            matches!(step.phase, Phase::Trying { .. } | Phase::InDoubt { .. } | Phase::Removing { .. })
         })
     }
 

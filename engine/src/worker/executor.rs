@@ -738,11 +738,8 @@ impl Executor {
 
     /// Ends the saga, or turns it round, once its function has returned and nothing is under way or in doubt.
     fn finish(&mut self) {
-        let settled = self.in_flight.is_empty()
-            && self.turn.launches.is_empty()
-            && !self.state.steps().iter().any(|step| {
-                matches!(step.phase, Phase::Trying { .. } | Phase::InDoubt { .. } | Phase::Removing { .. })
-            });
+        let settled =
+            self.in_flight.is_empty() && self.turn.launches.is_empty() && !self.state.is_unsettled();
         match self.returned.take() {
             None => {
                 let foreign = self.function.is_some()
