@@ -1,1 +1,7 @@
-//! Promises that cross crates.
+//! What the tests of promises share: databases that can be crashed, and a small world to act on.
+
+#![allow(clippy::unwrap_used, missing_docs, clippy::disallowed_methods, reason = "tests fail by panicking")]
+
+pub mod crash;
+pub mod database;
+pub mod world;

@@ -16,12 +16,17 @@ pub mod failure;
 pub mod ledger;
 pub mod state;
 pub mod story;
+#[cfg(test)]
+mod tests;
+pub mod why;
 
 use serde::{Deserialize, Serialize};
 
 pub use event::Event;
 pub use ledger::Ledger;
 pub use state::State;
+pub use story::story;
+pub use why::{Why, why};
 
 use crate::env::Timestamp;
 

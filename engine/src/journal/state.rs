@@ -403,9 +403,9 @@ impl State {
             (E::ScopeTurned { .. }, _) => !unwinding,
             (E::ScopeUnwound { scope }, _) => self.turned_scopes.contains(scope),
             (E::UnwindingStarted { .. }, _) => !unwinding && self.pivot.is_none(),
-            (E::SagaCompleted { .. }, _) => !unwinding,
+            (E::SagaCompleted { .. }, _) => !unwinding && !self.is_unsettled(),
             (E::SagaCompensated {}, _) => unwinding && !self.has_something_left(),
-            (E::SagaFailed { .. }, _) => !self.has_something_left() && self.pivot.is_none(),
+            (E::SagaFailed { .. }, _) => unwinding && !self.has_something_left() && self.pivot.is_none(),
             (
                 E::SagaStarted { .. }
                 | E::LabelSet { .. }
@@ -438,6 +438,13 @@ impl State {
             Phase::Trying { .. } | Phase::Removing { .. } => true,
             Phase::InDoubt { .. } | Phase::Undecidable | Phase::Completed => step.is_compensable(),
             _ => false,
+        })
+    }
+
+    /// Whether a call is under way, or it is not known what one came to.
+    pub fn is_unsettled(&self) -> bool {
+        self.steps.iter().any(|step| {
+            matches!(step.phase, Phase::Trying { .. } | Phase::InDoubt { .. } | Phase::Removing { .. })
         })
     }
 
@@ -482,7 +489,8 @@ impl State {
             Event::AttemptLost { step, cause, detail, look_at, .. } => {
                 let place = self.place(step, None, at);
                 place.phase = Phase::InDoubt { look_at: *look_at };
-                place.doubted = true;
+                // What leaves nothing that would have to be taken back is not worth a doubt.
+                place.doubted = place.is_compensable();
                 place.last_failure = Some((Some(*cause), detail.clone()));
                 self.set_resource(step, ResourceState::InDoubt, at);
             }
@@ -650,7 +658,9 @@ impl State {
             _ => None,
         });
         let turns = self.deadline_at.filter(|_| self.pivot.is_none() && self.unwinding.is_none());
-        waits.chain(turns).min()
+        let is_undecided = self.steps.iter().any(|step| step.phase == Phase::Undecidable);
+        // What waits for nothing is to be gone on with.
+        waits.chain(turns).min().or((!is_undecided).then_some(self.at))
     }
 
     /// The step that it is at, and what it is doing there, for lists.

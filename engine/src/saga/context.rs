@@ -256,18 +256,23 @@ pub struct Step<T> {
     kind: Option<AskKind>,
     after: Vec<StepKey>,
     independent: bool,
+    /// Whether what is asked for next depends on it: time and signals have nothing to take back, so that
+    /// dependencies go past them.
+    links: bool,
     problem: Option<String>,
     yields: PhantomData<fn() -> T>,
 }
 
 impl<T> Step<T> {
     fn new(saga: Saga, key: StepKey, kind: AskKind) -> Self {
+        let links = matches!(kind, AskKind::Activity { .. } | AskKind::Local { .. });
         Self {
             saga,
             key,
             kind: Some(kind),
             after: Vec::new(),
             independent: false,
+            links,
             problem: None,
             yields: PhantomData,
         }
@@ -282,6 +287,7 @@ impl<T> Step<T> {
     /// Depends on nothing but what it holds, and nothing asked for later depends on it unless it holds it.
     pub fn independent(mut self) -> Self {
         self.independent = true;
+        self.links = false;
         self
     }
 
@@ -335,7 +341,7 @@ impl<T: DeserializeOwned> Future for Step<T> {
             Err(refusal) => Err(Halt::Refused { step: step.key.clone(), refusal }),
             Ok(output) => match serde_json::from_value(output) {
                 Ok(value) => {
-                    if !step.independent {
+                    if step.links {
                         let mut chain = step.saga.chain();
                         chain.retain(|earlier| !step.after.contains(earlier));
                         chain.push(step.key.clone());

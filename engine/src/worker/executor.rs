@@ -100,6 +100,8 @@ pub(crate) struct Executor {
     reread: bool,
     /// A person wants a parked saga tried again: it is replayed.
     reload: bool,
+    /// The row says that it is due now: what follows from its last entry is not written yet.
+    is_due_at_once: bool,
 }
 
 impl Executor {
@@ -124,6 +126,7 @@ impl Executor {
             has_waiting_letters: false,
             reread: false,
             reload: false,
+            is_due_at_once: true,
         };
         executor.replay(&loaded.entries);
         Ok(executor)
@@ -167,7 +170,7 @@ impl Executor {
             let now = self.shared.env.now();
             let wait = self.state.due_at().map(|due| due.since(now));
             if self.in_flight.is_empty() && !self.has_waiting_letters && wait.is_none_or(|wait| wait > IDLE) {
-                return Stop::Rest;
+                return self.rest().await;
             }
             // An answer, a letter or the time: whatever comes first begins the next turn.
             let wait = if self.in_flight.is_empty() { wait.unwrap_or(IDLE) } else { self.next_wait(now) };
@@ -181,6 +184,18 @@ impl Executor {
                 self.take(answer);
             }
         }
+    }
+
+    /// Hands the saga back, with the row saying when it is next due.
+    async fn rest(&mut self) -> Stop {
+        if self.is_due_at_once {
+            let row_alone = build(&mut self.state, self.epoch, Vec::new(), Beside::default());
+            if let Err(error) = self.shared.store.append(row_alone).await {
+                tracing::warn!(saga = %self.saga, %error, "the saga's next time could not be written");
+                return Stop::Reload;
+            }
+        }
+        Stop::Rest
     }
 
     /// When something besides the calls under way is next due.
@@ -208,7 +223,7 @@ impl Executor {
         })
         .await;
         // What was taken is durable before the lease goes; what was not is in doubt, as after a crash.
-        let _ = self.append().await;
+        let _ = self.append(true).await;
         Stop::Rest
     }
 
@@ -228,7 +243,9 @@ impl Executor {
         }
         self.nudged = false;
         let launches = std::mem::take(&mut self.turn.launches);
-        self.append().await?;
+        // A transaction has no intent of its own in the journal, so the row says that there is more to do.
+        let transacts = launches.iter().any(|launch| matches!(launch, Launch::Apply(_) | Launch::Revert(_)));
+        self.append(transacts).await?;
         let mut transacted = false;
         for launch in launches {
             match launch {
@@ -367,6 +384,7 @@ impl Executor {
         let (attempt, doubted) = (known.attempts, known.doubted);
         let quiet = known.asked.as_ref().map_or(Duration::ZERO, |asked| asked.effect.quiet());
         let sent_again = known.asked.as_ref().is_some_and(|asked| asked.effect.is_sent_again());
+        let is_read = known.asked.as_ref().is_some_and(|asked| asked.effect == Effect::Read);
         match failure {
             // Past the pivot there is no way back, and a lost attempt may have happened all the same: a person
             // has to look, and until then it is tried again, slowly.
@@ -377,7 +395,7 @@ impl Executor {
                 self.record(Event::AttemptDeferred { step, attempt, cause, detail, retry_at, asked: None });
             }
             Failure::Refused(refusal) => self.record(Event::StepFailed { step, refusal }),
-            Failure::NoAnswer { cause, detail } => {
+            Failure::NoAnswer { cause, detail } if !is_read => {
                 let env = &self.shared.env;
                 let wait = if sent_again { retry::delay(attempt, None, env) } else { env.paced(quiet) };
                 let look_at = env.now().plus(wait);
@@ -678,7 +696,7 @@ impl Executor {
         let cause = Cause::WorkerLost;
         let env = &self.shared.env;
         match (&step.phase, &step.asked) {
-            (Phase::Trying { .. }, Some(asked)) if asked.local.is_some() => {
+            (Phase::Trying { .. }, Some(asked)) if asked.local.is_some() || asked.effect == Effect::Read => {
                 let attempt = Some(step.attempts);
                 self.record(Event::AttemptDeferred {
                     step: key,
@@ -720,11 +738,8 @@ impl Executor {
 
     /// Ends the saga, or turns it round, once its function has returned and nothing is under way or in doubt.
     fn finish(&mut self) {
-        let settled = self.in_flight.is_empty()
-            && self.turn.launches.is_empty()
-            && !self.state.steps().iter().any(|step| {
-                matches!(step.phase, Phase::Trying { .. } | Phase::InDoubt { .. } | Phase::Removing { .. })
-            });
+        let settled =
+            self.in_flight.is_empty() && self.turn.launches.is_empty() && !self.state.is_unsettled();
         match self.returned.take() {
             None => {
                 let foreign = self.function.is_some()
@@ -932,19 +947,25 @@ impl Executor {
         self.tell(&event);
     }
 
-    async fn append(&mut self) -> Result<(), Stop> {
+    async fn append(&mut self, is_due_at_once: bool) -> Result<(), Stop> {
         let turn = std::mem::take(&mut self.turn);
         if turn.entries.is_empty() && turn.consumed.is_empty() {
             return Ok(());
         }
         let mut append = build(&mut self.state, self.epoch, turn.entries, Beside::default());
+        if is_due_at_once {
+            append.row.due_at = Some(self.state.at);
+        }
         append.sealed = turn.sealed;
         append.consumed = turn.consumed;
         append.gates = turn.gates;
         let mut attempt = 0;
         loop {
             match self.shared.store.append(append.clone()).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.is_due_at_once = is_due_at_once;
+                    return Ok(());
+                }
                 Err(Error::Unavailable(detail)) => {
                     attempt += 1;
                     tracing::warn!(saga = %self.saga, detail, "the journal could not be written, trying again");
@@ -964,7 +985,7 @@ impl Executor {
     /// Runs a local activity, or its revert, in the transaction that records it.
     async fn transact(&mut self, key: &StepKey, revert: bool) -> Result<(), Stop> {
         // What an earlier transaction of this turn came to has to be durable first.
-        self.append().await?;
+        self.append(true).await?;
         let Some(step) = self.state.step(key) else { return Ok(()) };
         let Some(asked) = step.asked.clone() else { return Ok(()) };
         let Some(local) = self.shared.registry.find_local(&asked.activity).cloned() else {
@@ -1018,7 +1039,10 @@ impl Executor {
                         .map_err(|illegal| Failure::refused("illegal", illegal.to_string()))?;
                     entries.push(entry);
                 }
-                Ok(build(&mut state, epoch, entries, beside))
+                let mut append = build(&mut state, epoch, entries, beside);
+                // What the function does next is not asked for yet: whoever loads the saga now has to go on.
+                append.row.due_at = Some(state.at);
+                Ok(append)
             })
         });
         match self.shared.store.transact(self.saga.clone(), job).await {
@@ -1033,6 +1057,7 @@ impl Executor {
                 }
                 // They are written: only what changes from here on is written again.
                 self.state.ledger.take_changed();
+                self.is_due_at_once = true;
                 Ok(())
             }
             Err(Error::Job(failure)) => {

@@ -20,6 +20,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 pub use open::{Migrations, OpenError};
+pub(super) use statements::SqliteStatements;
 use writer::{Answer, Ask, Write};
 
 use super::{

@@ -140,7 +140,12 @@ pub(super) async fn open(
     let (installation, vault) =
         bind_key(path, key_path, environment, &mut connection, env, &database).await?;
     // Whoever held a lease before is dead, since the lock is ours: from here on its writes would be refused.
-    sqlx::query("update saga set epoch = epoch + 1 where ended_at is null")
+    // What waited for a program that knows its definition may find it in this one.
+    sqlx::query(
+        "update saga set epoch = epoch + 1,
+           due_at = case when attention like '%no_worker%' or attention like '%diverged%' then updated_at else due_at end
+         where ended_at is null",
+    )
         .execute(&mut connection)
         .await
         .map_err(database)?;

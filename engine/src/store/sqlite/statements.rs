@@ -11,7 +11,7 @@ use crate::store::ResourceRow;
 use crate::store::tx::{Error, Param, Row, Statements};
 
 /// A transaction that is open on this connection.
-pub(super) struct SqliteStatements<'c>(pub(super) &'c mut SqliteConnection);
+pub(in crate::store) struct SqliteStatements<'c>(pub(in crate::store) &'c mut SqliteConnection);
 
 pub(super) fn bound(
     sql: &'static str,

@@ -1,0 +1,243 @@
+//! Totality: every fact has a shape that stays, and every pair of fact and phase has a verdict.
+
+use std::fmt::Write as _;
+
+use strum::IntoEnumIterator;
+
+use super::event::{Asked, Event, EventKind, FoundKind, Named, SkipReason, UnwindCause};
+use super::failure::{Cause, Refusal};
+use super::state::{Attention, SagaState};
+use super::{Entry, State, story, why};
+use crate::activity::{Effect, Resource};
+use crate::env::Timestamp;
+use crate::ids::{OperationId, ResourceId, SagaId, StepKey};
+use crate::store::{Act, ResourceRow, ResourceState};
+
+fn saga() -> SagaId {
+    SagaId::stored("sg_1")
+}
+
+fn asked() -> Box<Asked> {
+    Box::new(Asked {
+        activity: "railway.create_project".into(),
+        input: serde_json::json!({"name": "amends-dev-1"}),
+        after: vec!["plan".into()],
+        local: None,
+        effect: Effect::Searchable { quiet: crate::secs(31) },
+        pivot: false,
+        every: None,
+        give_up_at: Timestamp(9_000_000),
+        removes: Vec::new(),
+    })
+}
+
+/// One fact of each kind, about the step `project`.
+fn sample(kind: EventKind) -> Event {
+    let step = StepKey::from("project");
+    let at = Timestamp(5_000_000);
+    let detail = || "in words".to_owned();
+    let refusal = || Refusal { code: "limit".into(), message: "no more projects".into() };
+    match kind {
+        EventKind::SagaStarted => Event::SagaStarted {
+            workflow: "replenish".into(),
+            workflow_version: 1,
+            input: serde_json::json!({"pool": "p"}),
+            deadline_at: Some(at),
+            labels: [("instance".to_owned(), "in_1".to_owned())].into(),
+        },
+        EventKind::AttemptStarted => Event::AttemptStarted {
+            step,
+            attempt: 1,
+            generation: 1,
+            not_after: at,
+            asked: Some(asked()),
+            resource: Some(Box::new(Named {
+                id: ResourceId::stored("rs_1"),
+                resource: Resource::new("railway", "project", "amends-dev-1"),
+            })),
+        },
+        EventKind::AttemptDeferred => Event::AttemptDeferred {
+            step,
+            attempt: Some(1),
+            cause: Cause::RateLimited,
+            detail: detail(),
+            retry_at: at,
+            asked: None,
+        },
+        EventKind::AttemptLost => {
+            Event::AttemptLost { step, attempt: 1, cause: Cause::Timeout, detail: detail(), look_at: at }
+        }
+        EventKind::StepFound => Event::StepFound {
+            step,
+            found: FoundKind::Usable,
+            output: Some("made".into()),
+            external_id: Some("prj_1".into()),
+        },
+        EventKind::StepCompleted => {
+            Event::StepCompleted { step, output: "made".into(), external_id: Some("prj_1".into()) }
+        }
+        EventKind::StepFailed => Event::StepFailed { step, refusal: refusal() },
+        EventKind::PivotPassed => Event::PivotPassed { step },
+        EventKind::ScopeUnwound => Event::ScopeUnwound { scope: "tools".into() },
+        EventKind::TimerSet => Event::TimerSet { step, due_at: at, signal: Some("accepted".into()) },
+        EventKind::TimerFired => Event::TimerFired { step },
+        EventKind::SignalReceived => Event::SignalReceived { step, value: true.into() },
+        EventKind::ValueDrawn => Event::ValueDrawn { step, value: 7.into() },
+        EventKind::ChildStarted => Event::ChildStarted { step, child: SagaId::stored("sg_2") },
+        EventKind::LabelSet => Event::LabelSet { name: "instance".into(), value: "in_1".into() },
+        EventKind::Parked => Event::Parked { attention: Attention::NoWorker, detail: detail() },
+        EventKind::CancelRequested => Event::CancelRequested { actor: "ann".into(), reason: detail() },
+        EventKind::UnwindingStarted => {
+            Event::UnwindingStarted { cause: UnwindCause::Refused, refusal: refusal() }
+        }
+        EventKind::CompensationStarted => Event::CompensationStarted { step, attempt: 1, not_after: at },
+        EventKind::CompensationDeferred => Event::CompensationDeferred {
+            step,
+            cause: Some(Cause::ServerError),
+            detail: detail(),
+            retry_at: at,
+        },
+        EventKind::CompensationLost => {
+            Event::CompensationLost { step, cause: Cause::Timeout, detail: detail(), retry_at: at }
+        }
+        EventKind::StepCompensated => Event::StepCompensated { step },
+        EventKind::StepSkipped => Event::StepSkipped { step, reason: SkipReason::Within },
+        EventKind::ScopeTurned => Event::ScopeTurned { scope: "tools".into(), refusal: refusal() },
+        EventKind::ResourceGone => Event::ResourceGone { resource: ResourceId::stored("rs_1"), step },
+        EventKind::ResourceTaken => Event::ResourceTaken {
+            row: Box::new(ResourceRow {
+                id: ResourceId::stored("rs_9"),
+                provider: "openrouter".into(),
+                kind: "key".into(),
+                name: "amends-dev-1".into(),
+                external_id: Some("hash".into()),
+                state: ResourceState::Live,
+                holder: "in_1".into(),
+                keeper: None,
+                saga: SagaId::stored("sg_0"),
+                step: "llm-key".into(),
+                within: None,
+                rev: 3,
+                intended_at: at,
+                changed_at: at,
+            }),
+        },
+        EventKind::OperatorIntervened => Event::OperatorIntervened {
+            operation: OperationId::stored("op_1"),
+            act: Act::Retry,
+            actor: "ann".into(),
+            reason: detail(),
+        },
+        EventKind::SagaCompleted => {
+            Event::SagaCompleted { output: "done".into(), owner: Some("in_1".into()) }
+        }
+        EventKind::SagaCompensated => Event::SagaCompensated {},
+        EventKind::SagaFailed => Event::SagaFailed { refusal: refusal() },
+    }
+}
+
+fn journal(kinds: &[EventKind]) -> Vec<Entry> {
+    let entry = |(seq, kind): (i64, &EventKind)| {
+        let mut event = sample(*kind);
+        // A second attempt names nothing again.
+        if let Event::AttemptStarted { attempt, asked, resource, .. } = &mut event
+            && kinds.iter().take(usize::try_from(seq - 1).unwrap()).any(|earlier| earlier == kind)
+        {
+            (*attempt, *asked, *resource) = (2, None, None);
+        }
+        Entry { seq, at: Timestamp(seq * 1_000_000), epoch: 1, event }
+    };
+    (1..).zip(kinds).map(entry).collect()
+}
+
+/// A journal that leads into each phase of a step.
+fn phases() -> Vec<(&'static str, Vec<EventKind>)> {
+    use EventKind as K;
+    let begun = [K::SagaStarted, K::AttemptStarted];
+    let after = |more: &[EventKind]| [&begun, more].concat();
+    vec![
+        ("new", vec![K::SagaStarted]),
+        ("trying", after(&[])),
+        ("deferred", after(&[K::AttemptDeferred])),
+        ("in doubt", after(&[K::AttemptLost])),
+        ("waiting", vec![K::SagaStarted, K::TimerSet]),
+        ("completed", after(&[K::StepCompleted])),
+        ("refused", after(&[K::StepFailed])),
+        ("completed, unwinding", after(&[K::StepCompleted, K::UnwindingStarted])),
+        ("being undone", after(&[K::StepCompleted, K::UnwindingStarted, K::CompensationStarted])),
+        (
+            "undo waits",
+            after(&[K::StepCompleted, K::UnwindingStarted, K::CompensationStarted, K::CompensationDeferred]),
+        ),
+        (
+            "undone",
+            after(&[K::StepCompleted, K::UnwindingStarted, K::CompensationStarted, K::StepCompensated]),
+        ),
+        ("in doubt, unwinding", after(&[K::AttemptLost, K::UnwindingStarted])),
+        ("ended", after(&[K::StepCompleted, K::SagaCompleted])),
+    ]
+}
+
+#[test]
+fn every_fact_keeps_its_shape() {
+    let lines: Vec<String> =
+        EventKind::iter().map(|kind| serde_json::to_string(&sample(kind)).unwrap()).collect();
+    for (kind, line) in EventKind::iter().zip(&lines) {
+        let event: Event = serde_json::from_str(line).unwrap();
+        assert_eq!(event, sample(kind));
+        assert_eq!(event.name(), kind.to_string());
+    }
+    insta::assert_snapshot!(lines.join("\n"));
+}
+
+#[test]
+fn every_fact_has_a_verdict_in_every_phase() {
+    let mut table = String::new();
+    for (name, kinds) in phases() {
+        let entries = journal(&kinds);
+        let state = State::fold(saga(), &entries).unwrap();
+        let legal: Vec<String> = EventKind::iter()
+            .filter(|kind| {
+                let mut event = sample(*kind);
+                if name != "new"
+                    && let Event::AttemptStarted { asked, resource, .. } = &mut event
+                {
+                    (*asked, *resource) = (None, None);
+                }
+                let entry = Entry { seq: state.seq + 1, at: Timestamp(99_000_000), epoch: 1, event };
+                state.clone().apply(&entry).is_ok()
+            })
+            .map(|kind| kind.to_string())
+            .collect();
+        writeln!(table, "{name}: {}", legal.join(" ")).unwrap();
+    }
+    insta::assert_snapshot!(table);
+}
+
+#[test]
+fn the_database_knows_the_same_words() {
+    let sql = include_str!("../../migrations/sqlite/0001_saga_and_journal.sql");
+    let quoted =
+        |names: Vec<String>| names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
+    assert!(sql.contains(&quoted(SagaState::iter().map(|state| state.to_string()).collect())));
+    assert!(sql.contains(&quoted(ResourceState::iter().map(|state| state.to_string()).collect())));
+}
+
+#[test]
+fn an_answer_lost_and_a_stuck_undo_read_as_a_story() {
+    use EventKind as K;
+    let kinds = [
+        K::SagaStarted,
+        K::AttemptStarted,
+        K::AttemptLost,
+        K::StepFound,
+        K::UnwindingStarted,
+        K::CompensationStarted,
+        K::CompensationDeferred,
+    ];
+    let entries = journal(&kinds);
+    let state = State::fold(saga(), &entries).unwrap();
+    let why = why(&state, Timestamp(4_000_000));
+    let text = format!("{}\n{}\n{}\n{}", story(&saga(), &entries), why.happened, why.now, why.you);
+    insta::assert_snapshot!(text);
+}

@@ -1,0 +1,133 @@
+//! A store whose process dies at a chosen write: just before it is durable, or just after.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use amends_engine::env::Timestamp;
+use amends_engine::ids::InstallationId;
+use amends_engine::journal::Entry;
+use amends_engine::secret::Sealed;
+use amends_engine::store::{
+    Append, Error, GateRow, Job, Letter, Loaded, LooseJob, NewSaga, ResourceFilter, ResourceRow, SagaFilter,
+    SagaRow, Started, Store, tx,
+};
+use amends_engine::{SagaId, SecretRef};
+use async_trait::async_trait;
+use serde_json::Value;
+use tokio::sync::Notify;
+
+/// At which of a saga's appends the process dies, counted from 1, and on which side of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Crash {
+    Before(usize),
+    After(usize),
+}
+
+pub struct CrashingStore {
+    inner: Arc<dyn Store>,
+    crash: Option<Crash>,
+    appends: AtomicUsize,
+    crashed: Notify,
+}
+
+impl CrashingStore {
+    pub fn new(inner: Arc<dyn Store>, crash: Option<Crash>) -> Self {
+        Self { inner, crash, appends: AtomicUsize::new(0), crashed: Notify::new() }
+    }
+
+    /// How many appends there were.
+    pub fn appends(&self) -> usize {
+        self.appends.load(Ordering::SeqCst)
+    }
+
+    /// Returns when the process has "died".
+    pub async fn crashed(&self) {
+        self.crashed.notified().await;
+    }
+
+    async fn die(&self) -> ! {
+        self.crashed.notify_one();
+        std::future::pending().await
+    }
+
+    async fn append_or_die<T>(&self, write: impl Future<Output = T>) -> T {
+        let number = self.appends.fetch_add(1, Ordering::SeqCst) + 1;
+        let crash = self.crash.filter(|crash| match crash {
+            // Nothing is written from the crash on.
+            Crash::Before(at) => number >= *at,
+            Crash::After(at) => number > *at,
+        });
+        if crash.is_some() {
+            self.die().await;
+        }
+        let done = write.await;
+        if self.crash == Some(Crash::After(number)) {
+            self.die().await;
+        }
+        done
+    }
+}
+
+#[async_trait]
+impl Store for CrashingStore {
+    fn installation(&self) -> &InstallationId {
+        self.inner.installation()
+    }
+    async fn start(&self, new: NewSaga) -> Result<Started, Error> {
+        self.inner.start(new).await
+    }
+    async fn append(&self, append: Append) -> Result<(), Error> {
+        self.append_or_die(self.inner.append(append)).await
+    }
+    async fn transact(&self, saga: SagaId, job: Job) -> Result<Append, Error> {
+        self.append_or_die(self.inner.transact(saga, job)).await
+    }
+    async fn post(&self, letter: Letter) -> Result<(), Error> {
+        self.inner.post(letter).await
+    }
+    async fn claim(&self, now: Timestamp, limit: usize) -> Result<Vec<SagaId>, Error> {
+        self.inner.claim(now, limit).await
+    }
+    async fn release(&self, saga: &SagaId) {
+        self.inner.release(saga).await;
+    }
+    async fn load(&self, saga: &SagaId) -> Result<Loaded, Error> {
+        self.inner.load(saga).await
+    }
+    async fn letters(&self, saga: &SagaId) -> Result<Vec<Letter>, Error> {
+        self.inner.letters(saga).await
+    }
+    async fn changed(&self) {
+        self.inner.changed().await;
+    }
+    async fn saga(&self, saga: &SagaId) -> Result<Option<SagaRow>, Error> {
+        self.inner.saga(saga).await
+    }
+    async fn output(&self, saga: &SagaId) -> Result<Option<Value>, Error> {
+        self.inner.output(saga).await
+    }
+    async fn journal(&self, saga: &SagaId) -> Result<Vec<Entry>, Error> {
+        self.inner.journal(saga).await
+    }
+    async fn sagas(&self, filter: SagaFilter) -> Result<Vec<SagaRow>, Error> {
+        self.inner.sagas(filter).await
+    }
+    async fn resources(&self, filter: ResourceFilter) -> Result<Vec<ResourceRow>, Error> {
+        self.inner.resources(filter).await
+    }
+    async fn secret(&self, reference: &SecretRef) -> Result<Option<Sealed>, Error> {
+        self.inner.secret(reference).await
+    }
+    async fn gates(&self, now: Timestamp) -> Result<Vec<GateRow>, Error> {
+        self.inner.gates(now).await
+    }
+    async fn run(&self, job: LooseJob) -> Result<(Value, Vec<SagaId>), Error> {
+        self.inner.run(job).await
+    }
+    async fn fetch(&self, sql: &'static str, params: Vec<tx::Param>) -> Result<Vec<tx::Row>, Error> {
+        self.inner.fetch(sql, params).await
+    }
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}

@@ -1,0 +1,223 @@
+//! What the engine promises of any saga, shown on a small world that fails in every way.
+
+#![allow(clippy::unwrap_used, missing_docs, clippy::disallowed_methods, reason = "tests fail by panicking")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use amends_engine::journal::state::SagaState;
+use amends_engine::store::sqlite::Migrations;
+use amends_engine::store::{ResourceFilter, ResourceState, Started};
+use amends_engine::{Env, Failure, Local, Registry, Saga, SagaId, Tx, Workflow, params};
+use amends_tests::crash::Crash;
+use amends_tests::database::{Database, Running};
+use amends_tests::world::{FAULTS, Fails, Fault, Make, PACE, World};
+use serde::{Deserialize, Serialize};
+
+const NOTES: &[Migrations] = &[Migrations {
+    table: "note_migration",
+    scripts: &[("note", "create table note (text text primary key) strict;")],
+}];
+
+/// Writes a line into a table of our own, and takes it out again.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct WriteNote {
+    text: String,
+}
+
+impl Local for WriteNote {
+    const NAME: &'static str = "note.write";
+    const REVERTS: bool = true;
+    type Output = ();
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<(), Failure> {
+        tx.execute("insert into note (text) values ($1)", params![&self.text]).await?;
+        Ok(())
+    }
+
+    async fn revert(&self, _: &(), tx: &mut Tx<'_>) -> Result<(), Failure> {
+        let gone = tx.execute("delete from note where text = $1", params![&self.text]).await?;
+        if gone == 1 { Ok(()) } else { Err(Failure::refused("missing", "the note is not there")) }
+    }
+}
+
+/// A note, a house with a room in it, two trees side by side, and a lamp that needs the house.
+struct Build;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Plan {
+    ends_badly: bool,
+}
+
+impl Workflow for Build {
+    const NAME: &'static str = "build";
+    const VERSION: u32 = 1;
+    type Input = Plan;
+    type Output = String;
+
+    async fn run(&self, saga: &Saga, plan: Plan) -> amends_engine::saga::Result<String> {
+        saga.transact("note", WriteNote { text: "building".into() }).await?;
+        let house = saga.step("house", Make::new("house")).await?;
+        let room = Make { inside: Some("house".into()), ..Make::new("house.room") };
+        saga.step("room", room).await?;
+        saga.each("trees", [("oak", "oak"), ("elm", "elm")], async |saga: Saga, kind: &str| {
+            saga.step("plant", Make::new(kind)).await.map(drop)
+        })
+        .await?;
+        saga.sleep("rest", Duration::from_millis(400)).await?;
+        saga.step("lamp", Make { needs: Some(house.clone()), ..Make::new("lamp") }).await?;
+        if plan.ends_badly {
+            saga.step("inspect", Fails).await?;
+        }
+        Ok(house.name.clone())
+    }
+}
+
+fn env() -> Env {
+    Env::seeded(7).with_pace(PACE).with_shortest_limit(Duration::from_millis(300))
+}
+
+fn registry(world: &Arc<World>) -> Registry {
+    Registry::default()
+        .activity::<Make>(Arc::new(world.clone()))
+        .activity::<Fails>(Arc::new(world.clone()))
+        .local::<WriteNote>()
+        .workflow(Build)
+}
+
+async fn begin(running: &Running, ends_badly: bool) -> SagaId {
+    let new = running.engine.new_saga::<Build>("build-1", &Plan { ends_badly }).unwrap();
+    match running.engine.begin(new).await.unwrap() {
+        Started::New(id) | Started::Before(id) => id,
+        Started::KeyReused(id) => panic!("{id}"),
+    }
+}
+
+/// Runs one saga to its end, through a crash if there is one, and says how often it appended and how it ended.
+async fn live(
+    world: &Arc<World>,
+    ends_badly: bool,
+    crash: Option<Crash>,
+) -> (Database, Running, SagaId, bool) {
+    let database = Database::new(env(), NOTES);
+    let mut running = database.run(registry(world), crash).await;
+    let saga = begin(&running, ends_badly).await;
+    let ended = || running.engine.wait(&saga, Duration::from_secs(20), |_| false);
+    let crashed = tokio::select! {
+        row = ended() => { row.unwrap(); false }
+        () = running.store.crashed() => true,
+    };
+    if crashed {
+        running.die().await;
+        running = database.run(registry(world), None).await;
+    }
+    let row = running.engine.wait(&saga, Duration::from_secs(20), |_| false).await.unwrap().unwrap();
+    if !row.state.is_ended() {
+        let view = running.engine.view(&saga).await.unwrap().unwrap();
+        for entry in &view.entries {
+            eprintln!("{} {} {:?}", entry.seq, entry.at, entry.event);
+        }
+        panic!("{row:#?}");
+    }
+    (database, running, saga, crashed)
+}
+
+/// The world and our own books agree: all of it is there once, or nothing is.
+async fn check(world: &Arc<World>, running: &Running, saga: &SagaId) -> SagaState {
+    // A late call may still land; it has at most this long.
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    let row = running.engine.row(saga).await.unwrap().unwrap();
+    let notes = running.store.fetch("select text from note", vec![]).await.unwrap();
+    let filter = ResourceFilter { limit: 100, ..ResourceFilter::default() };
+    let ledger = running.engine.resources(filter).await.unwrap();
+    let live: BTreeMap<String, usize> = ledger
+        .iter()
+        .filter(|row| row.state != ResourceState::Gone)
+        .map(|row| {
+            assert_eq!(row.state, ResourceState::Live, "{row:#?}");
+            (row.external_id.clone().unwrap(), 1)
+        })
+        .collect();
+    assert_eq!(world.things(), live, "the world and the ledger differ: {row:#?}");
+    if row.state == SagaState::Completed {
+        assert_eq!(live.len(), 5);
+        assert_eq!(notes.len(), 1);
+    } else {
+        assert!(live.is_empty() && notes.is_empty(), "{row:#?}");
+    }
+    row.state
+}
+
+use amends_engine::store::Store as _;
+
+#[tokio::test]
+async fn a_saga_completes_and_its_ledger_is_the_world() {
+    let world = Arc::new(World::default());
+    let (_database, running, saga, _) = live(&world, false, None).await;
+    assert_eq!(check(&world, &running, &saga).await, SagaState::Completed);
+    assert_eq!(running.store.output(&saga).await.unwrap(), Some("house".into()));
+    running.engine.stop().await;
+}
+
+#[tokio::test]
+async fn a_saga_that_fails_takes_back_what_it_did_dependents_first() {
+    let world = Arc::new(World::default());
+    let (_database, running, saga, _) = live(&world, true, None).await;
+    assert_eq!(check(&world, &running, &saga).await, SagaState::Compensated);
+    let calls = world.calls.lock().unwrap().clone();
+    let undone: Vec<&str> = calls.iter().filter_map(|call| call.strip_prefix("unmake ")).collect();
+    assert_eq!(undone.first(), Some(&"lamp"), "{calls:?}");
+    assert_eq!(undone.last(), Some(&"house"), "{calls:?}");
+    assert!(!undone.contains(&"house.room"), "it goes with the house: {calls:?}");
+    running.engine.stop().await;
+}
+
+#[tokio::test]
+async fn a_crash_at_any_append_changes_nothing_about_how_it_ends() {
+    let mut worlds = 0;
+    for ends_badly in [false, true] {
+        let world = Arc::new(World::default());
+        let (_database, running, _, _) = live(&world, ends_badly, None).await;
+        let appends = running.store.appends();
+        running.engine.stop().await;
+        for at in 1..=appends {
+            for crash in [Crash::Before(at), Crash::After(at)] {
+                let world = Arc::new(World::default());
+                let (_database, running, saga, crashed) = live(&world, ends_badly, Some(crash)).await;
+                let wanted = if ends_badly { SagaState::Compensated } else { SagaState::Completed };
+                assert_eq!(check(&world, &running, &saga).await, wanted, "{crash:?}");
+                // After its last append there is nothing left to be interrupted.
+                assert!(crashed || crash == Crash::After(appends), "{crash:?} did not happen");
+                running.engine.stop().await;
+                worlds += 1;
+            }
+        }
+    }
+    eprintln!("{worlds} crashes");
+    assert!(worlds > 40);
+}
+
+#[tokio::test]
+async fn whatever_one_call_comes_to_all_or_nothing_is_left() {
+    let mut worlds = 0;
+    for thing in ["house", "house.room", "oak", "lamp"] {
+        for fault in FAULTS {
+            for (verb, ends_badly) in [("make", false), ("make", true), ("unmake", true)] {
+                if verb == "unmake" && (thing == "house.room" || fault == Fault::Refused) {
+                    continue;
+                }
+                let world = Arc::new(World::default());
+                world.fail(&format!("{verb} {thing}"), &[fault]);
+                let (_database, running, saga, _) = live(&world, ends_badly, None).await;
+                let state = check(&world, &running, &saga).await;
+                let refused = ends_badly || fault == Fault::Refused;
+                assert_eq!(state == SagaState::Completed, !refused, "{verb} {thing} {fault:?}");
+                assert_eq!(*world.fired.lock().unwrap(), [fault]);
+                running.engine.stop().await;
+                worlds += 1;
+            }
+        }
+    }
+    eprintln!("{worlds} faults");
+}
