@@ -1,25 +1,24 @@
-//! Words: a saga in three sentences, the same on the page, in the API and on the command line.
+//! Words: durations, things and a saga's situation, the same on the page, in the API and on the command line.
 
 use std::time::Duration;
 
-use amends_engine::journal::State;
-use amends_engine::journal::event::UnwindCause;
-use amends_engine::journal::state::{Attention, Phase, SagaState, Step};
+use amends_engine::journal::state::Attention;
+use amends_engine::journal::{State, why as engine};
 use amends_engine::store::{ResourceRow, ResourceState};
 use amends_engine::{SagaView, Timestamp};
 use serde::{Deserialize, Serialize};
 
-/// What happened, what the engine is doing, and what a person can do.
+/// What happened, what happens now, what is left outside, and what a person can do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Why {
-    /// What happened.
+    /// What brought it here.
     pub happened: String,
-    /// What the engine does about it.
-    pub doing: String,
+    /// What it does now, and when something is next due.
+    pub now: String,
     /// What is left outside, or that nothing is.
     pub outside: String,
     /// What a person can do.
-    pub you_can: Vec<String>,
+    pub you: String,
 }
 
 /// A duration as people read it: the two largest units, and nothing finer than a tenth of a second.
@@ -36,11 +35,6 @@ pub fn span(duration: Duration) -> String {
     };
     let text = humantime::format_duration(rounded).to_string();
     text.split(' ').take(2).collect::<Vec<_>>().join(" ")
-}
-
-/// How far a moment is from now.
-pub fn when(at: Timestamp, now: Timestamp) -> String {
-    if at > now { format!("in {}", span(at.since(now))) } else { "now".to_owned() }
 }
 
 /// One thing outside, as a list names it.
@@ -64,125 +58,10 @@ pub fn attention(attention: Attention) -> &'static str {
     }
 }
 
-/// Tells a saga.
+/// Tells a saga as it stands at `now`.
 pub fn why(view: &SagaView, now: Timestamp) -> Why {
-    Why {
-        happened: happened(&view.state, view.row.state),
-        doing: doing(&view.state, now),
-        outside: outside(view),
-        you_can: you_can(view),
-    }
-}
-
-fn happened(state: &State, standing: SagaState) -> String {
-    let kind = &state.workflow.0;
-    if let Some(unwinding) = &state.unwinding {
-        let at = unwinding.since;
-        let cause = match unwinding.cause {
-            UnwindCause::Refused => "It could not go on",
-            UnwindCause::Cancelled => "It was cancelled",
-            UnwindCause::Deadline => "Its deadline passed",
-        };
-        return format!("{cause} at {at}: {}. It turned round.", unwinding.refusal);
-    }
-    if standing == SagaState::Completed {
-        let took = span(state.at.since(state.started_at));
-        return format!("The {kind} did what it was asked for, in {took}.");
-    }
-    if standing == SagaState::Failed {
-        return format!("The {kind} ended before it had any effect.");
-    }
-    let failing = state.steps().iter().rev().find(|step| !is_settled(step) && step.last_failure.is_some());
-    if let Some(step) = failing
-        && let Some((cause, detail)) = &step.last_failure
-    {
-        let cause =
-            cause.map(|cause| format!(" ({})", cause.to_string().replace('_', " "))).unwrap_or_default();
-        let tries = match step.attempts {
-            0 => "has not been sent".to_owned(),
-            1 => "did not get through".to_owned(),
-            many => format!("did not get through in {many} tries"),
-        };
-        return format!("Step {} {tries}{cause}: {detail}.", step.key);
-    }
-    let done = state.steps().iter().filter(|step| step.phase == Phase::Completed).count();
-    match done {
-        0 => format!("The {kind} was asked for at {}.", state.started_at),
-        1 => "1 step is done.".to_owned(),
-        many => format!("{many} steps are done."),
-    }
-}
-
-fn is_settled(step: &Step) -> bool {
-    matches!(step.phase, Phase::Completed | Phase::Refused | Phase::Undone | Phase::Skipped(_))
-}
-
-fn doing(state: &State, now: Timestamp) -> String {
-    if let Some(ended) = state.ended {
-        return match ended {
-            SagaState::Completed => "Nothing more: it is completed.".to_owned(),
-            SagaState::Compensated => "Nothing more: all it did is taken back.".to_owned(),
-            _ => "Nothing more: it has ended.".to_owned(),
-        };
-    }
-    if let Some((attention, detail)) = &state.parked {
-        return format!("It waits: {}. {detail}.", self::attention(*attention));
-    }
-    if state.unwinding.is_some() {
-        let back = |step: &&Step| matches!(step.phase, Phase::Undone | Phase::Skipped(_));
-        let done = state.steps().iter().filter(back).count();
-        let left = state.steps().iter().filter(|step| is_left(step)).count();
-        let progress = format!("{done} of {} steps are taken back.", done + left);
-        return match state.steps().iter().rev().find_map(|step| current(step, now)) {
-            Some(current) => format!("{progress} {current}"),
-            None => progress,
-        };
-    }
-    match state.steps().iter().rev().find_map(|step| current(step, now)) {
-        Some(current) => current,
-        None if state.seq <= 1 => "It is about to begin.".to_owned(),
-        None => "It is deciding what comes next.".to_owned(),
-    }
-}
-
-fn is_left(step: &Step) -> bool {
-    match step.phase {
-        Phase::Removing { .. } => true,
-        Phase::Completed | Phase::InDoubt { .. } | Phase::Undecidable | Phase::Trying { .. } => {
-            step.is_compensable()
-        }
-        _ => false,
-    }
-}
-
-fn current(step: &Step, now: Timestamp) -> Option<String> {
-    let key = &step.key;
-    Some(match &step.phase {
-        Phase::Trying { .. } => format!("It is trying {key}, attempt {}.", step.attempts),
-        Phase::Deferred { retry_at } => format!("It tries {key} again {}.", when(*retry_at, now)),
-        Phase::InDoubt { look_at } => {
-            format!("Nobody knows whether {key} happened; it asks {}.", when(*look_at, now))
-        }
-        Phase::Undecidable => format!("Whether {key} happened cannot be told; a person has to decide."),
-        Phase::Waiting { due_at, signal: Some(signal) } => {
-            format!("It waits for {signal}, at most until {due_at} ({}).", when(*due_at, now))
-        }
-        Phase::Waiting { due_at, signal: None } => {
-            format!("It lets time pass until {due_at} ({}).", when(*due_at, now))
-        }
-        Phase::Removing { under_way: Some(_), .. } => {
-            format!("It is taking {key} back, attempt {}.", step.undo_attempts)
-        }
-        Phase::Removing { due_at, .. } => {
-            let failed = match (&step.last_failure, step.undo_attempts) {
-                (Some((_, detail)), 1) => format!("Undo of {key} failed: {detail}. "),
-                (Some((_, detail)), many) => format!("Undo of {key} failed {many} times: {detail}. "),
-                (None, _) => format!("Undo of {key} is next. "),
-            };
-            format!("{failed}Next try {}.", when(*due_at, now))
-        }
-        _ => return None,
-    })
+    let engine::Why { happened, now, you } = engine::why(&view.state, now);
+    Why { happened, now, outside: outside(view), you }
 }
 
 fn outside(view: &SagaView) -> String {
@@ -207,28 +86,6 @@ fn outside(view: &SagaView) -> String {
         }
     }
     format!("{}.", parts.join("; "))
-}
-
-fn you_can(view: &SagaView) -> Vec<String> {
-    let id = &view.row.id;
-    let mut can = Vec::new();
-    let allowed = allowed(&view.state);
-    if allowed.is_empty() {
-        return vec!["do nothing: it has ended".to_owned()];
-    }
-    if view.row.attention.is_empty() {
-        can.push("wait: it goes on by itself".to_owned());
-    }
-    if view.row.attention.contains(&Attention::NeedsDecision) {
-        can.push("look at the provider and mend what it complains of, then retry".to_owned());
-    }
-    if allowed.contains(&"retry") {
-        can.push(format!("amends saga retry {id} --reason \"…\""));
-    }
-    if allowed.contains(&"cancel") {
-        can.push(format!("amends saga cancel {id} --reason \"…\""));
-    }
-    can
 }
 
 /// What a person can do to a saga as it stands.
