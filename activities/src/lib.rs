@@ -1,7 +1,9 @@
-//! activities.
+//! Activities: what can be asked of each provider, found again, and taken back.
 
 pub mod agentmail;
+pub mod census;
 pub mod ghcr;
+mod http;
 pub mod openrouter;
 pub mod railway;
 pub mod runtime;

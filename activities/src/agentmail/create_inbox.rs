@@ -4,8 +4,10 @@
 
 use std::time::Duration;
 
+use crate::http;
 use amends_engine::{Activity, Call, Effect, Failure, Gate, Resource, secs};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::AgentMail;
 
@@ -44,9 +46,25 @@ impl Activity for CreateInbox {
         Some(made.address.clone())
     }
 
-    // BODY
-    async fn execute(&self, _: &AgentMail, _: &Call) -> Result<Self::Output, Failure> {
-        Err(Failure::refused("unfinished", Self::NAME))
+    async fn execute(&self, agentmail: &AgentMail, call: &Call) -> Result<Inbox, Failure> {
+        let name = call.name(&self.name);
+        let asked = json!({
+            "client_id": name, "username": name, "display_name": self.display_name,
+            "metadata": {"amends": call.tag()},
+        });
+        let reply = agentmail.create(&asked).await?;
+        if reply.text("/client_id").as_deref() != Some(&name) {
+            return Err(Failure::refused("foreign_inbox", "AgentMail answered an inbox that is not ours"));
+        }
+        Ok(Inbox { address: reply.needed("/inbox_id")? })
     }
-    // END
+
+    async fn compensate(&self, agentmail: &AgentMail, made: &Inbox, _: &Call) -> Result<(), Failure> {
+        agentmail.delete(&made.address).await?;
+        if agentmail.get(&made.address).await?.is_some() {
+            Err(http::not_yet("AgentMail still has the inbox"))
+        } else {
+            Ok(())
+        }
+    }
 }

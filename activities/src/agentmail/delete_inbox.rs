@@ -22,9 +22,7 @@ impl Activity for DeleteInbox {
         vec![Gate::credential("agentmail")]
     }
 
-    // BODY
-    async fn execute(&self, _: &AgentMail, _: &Call) -> Result<Self::Output, Failure> {
-        Err(Failure::refused("unfinished", Self::NAME))
+    async fn execute(&self, agentmail: &AgentMail, _: &Call) -> Result<(), Failure> {
+        agentmail.delete(&self.address).await
     }
-    // END
 }

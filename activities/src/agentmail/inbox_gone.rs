@@ -28,9 +28,7 @@ impl Activity for InboxGone {
         vec![Gate::credential("agentmail")]
     }
 
-    // BODY
-    async fn execute(&self, _: &AgentMail, _: &Call) -> Result<Self::Output, Failure> {
-        Err(Failure::refused("unfinished", Self::NAME))
+    async fn execute(&self, agentmail: &AgentMail, _: &Call) -> Result<Option<()>, Failure> {
+        Ok(agentmail.get(&self.address).await?.is_none().then_some(()))
     }
-    // END
 }

@@ -36,9 +36,15 @@ impl Activity for PinDigest {
         vec![Gate::credential("ghcr")]
     }
 
-    // BODY
-    async fn execute(&self, _: &Ghcr, _: &Call) -> Result<Self::Output, Failure> {
-        Err(Failure::refused("unfinished", Self::NAME))
+    async fn execute(&self, ghcr: &Ghcr, _: &Call) -> Result<Pinned, Failure> {
+        let name = self.image.strip_prefix("ghcr.io/").unwrap_or(&self.image);
+        let manifest = ghcr.manifest(name, &self.tag).await?;
+        let digest = manifest.headers.get("docker-content-digest").and_then(|digest| digest.to_str().ok());
+        match digest {
+            Some(digest) if digest.starts_with("sha256:") => {
+                Ok(Pinned { reference: format!("{}@{digest}", self.image), digest: digest.to_owned() })
+            }
+            _ => Err(Failure::refused("no_digest", "the registry answered no digest")),
+        }
     }
-    // END
 }

@@ -28,9 +28,7 @@ impl Activity for KeyGone {
         vec![Gate::credential("openrouter")]
     }
 
-    // BODY
-    async fn execute(&self, _: &OpenRouter, _: &Call) -> Result<Self::Output, Failure> {
-        Err(Failure::refused("unfinished", Self::NAME))
+    async fn execute(&self, openrouter: &OpenRouter, _: &Call) -> Result<Option<()>, Failure> {
+        Ok((!openrouter.is_there(&self.hash).await?).then_some(()))
     }
-    // END
 }

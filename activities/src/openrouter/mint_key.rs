@@ -3,8 +3,10 @@
 //! The secret is shown once, and names are not unique. So a key that is found again is of no use: it is
 //! deleted and another one minted.
 
-use amends_engine::{Activity, Call, Effect, Failure, Gate, Resource, SecretRef, secs};
+use crate::http;
+use amends_engine::{Activity, Call, Effect, Failure, Found, Gate, Resource, SecretRef, secs};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::OpenRouter;
 
@@ -46,9 +48,35 @@ impl Activity for MintKey {
         Some(made.hash.clone())
     }
 
-    // BODY
-    async fn execute(&self, _: &OpenRouter, _: &Call) -> Result<Self::Output, Failure> {
-        Err(Failure::refused("unfinished", Self::NAME))
+    async fn execute(&self, openrouter: &OpenRouter, call: &Call) -> Result<LlmKey, Failure> {
+        let expires_at = self.expires_after_secs.and_then(|seconds| {
+            let at = call.now().plus(secs(seconds));
+            jiff::Timestamp::from_microsecond(at.0).ok().map(|at| format!("{at:.0}"))
+        });
+        let asked = json!({"name": call.name(&self.name), "limit": self.limit_usd, "expires_at": expires_at});
+        let reply = openrouter.create(&asked).await?;
+        let (hash, key) = (reply.needed("/data/hash")?, reply.needed("/key")?);
+        Ok(LlmKey { hash, secret: Some(call.seal("openrouter.key", &key.into())?) })
     }
-    // END
+
+    async fn find(&self, openrouter: &OpenRouter, call: &Call) -> Result<Found<LlmKey>, Failure> {
+        let found = openrouter.named(&call.name(&self.name)).await?;
+        // Its secret was told to a process that did not keep it.
+        Ok(found
+            .first()
+            .map_or(Found::Nothing, |key| Found::Unusable(LlmKey { hash: key.hash.clone(), secret: None })))
+    }
+
+    async fn compensate(&self, openrouter: &OpenRouter, made: &LlmKey, call: &Call) -> Result<(), Failure> {
+        openrouter.delete(&made.hash).await?;
+        // Names are not unique: whatever else came of this generation goes too.
+        for twin in openrouter.named(&call.name(&self.name)).await? {
+            openrouter.delete(&twin.hash).await?;
+        }
+        if openrouter.is_there(&made.hash).await? {
+            Err(http::not_yet("OpenRouter still has the key"))
+        } else {
+            Ok(())
+        }
+    }
 }

@@ -22,9 +22,7 @@ impl Activity for RevokeKey {
         vec![Gate::credential("openrouter")]
     }
 
-    // BODY
-    async fn execute(&self, _: &OpenRouter, _: &Call) -> Result<Self::Output, Failure> {
-        Err(Failure::refused("unfinished", Self::NAME))
+    async fn execute(&self, openrouter: &OpenRouter, _: &Call) -> Result<(), Failure> {
+        openrouter.delete(&self.hash).await
     }
-    // END
 }

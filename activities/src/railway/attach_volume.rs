@@ -4,8 +4,11 @@
 
 use std::time::Duration;
 
-use amends_engine::{Activity, Call, Effect, Failure, Gate, Made, Resource, secs};
+use super::client::Error;
+use amends_engine::activity::Cause;
+use amends_engine::{Activity, Call, Effect, Failure, Found, Gate, Made, Resource, secs};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::Railway;
 use super::create_project::Project;
@@ -32,6 +35,10 @@ pub struct Volume {
     pub id: String,
 }
 
+const VOLUME_CREATE: &str =
+    "mutation VolumeCreate($input: VolumeCreateInput!) { volumeCreate(input: $input) { id name createdAt } }";
+const VOLUMES: &str = "query Volumes($id: String!, $projectId: String!, $first: Int) { environment(id: $id, projectId: $projectId) { id volumeInstances(first: $first) { edges { node { id volumeId serviceId mountPath state deletedAt isPendingDeletion } } } } }";
+
 impl Activity for AttachVolume {
     const NAME: &'static str = "railway.attach_volume";
     const EFFECT: Effect = Effect::Searchable { quiet: secs(90) };
@@ -55,9 +62,38 @@ impl Activity for AttachVolume {
         Some(made.id.clone())
     }
 
-    // BODY
-    async fn execute(&self, _: &Railway, _: &Call) -> Result<Self::Output, Failure> {
-        Err(Failure::refused("unfinished", Self::NAME))
+    async fn execute(&self, railway: &Railway, call: &Call) -> Result<Volume, Failure> {
+        let input = json!({
+            "projectId": self.project.id, "environmentId": self.environment.id, "serviceId": self.service.id,
+            "mountPath": self.mount_path,
+        });
+        let made = railway.write(call, &self.project.workspace, VOLUME_CREATE, json!({"input": input})).await;
+        let made = made.map_err(Error::young)?;
+        let id = made["id"].as_str().ok_or_else(|| Failure::NoAnswer {
+            cause: Cause::Unreadable,
+            detail: "Railway answered a volume without an id".to_owned(),
+        })?;
+        Ok(Volume { id: id.to_owned() })
     }
-    // END
+
+    async fn find(&self, railway: &Railway, _: &Call) -> Result<Found<Volume>, Failure> {
+        let variables = json!({"id": self.environment.id, "projectId": self.project.id, "first": 100});
+        let environment = match railway.read(&self.project.workspace, VOLUMES, variables).await {
+            Err(Error::NotFound(_)) => return Ok(Found::Nothing),
+            other => other?,
+        };
+        let edges = environment
+            .pointer("/volumeInstances/edges")
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
+        let is_ours = |instance: &&Value| {
+            instance["serviceId"] == self.service.id.as_str()
+                && instance["deletedAt"].is_null()
+                && instance["isPendingDeletion"] != true
+        };
+        let ours = edges.iter().filter_map(|edge| edge.get("node")).find(is_ours);
+        let id = ours.and_then(|instance| instance["volumeId"].as_str());
+        Ok(id.map_or(Found::Nothing, |id| Found::Usable(Volume { id: id.to_owned() })))
+    }
 }

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use amends_engine::{Activity, Call, Effect, Failure, Gate, Made, Resource, secs};
+use super::client::Error;
+use amends_engine::activity::Cause;
+use amends_engine::{Activity, Call, Effect, Failure, Found, Gate, Made, Resource, secs};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::Railway;
 use super::create_project::Project;
@@ -30,6 +33,27 @@ pub struct Domain {
     pub domain: String,
 }
 
+const DOMAIN_CREATE: &str = "mutation ServiceDomainCreate($input: ServiceDomainCreateInput!) { serviceDomainCreate(input: $input) { id domain targetPort syncStatus } }";
+const DOMAINS: &str = "query Domains($projectId: String!, $environmentId: String!, $serviceId: String!) { domains(projectId: $projectId, environmentId: $environmentId, serviceId: $serviceId) { serviceDomains { id domain targetPort syncStatus deletedAt } } }";
+
+fn read(domain: &Value) -> Option<Domain> {
+    Some(Domain { id: domain["id"].as_str()?.to_owned(), domain: domain["domain"].as_str()?.to_owned() })
+}
+
+impl CreateDomain {
+    async fn look(&self, railway: &Railway) -> Result<Option<Domain>, Failure> {
+        let variables = json!({
+            "projectId": self.project.id, "environmentId": self.environment.id, "serviceId": self.service.id,
+        });
+        let domains = match railway.read(&self.project.workspace, DOMAINS, variables).await {
+            Err(Error::NotFound(_)) => return Ok(None),
+            other => other?,
+        };
+        let all = domains["serviceDomains"].as_array().cloned().unwrap_or_default();
+        Ok(all.iter().filter(|domain| domain["deletedAt"].is_null()).find_map(read))
+    }
+}
+
 impl Activity for CreateDomain {
     const NAME: &'static str = "railway.create_domain";
     const EFFECT: Effect = Effect::Searchable { quiet: secs(5) };
@@ -49,9 +73,20 @@ impl Activity for CreateDomain {
         Some(made.id.clone())
     }
 
-    // BODY
-    async fn execute(&self, _: &Railway, _: &Call) -> Result<Self::Output, Failure> {
-        Err(Failure::refused("unfinished", Self::NAME))
+    async fn execute(&self, railway: &Railway, call: &Call) -> Result<Domain, Failure> {
+        // A service has one; the one that is there is it.
+        if let Some(there) = self.look(railway).await? {
+            return Ok(there);
+        }
+        let input = json!({"environmentId": self.environment.id, "serviceId": self.service.id});
+        let made = railway.write(call, &self.project.workspace, DOMAIN_CREATE, json!({"input": input})).await;
+        read(&made.map_err(Error::young)?).ok_or_else(|| Failure::NoAnswer {
+            cause: Cause::Unreadable,
+            detail: "Railway answered a domain without a name".to_owned(),
+        })
     }
-    // END
+
+    async fn find(&self, railway: &Railway, _: &Call) -> Result<Found<Domain>, Failure> {
+        Ok(self.look(railway).await?.map_or(Found::Nothing, Found::Usable))
+    }
 }

@@ -5,8 +5,10 @@
 
 use std::time::Duration;
 
-use amends_engine::{Activity, Call, Effect, Failure, Gate, Resource, secs};
+use amends_engine::activity::Cause;
+use amends_engine::{Activity, Call, Effect, Failure, Found, Gate, Resource, secs};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::Railway;
 
@@ -26,6 +28,18 @@ pub struct Project {
     pub id: String,
     /// The workspace it is in.
     pub workspace: String,
+}
+
+const PROJECT_CREATE: &str = "mutation ProjectCreate($input: ProjectCreateInput!) { projectCreate(input: $input) { id name workspaceId createdAt primaryEnvironmentId } }";
+
+impl CreateProject {
+    fn project(&self, id: Option<&str>) -> Result<Project, Failure> {
+        let id = id.ok_or_else(|| Failure::NoAnswer {
+            cause: Cause::Unreadable,
+            detail: "Railway answered a project without an id".to_owned(),
+        })?;
+        Ok(Project { id: id.to_owned(), workspace: self.workspace.clone() })
+    }
 }
 
 impl Activity for CreateProject {
@@ -50,9 +64,30 @@ impl Activity for CreateProject {
         Some(made.id.clone())
     }
 
-    // BODY
-    async fn execute(&self, _: &Railway, _: &Call) -> Result<Self::Output, Failure> {
-        Err(Failure::refused("unfinished", Self::NAME))
+    async fn execute(&self, railway: &Railway, call: &Call) -> Result<Project, Failure> {
+        let input = json!({
+            "name": call.name(&self.name), "workspaceId": self.workspace, "description": call.tag(),
+            "defaultEnvironmentName": "production", "isPublic": false,
+        });
+        let made = railway.write(call, &self.workspace, PROJECT_CREATE, json!({"input": input})).await?;
+        self.project(made["id"].as_str())
     }
-    // END
+
+    async fn find(&self, railway: &Railway, call: &Call) -> Result<Found<Project>, Failure> {
+        let (name, tag) = (call.name(&self.name), call.tag());
+        let listed = railway.projects(&self.workspace).await?;
+        let mut ours: Vec<_> =
+            listed.into_iter().filter(|project| project.name == name && project.description == tag).collect();
+        ours.sort_by(|one, other| one.created_at.cmp(&other.created_at));
+        let mut ours = ours.into_iter();
+        let Some(oldest) = ours.next() else { return Ok(Found::Nothing) };
+        for twin in ours {
+            railway.delete(call, &self.workspace, &twin.id).await?;
+        }
+        Ok(Found::Usable(self.project(Some(&oldest.id))?))
+    }
+
+    async fn compensate(&self, railway: &Railway, made: &Project, call: &Call) -> Result<(), Failure> {
+        railway.delete_and_see(call, &made.workspace, &made.id).await
+    }
 }

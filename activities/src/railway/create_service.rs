@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use amends_engine::{Activity, Call, Effect, Failure, Gate, Made, Resource, secs};
+use super::client::Error;
+use crate::http;
+use amends_engine::{Activity, Call, Effect, Failure, Found, Gate, Made, Resource, secs};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::Railway;
 use super::create_project::Project;
@@ -27,6 +30,27 @@ pub struct Service {
     pub id: String,
 }
 
+const SERVICE_CREATE: &str = "mutation ServiceCreate($input: ServiceCreateInput!) { serviceCreate(input: $input) { id name projectId createdAt } }";
+
+fn id(service: &Value) -> Result<Service, Failure> {
+    let id =
+        service["id"].as_str().ok_or_else(|| http::not_yet("Railway answered a service without an id"))?;
+    Ok(Service { id: id.to_owned() })
+}
+
+impl CreateService {
+    async fn look(&self, railway: &Railway, call: &Call) -> Result<Option<Service>, Failure> {
+        let project = match railway.project(&self.project.workspace, &self.project.id).await {
+            Err(Error::NotFound(_)) => return Ok(None),
+            other => other?,
+        };
+        let edges = project.pointer("/services/edges").and_then(Value::as_array).cloned().unwrap_or_default();
+        let named = edges.iter().filter_map(|edge| edge.get("node"));
+        let mut ours = named.filter(|service| service["name"] == call.name(&self.name).as_str());
+        ours.next().map(id).transpose()
+    }
+}
+
 impl Activity for CreateService {
     const NAME: &'static str = "railway.create_service";
     const EFFECT: Effect = Effect::Searchable { quiet: secs(5) };
@@ -46,9 +70,23 @@ impl Activity for CreateService {
         Some(made.id.clone())
     }
 
-    // BODY
-    async fn execute(&self, _: &Railway, _: &Call) -> Result<Self::Output, Failure> {
-        Err(Failure::refused("unfinished", Self::NAME))
+    async fn execute(&self, railway: &Railway, call: &Call) -> Result<Service, Failure> {
+        let input = json!({
+            "projectId": self.project.id, "environmentId": self.environment.id, "name": call.name(&self.name),
+        });
+        let made =
+            railway.write(call, &self.project.workspace, SERVICE_CREATE, json!({"input": input})).await;
+        match made {
+            Ok(made) => id(&made),
+            // The name is unique in a project that is ours alone, so it is our own.
+            Err(Error::Exists(_)) => {
+                self.look(railway, call).await?.ok_or_else(|| http::not_yet("the service does not show yet"))
+            }
+            Err(error) => Err(error.young()),
+        }
     }
-    // END
+
+    async fn find(&self, railway: &Railway, call: &Call) -> Result<Found<Service>, Failure> {
+        Ok(self.look(railway, call).await?.map_or(Found::Nothing, Found::Usable))
+    }
 }

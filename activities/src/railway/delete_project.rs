@@ -27,9 +27,7 @@ impl Activity for DeleteProject {
         vec![super::gate(&self.workspace)]
     }
 
-    // BODY
-    async fn execute(&self, _: &Railway, _: &Call) -> Result<Self::Output, Failure> {
-        Err(Failure::refused("unfinished", Self::NAME))
+    async fn execute(&self, railway: &Railway, call: &Call) -> Result<(), Failure> {
+        railway.delete(call, &self.workspace, &self.project_id).await
     }
-    // END
 }

@@ -5,8 +5,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use amends_engine::{Activity, Call, Effect, Failure, Gate, Made, Resource, SecretRef, secs};
+use super::client::Error;
+use amends_engine::{Activity, Call, Effect, Failure, Found, Gate, Made, Resource, SecretRef, secs};
+use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::Railway;
 use super::attach_volume::Volume;
@@ -54,6 +57,9 @@ pub struct Deployment {
     pub image: String,
 }
 
+const PATCH_COMMIT: &str = "mutation EnvironmentPatchCommit($environmentId: String!, $patch: EnvironmentConfig!, $commitMessage: String) { environmentPatchCommit(environmentId: $environmentId, patch: $patch, commitMessage: $commitMessage) }";
+const PATCHES: &str = "query EnvironmentPatches($environmentId: String!, $first: Int!) { environmentPatches(environmentId: $environmentId, first: $first) { edges { node { id status message createdAt appliedAt lastAppliedError } } } }";
+
 impl Activity for DeployImage {
     const NAME: &'static str = "railway.deploy_image";
     const EFFECT: Effect = Effect::Searchable { quiet: secs(10) };
@@ -69,9 +75,47 @@ impl Activity for DeployImage {
         vec![super::gate(&self.project.workspace)]
     }
 
-    // BODY
-    async fn execute(&self, _: &Railway, _: &Call) -> Result<Self::Output, Failure> {
-        Err(Failure::refused("unfinished", Self::NAME))
+    async fn execute(&self, railway: &Railway, call: &Call) -> Result<Deployment, Failure> {
+        let mut variables = serde_json::Map::new();
+        for (name, value) in &self.variables {
+            variables.insert(name.clone(), json!({"value": value}));
+        }
+        let key =
+            self.llm_key.secret.as_ref().map(|secret| ("OPENROUTER_API_KEY".to_owned(), secret.clone()));
+        for (name, secret) in self.secret_variables.clone().into_iter().chain(key) {
+            variables.insert(name, json!({"value": call.open(&secret).await?.expose_secret()}));
+        }
+        let limits = json!({
+            "cpu": f64::from(self.cpu_millis) / 1000.0, "memoryBytes": u64::from(self.memory_mb) * 1024 * 1024,
+        });
+        let service = json!({
+            "source": {"image": self.image},
+            "deploy": {
+                "startCommand": self.start_command, "restartPolicyType": "ON_FAILURE",
+                "limitOverride": {"containers": limits},
+            },
+            "variables": variables,
+        });
+        let patch = json!({
+            "environmentId": self.environment.id, "commitMessage": call.tag(),
+            "patch": {"services": {self.service.id.clone(): service}},
+        });
+        let committed = railway.write(call, &self.project.workspace, PATCH_COMMIT, patch).await;
+        committed.map_err(Error::young)?;
+        Ok(Deployment { message: call.tag(), image: self.image.clone() })
     }
-    // END
+
+    async fn find(&self, railway: &Railway, call: &Call) -> Result<Found<Deployment>, Failure> {
+        let variables = json!({"environmentId": self.environment.id, "first": 20});
+        let patches = match railway.read(&self.project.workspace, PATCHES, variables).await {
+            Err(Error::NotFound(_)) => return Ok(Found::Nothing),
+            other => other?,
+        };
+        let edges = patches["edges"].as_array().cloned().unwrap_or_default();
+        let is_there = edges
+            .iter()
+            .any(|edge| edge.pointer("/node/message").and_then(Value::as_str) == Some(&call.tag()));
+        let deployment = Deployment { message: call.tag(), image: self.image.clone() };
+        Ok(if is_there { Found::Usable(deployment) } else { Found::Nothing })
+    }
 }

@@ -30,9 +30,7 @@ impl Activity for ProjectGone {
         vec![super::gate(&self.workspace)]
     }
 
-    // BODY
-    async fn execute(&self, _: &Railway, _: &Call) -> Result<Self::Output, Failure> {
-        Err(Failure::refused("unfinished", Self::NAME))
+    async fn execute(&self, railway: &Railway, _: &Call) -> Result<Option<()>, Failure> {
+        Ok(railway.is_gone(&self.workspace, &self.project_id).await?.then_some(()))
     }
-    // END
 }

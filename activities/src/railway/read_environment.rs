@@ -1,5 +1,7 @@
 //! Read a project's environment: Railway makes one with every project, and we use that one.
 
+use super::client::Error;
+use crate::http;
 use amends_engine::{Activity, Call, Effect, Failure, Gate, Made};
 use serde::{Deserialize, Serialize};
 
@@ -30,9 +32,12 @@ impl Activity for ReadEnvironment {
         vec![super::gate(&self.project.workspace)]
     }
 
-    // BODY
-    async fn execute(&self, _: &Railway, _: &Call) -> Result<Self::Output, Failure> {
-        Err(Failure::refused("unfinished", Self::NAME))
+    async fn execute(&self, railway: &Railway, _: &Call) -> Result<Environment, Failure> {
+        let project =
+            railway.project(&self.project.workspace, &self.project.id).await.map_err(Error::young)?;
+        let id = project["primaryEnvironmentId"].as_str();
+        Ok(Environment {
+            id: id.ok_or_else(|| http::not_yet("the project has no environment yet"))?.to_owned(),
+        })
     }
-    // END
 }

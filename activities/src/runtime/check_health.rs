@@ -27,9 +27,11 @@ impl Activity for CheckHealth {
     type Client = Runtime;
     type Output = Option<Healthy>;
 
-    // BODY
-    async fn execute(&self, _: &Runtime, _: &Call) -> Result<Self::Output, Failure> {
-        Err(Failure::refused("unfinished", Self::NAME))
+    async fn execute(&self, runtime: &Runtime, _: &Call) -> Result<Option<Healthy>, Failure> {
+        let Some(health) = runtime.health(&self.domain).await? else { return Ok(None) };
+        // Another digest is a container of before that is not replaced yet.
+        let is_it = health.body["ready"] == true && health.body["digest"] == self.digest.as_str();
+        let version = health.text("/version").unwrap_or_default();
+        Ok(is_it.then_some(Healthy { version }))
     }
-    // END
 }

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use crate::http;
 use amends_engine::{Activity, Call, Effect, Failure, Resource, SecretRef, secs};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::Runtime;
 
@@ -50,9 +52,21 @@ impl Activity for ConfigureAgent {
         Some(Resource::new("runtime", "configuration", self.domain.clone()))
     }
 
-    // BODY
-    async fn execute(&self, _: &Runtime, _: &Call) -> Result<Self::Output, Failure> {
-        Err(Failure::refused("unfinished", Self::NAME))
+    async fn execute(&self, runtime: &Runtime, call: &Call) -> Result<Configured, Failure> {
+        let body = json!({
+            "agentName": self.agent_name, "instructions": self.instructions,
+            "metadata": {"model": self.model, "tools": self.tools},
+        });
+        let reply =
+            runtime.tell(&self.domain, "/pool/provision", &self.token, self.epoch, call, &body).await?;
+        match reply.status {
+            404 => Err(http::not_yet("the runtime does not answer")),
+            409 | 412 => Err(Failure::refused("superseded", "the runtime speaks for another claim")),
+            _ => Ok(Configured {}),
+        }
     }
-    // END
+
+    async fn compensate(&self, runtime: &Runtime, _: &Configured, call: &Call) -> Result<(), Failure> {
+        runtime.reset(&self.domain, &self.token, self.epoch, call).await
+    }
 }

@@ -4,8 +4,10 @@
 
 use std::time::Duration;
 
-use amends_engine::{Activity, Call, Effect, Failure, Resource, SecretRef, secs};
+use crate::http;
+use amends_engine::{Activity, Call, Effect, Failure, Found, Resource, SecretRef, secs};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::Runtime;
 
@@ -44,9 +46,47 @@ impl Activity for JoinConversation {
         Some(made.conversation.clone())
     }
 
-    // BODY
-    async fn execute(&self, _: &Runtime, _: &Call) -> Result<Self::Output, Failure> {
-        Err(Failure::refused("unfinished", Self::NAME))
+    async fn execute(&self, runtime: &Runtime, call: &Call) -> Result<Joined, Failure> {
+        let (path, body) = match &self.join_url {
+            Some(url) => ("/convos/join", json!({"joinUrl": url})),
+            None => ("/convos/conversation", json!({})),
+        };
+        let reply = runtime.tell(&self.domain, path, &self.token, self.epoch, call, &body).await?;
+        match reply.status {
+            404 => Err(http::not_yet("the runtime does not answer")),
+            409 => match self.find(runtime, call).await? {
+                Found::Usable(joined) => Ok(joined),
+                _ => Err(Failure::refused(
+                    "foreign_conversation",
+                    "the runtime is bound to another conversation",
+                )),
+            },
+            412 => Err(Failure::refused("superseded", "the runtime speaks for another claim")),
+            _ => Ok(Joined { conversation: reply.needed("/conversationId")? }),
+        }
     }
-    // END
+
+    // Never a reset: only the runtime knows what became of a join whose answer was lost.
+    async fn find(&self, runtime: &Runtime, call: &Call) -> Result<Found<Joined>, Failure> {
+        let Some(status) = runtime.status(&self.domain, &self.token, call).await? else {
+            return Ok(Found::Nothing);
+        };
+        if status.is_pending {
+            return Err(http::not_yet("the runtime is still joining"));
+        }
+        let wanted = self.join_url.as_ref().and_then(|url| url.rsplit('/').next());
+        match status.conversation {
+            None => Ok(Found::Nothing),
+            Some(bound) if wanted.is_none_or(|wanted| wanted == bound) => {
+                Ok(Found::Usable(Joined { conversation: bound }))
+            }
+            Some(_) => {
+                Err(Failure::refused("foreign_conversation", "the runtime is bound to another conversation"))
+            }
+        }
+    }
+
+    async fn compensate(&self, runtime: &Runtime, _: &Joined, call: &Call) -> Result<(), Failure> {
+        runtime.reset(&self.domain, &self.token, self.epoch, call).await
+    }
 }

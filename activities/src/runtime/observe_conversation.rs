@@ -1,5 +1,6 @@
 //! Observe a conversation: the read on which a claim turns from undoable to done.
 
+use crate::http;
 use amends_engine::{Activity, Call, Effect, Failure, Made, SecretRef};
 use serde::{Deserialize, Serialize};
 
@@ -30,9 +31,15 @@ impl Activity for ObserveConversation {
     type Client = Runtime;
     type Output = Bound;
 
-    // BODY
-    async fn execute(&self, _: &Runtime, _: &Call) -> Result<Self::Output, Failure> {
-        Err(Failure::refused("unfinished", Self::NAME))
+    async fn execute(&self, runtime: &Runtime, call: &Call) -> Result<Bound, Failure> {
+        let status = runtime.status(&self.domain, &self.token, call).await?;
+        let status = status.ok_or_else(|| http::not_yet("the runtime does not answer"))?;
+        match status.conversation {
+            Some(bound) if bound == self.conversation.conversation => Ok(Bound { conversation: bound }),
+            Some(_) => {
+                Err(Failure::refused("foreign_conversation", "the runtime is bound to another conversation"))
+            }
+            None => Err(http::not_yet("the runtime is not in its conversation yet")),
+        }
     }
-    // END
 }

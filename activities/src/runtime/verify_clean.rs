@@ -24,9 +24,8 @@ impl Activity for VerifyClean {
     type Client = Runtime;
     type Output = Option<Clean>;
 
-    // BODY
-    async fn execute(&self, _: &Runtime, _: &Call) -> Result<Self::Output, Failure> {
-        Err(Failure::refused("unfinished", Self::NAME))
+    async fn execute(&self, runtime: &Runtime, call: &Call) -> Result<Option<Clean>, Failure> {
+        let status = runtime.status(&self.domain, &self.token, call).await?;
+        Ok(status.filter(|status| status.is_clean && status.conversation.is_none()).map(|_| Clean {}))
     }
-    // END
 }

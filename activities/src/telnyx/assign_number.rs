@@ -1,7 +1,9 @@
 //! Assign a number to a messaging profile: from then on messages reach the instance.
 
+use crate::http;
 use amends_engine::{Activity, Call, Effect, Failure, Gate, Resource};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::Telnyx;
 
@@ -43,9 +45,20 @@ impl Activity for AssignNumber {
         Some(made.number_id.clone())
     }
 
-    // BODY
-    async fn execute(&self, _: &Telnyx, _: &Call) -> Result<Self::Output, Failure> {
-        Err(Failure::refused("unfinished", Self::NAME))
+    async fn execute(&self, telnyx: &Telnyx, _: &Call) -> Result<Assignment, Failure> {
+        let path = format!("/phone_numbers/{}/messaging", http::escaped(&self.number_id));
+        let reply = telnyx.patch(&path, &json!({"messaging_profile_id": self.profile})).await?;
+        if reply.status == 404 {
+            return Err(http::not_yet("the number does not show yet"));
+        }
+        Ok(Assignment { number_id: self.number_id.clone(), profile: self.profile.clone() })
     }
-    // END
+
+    async fn compensate(&self, telnyx: &Telnyx, made: &Assignment, _: &Call) -> Result<(), Failure> {
+        telnyx.unassign(&made.number_id).await?;
+        match telnyx.profile_of(&made.number_id).await? {
+            Some(_) => Err(http::not_yet("the number still has its profile")),
+            None => Ok(()),
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Await a number: an order is taken at once, and filled later.
 
+use crate::http;
 use amends_engine::{Activity, Call, Effect, Failure, Gate, Made};
 use serde::{Deserialize, Serialize};
 
@@ -36,9 +37,15 @@ impl Activity for AwaitNumber {
         vec![Gate::credential("telnyx")]
     }
 
-    // BODY
-    async fn execute(&self, _: &Telnyx, _: &Call) -> Result<Self::Output, Failure> {
-        Err(Failure::refused("unfinished", Self::NAME))
+    async fn execute(&self, telnyx: &Telnyx, _: &Call) -> Result<Option<Number>, Failure> {
+        if !self.order.id.is_empty() {
+            let order = telnyx.get(&format!("/number_orders/{}", http::escaped(&self.order.id))).await?;
+            if order.text("/data/status").as_deref() == Some("failure") {
+                return Err(Failure::refused("order_failed", "Telnyx did not fill the order"));
+            }
+        }
+        let number = telnyx.owned(&self.phone_number).await?;
+        let id = number.and_then(|number| number["id"].as_str().map(str::to_owned));
+        Ok(id.map(|id| Number { id, phone_number: self.phone_number.clone() }))
     }
-    // END
 }

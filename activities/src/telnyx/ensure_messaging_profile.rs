@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use amends_engine::{Activity, Call, Effect, Failure, Gate, Resource, secs};
+use crate::http;
+use amends_engine::{Activity, Call, Effect, Failure, Found, Gate, Resource, secs};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::Telnyx;
 
@@ -19,6 +21,15 @@ pub struct EnsureMessagingProfile {
 pub struct MessagingProfile {
     /// Telnyx's id.
     pub id: String,
+}
+
+impl EnsureMessagingProfile {
+    async fn look(&self, telnyx: &Telnyx) -> Result<Option<MessagingProfile>, Failure> {
+        let filter = format!("filter%5Bname%5D%5Beq%5D={}", http::escaped(&self.name));
+        let found = telnyx.list("/messaging_profiles", &filter).await?;
+        let ours = found.iter().find(|profile| profile["name"] == self.name.as_str());
+        Ok(ours.and_then(|profile| profile["id"].as_str()).map(|id| MessagingProfile { id: id.to_owned() }))
+    }
 }
 
 impl Activity for EnsureMessagingProfile {
@@ -41,9 +52,16 @@ impl Activity for EnsureMessagingProfile {
         Some(made.id.clone())
     }
 
-    // BODY
-    async fn execute(&self, _: &Telnyx, _: &Call) -> Result<Self::Output, Failure> {
-        Err(Failure::refused("unfinished", Self::NAME))
+    async fn execute(&self, telnyx: &Telnyx, _: &Call) -> Result<MessagingProfile, Failure> {
+        if let Some(there) = self.look(telnyx).await? {
+            return Ok(there);
+        }
+        let asked = json!({"name": self.name, "whitelisted_destinations": ["US", "CA"]});
+        let reply = telnyx.post("/messaging_profiles", &asked).await?;
+        Ok(MessagingProfile { id: reply.needed("/data/id")? })
     }
-    // END
+
+    async fn find(&self, telnyx: &Telnyx, _: &Call) -> Result<Found<MessagingProfile>, Failure> {
+        Ok(self.look(telnyx).await?.map_or(Found::Nothing, Found::Usable))
+    }
 }

@@ -1,7 +1,9 @@
 //! Mark a number as ours, so that a sweep knows it again.
 
+use crate::http;
 use amends_engine::{Activity, Call, Effect, Failure, Gate};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::Telnyx;
 
@@ -26,9 +28,9 @@ impl Activity for MarkNumber {
         vec![Gate::credential("telnyx")]
     }
 
-    // BODY
-    async fn execute(&self, _: &Telnyx, _: &Call) -> Result<Self::Output, Failure> {
-        Err(Failure::refused("unfinished", Self::NAME))
+    async fn execute(&self, telnyx: &Telnyx, _: &Call) -> Result<(), Failure> {
+        let path = format!("/phone_numbers/{}", http::escaped(&self.number_id));
+        let reply = telnyx.patch(&path, &json!({"customer_reference": self.reference})).await?;
+        if reply.status == 404 { Err(http::not_yet("the number does not show yet")) } else { Ok(()) }
     }
-    // END
 }

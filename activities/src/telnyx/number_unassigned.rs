@@ -28,9 +28,7 @@ impl Activity for NumberUnassigned {
         vec![Gate::credential("telnyx")]
     }
 
-    // BODY
-    async fn execute(&self, _: &Telnyx, _: &Call) -> Result<Self::Output, Failure> {
-        Err(Failure::refused("unfinished", Self::NAME))
+    async fn execute(&self, telnyx: &Telnyx, _: &Call) -> Result<Option<()>, Failure> {
+        Ok(telnyx.profile_of(&self.number_id).await?.is_none().then_some(()))
     }
-    // END
 }

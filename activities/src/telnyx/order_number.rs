@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
-use amends_engine::{Activity, Call, Effect, Failure, Gate, Resource, secs};
+use amends_engine::{Activity, Call, Effect, Failure, Found, Gate, Resource, secs};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::Telnyx;
 
@@ -24,6 +25,22 @@ pub struct OrderNumber {
 pub struct Order {
     /// Telnyx's id of the order; empty where the number was found to be ours without one.
     pub id: String,
+}
+
+impl OrderNumber {
+    /// By our reference, and then by the number being ours and not spoken for.
+    async fn look(&self, telnyx: &Telnyx) -> Result<Option<Order>, Failure> {
+        if let Some(order) = telnyx.ordered(&self.reference, &self.phone_number).await? {
+            return Ok(Some(Order { id: order["id"].as_str().unwrap_or_default().to_owned() }));
+        }
+        let owned = telnyx.owned(&self.phone_number).await?;
+        let is_free = |number: &Value| {
+            number["customer_reference"]
+                .as_str()
+                .is_none_or(|reference| reference.is_empty() || reference == self.reference)
+        };
+        Ok(owned.filter(is_free).map(|_| Order { id: String::new() }))
+    }
 }
 
 impl Activity for OrderNumber {
@@ -46,9 +63,22 @@ impl Activity for OrderNumber {
         Some(made.id.clone()).filter(|id| !id.is_empty())
     }
 
-    // BODY
-    async fn execute(&self, _: &Telnyx, _: &Call) -> Result<Self::Output, Failure> {
-        Err(Failure::refused("unfinished", Self::NAME))
+    async fn execute(&self, telnyx: &Telnyx, _: &Call) -> Result<Order, Failure> {
+        let asked = json!({
+            "phone_numbers": [{"phone_number": self.phone_number}], "customer_reference": self.reference,
+        });
+        match telnyx.post("/number_orders", &asked).await {
+            Ok(reply) => Ok(Order { id: reply.needed("/data/id")? }),
+            // Taken: by somebody else, or by an attempt of ours.
+            Err(Failure::Refused(refusal)) => match self.look(telnyx).await? {
+                Some(order) => Ok(order),
+                None => Err(Failure::Refused(refusal)),
+            },
+            Err(failure) => Err(failure),
+        }
     }
-    // END
+
+    async fn find(&self, telnyx: &Telnyx, _: &Call) -> Result<Found<Order>, Failure> {
+        Ok(self.look(telnyx).await?.map_or(Found::Nothing, Found::Usable))
+    }
 }

@@ -1,7 +1,9 @@
 //! Search numbers that can be bought: only what a search returned can be ordered.
 
+use crate::http;
 use amends_engine::{Activity, Call, Effect, Failure, Gate};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::Telnyx;
 
@@ -29,9 +31,14 @@ impl Activity for SearchNumbers {
         vec![Gate::credential("telnyx")]
     }
 
-    // BODY
-    async fn execute(&self, _: &Telnyx, _: &Call) -> Result<Self::Output, Failure> {
-        Err(Failure::refused("unfinished", Self::NAME))
+    async fn execute(&self, telnyx: &Telnyx, _: &Call) -> Result<Candidates, Failure> {
+        let path = format!(
+            "/available_phone_numbers?filter%5Bcountry_code%5D={}&filter%5Bfeatures%5D%5B%5D=sms&filter%5Blimit%5D=20",
+            http::escaped(&self.country)
+        );
+        let reply = telnyx.get(&path).await?;
+        let data = reply.body.get("data").and_then(Value::as_array).cloned().unwrap_or_default();
+        let numbers = data.iter().filter_map(|number| number["phone_number"].as_str().map(str::to_owned));
+        Ok(Candidates { phone_numbers: numbers.collect() })
     }
-    // END
 }

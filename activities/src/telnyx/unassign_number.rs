@@ -22,9 +22,7 @@ impl Activity for UnassignNumber {
         vec![Gate::credential("telnyx")]
     }
 
-    // BODY
-    async fn execute(&self, _: &Telnyx, _: &Call) -> Result<Self::Output, Failure> {
-        Err(Failure::refused("unfinished", Self::NAME))
+    async fn execute(&self, telnyx: &Telnyx, _: &Call) -> Result<(), Failure> {
+        telnyx.unassign(&self.number_id).await
     }
-    // END
 }
