@@ -5,6 +5,7 @@ pub mod census;
 pub mod ghcr;
 mod http;
 pub mod openrouter;
+pub mod pool;
 pub mod railway;
 pub mod runtime;
 pub mod telnyx;

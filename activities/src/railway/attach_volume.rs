@@ -67,7 +67,9 @@ impl Activity for AttachVolume {
             "projectId": self.project.id, "environmentId": self.environment.id, "serviceId": self.service.id,
             "mountPath": self.mount_path,
         });
-        let made = railway.write(call, &self.project.workspace, VOLUME_CREATE, json!({"input": input})).await;
+        let made = railway
+            .write(super::throttle(call), &self.project.workspace, VOLUME_CREATE, json!({"input": input}))
+            .await;
         let made = made.map_err(Error::young)?;
         let id = made["id"].as_str().ok_or_else(|| Failure::NoAnswer {
             cause: Cause::Unreadable,

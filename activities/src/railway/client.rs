@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use amends_engine::activity::Cause;
-use amends_engine::{Call, Failure, secs};
+use amends_engine::{Failure, secs};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
@@ -74,6 +74,8 @@ const PROJECT: &str = "query ProjectGet($id: String!) { project(id: $id) { id na
 const PROJECT_DELETE: &str = "mutation ProjectDelete($id: String!) { projectDelete(id: $id) }";
 const API_TOKEN: &str = "query ApiToken { apiToken { workspaces { id name } } }";
 const PAGE: u32 = 100;
+/// How long a workspace that made something waits before it makes the next.
+pub(crate) const THROTTLE: Duration = secs(31);
 
 impl Railway {
     /// Railway at this URL, with a token for each workspace.
@@ -87,17 +89,17 @@ impl Railway {
     }
 
     pub(crate) async fn read(&self, workspace: &str, query: &str, variables: Value) -> Result<Value, Error> {
-        self.send(workspace, query, variables, http::Call::Read, secs(31)).await
+        self.send(workspace, query, variables, http::Call::Read, THROTTLE).await
     }
 
     pub(crate) async fn write(
         &self,
-        call: &Call,
+        throttle: Duration,
         workspace: &str,
         query: &str,
         variables: Value,
     ) -> Result<Value, Error> {
-        self.send(workspace, query, variables, http::Call::Write, call.paced(secs(31))).await
+        self.send(workspace, query, variables, http::Call::Write, throttle).await
     }
 
     /// The data of the one field that is asked for.
@@ -182,11 +184,11 @@ impl Railway {
     }
 
     /// Asks for a project to be deleted; one that is not there is deleted.
-    pub(crate) async fn delete(&self, call: &Call, workspace: &str, id: &str) -> Result<(), Failure> {
+    pub(crate) async fn delete(&self, throttle: Duration, workspace: &str, id: &str) -> Result<(), Failure> {
         if self.is_gone(workspace, id).await? {
             return Ok(());
         }
-        match self.write(call, workspace, PROJECT_DELETE, json!({"id": id})).await {
+        match self.write(throttle, workspace, PROJECT_DELETE, json!({"id": id})).await {
             Ok(_) | Err(Error::NotFound(_)) => Ok(()),
             Err(Error::NotAuthorized) if self.is_gone(workspace, id).await? => Ok(()),
             Err(error) => Err(error.into()),
@@ -194,8 +196,13 @@ impl Railway {
     }
 
     /// Deletes a project and sees that it is gone.
-    pub(crate) async fn delete_and_see(&self, call: &Call, workspace: &str, id: &str) -> Result<(), Failure> {
-        self.delete(call, workspace, id).await?;
+    pub(crate) async fn delete_and_see(
+        &self,
+        throttle: Duration,
+        workspace: &str,
+        id: &str,
+    ) -> Result<(), Failure> {
+        self.delete(throttle, workspace, id).await?;
         if self.is_gone(workspace, id).await? {
             Ok(())
         } else {
@@ -222,11 +229,11 @@ impl Railway {
     }
 
     /// Deletes what a census saw, if it still bears the name.
-    pub async fn remove(&self, call: &Call, seen: &Seen) -> Result<(), Failure> {
+    pub async fn remove(&self, seen: &Seen) -> Result<(), Failure> {
         let workspace = seen.workspace.clone().unwrap_or_default();
         match self.project(&workspace, &seen.external_id).await {
             Ok(project) if project["name"] == seen.name.as_str() => {
-                self.delete(call, &workspace, &seen.external_id).await
+                self.delete(THROTTLE, &workspace, &seen.external_id).await
             }
             Ok(_) => Err(Failure::refused("renamed", "it bears another name now")),
             Err(Error::NotFound(_)) => Ok(()),

@@ -79,7 +79,9 @@ impl Activity for CreateDomain {
             return Ok(there);
         }
         let input = json!({"environmentId": self.environment.id, "serviceId": self.service.id});
-        let made = railway.write(call, &self.project.workspace, DOMAIN_CREATE, json!({"input": input})).await;
+        let made = railway
+            .write(super::throttle(call), &self.project.workspace, DOMAIN_CREATE, json!({"input": input}))
+            .await;
         read(&made.map_err(Error::young)?).ok_or_else(|| Failure::NoAnswer {
             cause: Cause::Unreadable,
             detail: "Railway answered a domain without a name".to_owned(),

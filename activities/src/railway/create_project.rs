@@ -69,7 +69,9 @@ impl Activity for CreateProject {
             "name": call.name(&self.name), "workspaceId": self.workspace, "description": call.tag(),
             "defaultEnvironmentName": "production", "isPublic": false,
         });
-        let made = railway.write(call, &self.workspace, PROJECT_CREATE, json!({"input": input})).await?;
+        let made = railway
+            .write(super::throttle(call), &self.workspace, PROJECT_CREATE, json!({"input": input}))
+            .await?;
         self.project(made["id"].as_str())
     }
 
@@ -82,12 +84,12 @@ impl Activity for CreateProject {
         let mut ours = ours.into_iter();
         let Some(oldest) = ours.next() else { return Ok(Found::Nothing) };
         for twin in ours {
-            railway.delete(call, &self.workspace, &twin.id).await?;
+            railway.delete(super::throttle(call), &self.workspace, &twin.id).await?;
         }
         Ok(Found::Usable(self.project(Some(&oldest.id))?))
     }
 
     async fn compensate(&self, railway: &Railway, made: &Project, call: &Call) -> Result<(), Failure> {
-        railway.delete_and_see(call, &made.workspace, &made.id).await
+        railway.delete_and_see(super::throttle(call), &made.workspace, &made.id).await
     }
 }

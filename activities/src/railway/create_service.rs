@@ -74,8 +74,9 @@ impl Activity for CreateService {
         let input = json!({
             "projectId": self.project.id, "environmentId": self.environment.id, "name": call.name(&self.name),
         });
-        let made =
-            railway.write(call, &self.project.workspace, SERVICE_CREATE, json!({"input": input})).await;
+        let made = railway
+            .write(super::throttle(call), &self.project.workspace, SERVICE_CREATE, json!({"input": input}))
+            .await;
         match made {
             Ok(made) => id(&made),
             // The name is unique in a project that is ours alone, so it is our own.

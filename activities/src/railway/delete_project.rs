@@ -28,6 +28,6 @@ impl Activity for DeleteProject {
     }
 
     async fn execute(&self, railway: &Railway, call: &Call) -> Result<(), Failure> {
-        railway.delete(call, &self.workspace, &self.project_id).await
+        railway.delete(super::throttle(call), &self.workspace, &self.project_id).await
     }
 }

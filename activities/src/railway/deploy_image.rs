@@ -100,7 +100,8 @@ impl Activity for DeployImage {
             "environmentId": self.environment.id, "commitMessage": call.tag(),
             "patch": {"services": {self.service.id.clone(): service}},
         });
-        let committed = railway.write(call, &self.project.workspace, PATCH_COMMIT, patch).await;
+        let committed =
+            railway.write(super::throttle(call), &self.project.workspace, PATCH_COMMIT, patch).await;
         committed.map_err(Error::young)?;
         Ok(Deployment { message: call.tag(), image: self.image.clone() })
     }

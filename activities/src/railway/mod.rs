@@ -26,3 +26,8 @@ pub use read_environment::{Environment, ReadEnvironment};
 pub(crate) fn gate(workspace: &str) -> amends_engine::Gate {
     amends_engine::Gate::credential(format!("railway:{workspace}"))
 }
+
+/// How long to wait behind a create that came too soon, at the engine's pace.
+pub(crate) fn throttle(call: &amends_engine::Call) -> std::time::Duration {
+    call.paced(client::THROTTLE)
+}

@@ -104,7 +104,8 @@ impl Telnyx {
         let seen = numbers.iter().map(|number| Seen {
             provider: "telnyx",
             kind: "number",
-            external_id: number["id"].as_str().unwrap_or_default().to_owned(),
+            // The ledger knows it by its number; Telnyx's id comes only once the order is filled.
+            external_id: number["phone_number"].as_str().unwrap_or_default().to_owned(),
             name: number["customer_reference"].as_str().unwrap_or_default().to_owned(),
             created_at: None,
             workspace: None,

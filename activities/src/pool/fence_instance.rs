@@ -1,0 +1,123 @@
+//! Fence an instance: from here on only the teardown acts on it; what ran on it is asked to undo itself.
+
+use std::time::Duration;
+
+use amends_engine::store::ResourceRow;
+use amends_engine::{Failure, Local, SagaId, Tx, params};
+use serde::{Deserialize, Serialize};
+
+use super::{occupy, one};
+
+/// Marks the instance as being torn down.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FenceInstance {
+    /// Which.
+    pub instance: String,
+}
+
+/// An instance that is fenced.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fenced {
+    /// The saga that had it, and has to end first.
+    pub running: Option<SagaId>,
+    /// The Railway workspace it is in.
+    pub workspace: String,
+    /// Railway's id of its project, if it came so far.
+    pub project_id: Option<String>,
+}
+
+impl Local for FenceInstance {
+    const NAME: &'static str = "pool.fence_instance";
+    type Output = Fenced;
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<Fenced, Failure> {
+        let now = tx.now();
+        let unknown =
+            || Failure::refused("no_such_instance", format!("there is no instance {}", self.instance));
+        let row = tx
+            .fetch("select workspace, project_id, state from instance where id = $1", params![&self.instance])
+            .await?;
+        let row = one(row, unknown)?;
+        tx.execute(
+            "update instance set state = 'tearing_down', claim_epoch = claim_epoch + 1, changed_at = $2
+             where id = $1 and state <> 'gone'",
+            params![&self.instance, now],
+        )
+        .await?;
+        tx.label("instance", &self.instance);
+        let running = tx
+            .fetch(
+                "select saga from instance_saga where instance = $1 and ended_at is null",
+                params![&self.instance],
+            )
+            .await?;
+        let running = match running.first() {
+            Some(row) => {
+                let saga = SagaId::stored(row.text("saga")?);
+                tx.cancel(&saga, "the instance is being torn down");
+                Some(saga)
+            }
+            None => None,
+        };
+        Ok(Fenced {
+            running,
+            workspace: row.text("workspace")?,
+            project_id: row.optional_text("project_id")?,
+        })
+    }
+}
+
+/// Waits until the saga that had the instance has ended: undone, or through.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AwaitSagaEnd {
+    /// Which saga.
+    pub saga: SagaId,
+}
+
+/// How soon it is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+impl Local for AwaitSagaEnd {
+    const NAME: &'static str = "pool.await_saga_end";
+    type Output = ();
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<(), Failure> {
+        match tx.saga_state(&self.saga).await? {
+            Some((state, _)) if !state.is_ended() => {
+                Err(Failure::not_yet(format!("saga {} is {state}", self.saga), ASK_AGAIN))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Takes over every ledger row that the instance holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TakeResources {
+    /// Which instance.
+    pub instance: String,
+}
+
+/// What is to be removed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Taken {
+    /// Every row, outer and inner.
+    pub rows: Vec<ResourceRow>,
+}
+
+impl Taken {
+    /// The rows of a kind that stand by themselves.
+    pub fn of(&self, provider: &str, kind: &str) -> impl Iterator<Item = &ResourceRow> {
+        self.rows.iter().filter(move |row| row.provider == provider && row.kind == kind)
+    }
+}
+
+impl Local for TakeResources {
+    const NAME: &'static str = "pool.take_resources";
+    type Output = Taken;
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<Taken, Failure> {
+        occupy(tx, &self.instance, "teardown").await?;
+        Ok(Taken { rows: tx.take(&self.instance).await? })
+    }
+}

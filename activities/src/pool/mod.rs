@@ -1,0 +1,120 @@
+//! The pool: instances, templates, the queue of claims and the stock of numbers, in our own database.
+
+mod commit_claim;
+mod controller;
+mod enter_queue;
+mod fence_instance;
+mod finding;
+mod mark_idle;
+mod number;
+mod plan_instance;
+mod query;
+mod record_gone;
+mod reserve_instance;
+mod seed;
+mod start;
+
+use amends_engine::store::sqlite::Migrations;
+use amends_engine::store::tx::{Row, Tx};
+use amends_engine::{Failure, params};
+pub use commit_claim::{Committed, RecordClaim};
+pub use controller::{Refilled, count_missing, pools};
+pub use enter_queue::{EnterQueue, Queued};
+pub use fence_instance::{AwaitSagaEnd, FenceInstance, Fenced, TakeResources, Taken};
+pub use finding::{RecordFinding, RecordFindingRemoved, findings};
+pub use mark_idle::MarkIdle;
+pub use number::{ChooseNumber, Chosen, PickNumber, Picked, QuarantineNumber, StockNumber};
+pub use plan_instance::{Plan, PlanInstance};
+pub use query::{Instance, InstanceFilter, instance, instances};
+pub use record_gone::RecordGone;
+pub use reserve_instance::{ReserveInstance, Reserved};
+pub use seed::{ApplySeed, PoolSeed, PoolSettings, Seed, SeedError, TemplateDefinition, TemplateSeed, Tool};
+use serde::{Deserialize, Serialize};
+pub use start::{ClaimRequest, StartClaim, StartTeardown, TeardownRequest};
+
+/// The tables of the pool.
+pub const MIGRATIONS: Migrations = Migrations {
+    table: "pool_migration",
+    scripts: &[("pool", include_str!("../../../migrations/pool/sqlite/0001_pool.sql"))],
+};
+
+/// Where an instance stands.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    strum::Display,
+    strum::EnumIter,
+    strum::EnumString,
+    strum::IntoStaticStr,
+    strum::VariantNames,
+)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum InstanceState {
+    /// Its saga makes it.
+    Provisioning,
+    /// Healthy, clean, unbound: to be claimed.
+    Idle,
+    /// A claim is being carried out.
+    Claiming,
+    /// A person has to accept the claim.
+    PendingAcceptance,
+    /// Somebody has it.
+    Claimed,
+    /// It is being taken apart.
+    TearingDown,
+    /// Nothing of it is left.
+    Gone,
+    /// Bound to something we do not know, or not verifiably clean.
+    Tainted,
+    /// Claimed, and its container died.
+    Crashed,
+    /// Claimed, and its container sleeps.
+    Sleeping,
+    /// Its making was undone.
+    Failed,
+}
+
+/// The one row of an answer.
+pub(crate) fn one(rows: Vec<Row>, missing: impl FnOnce() -> Failure) -> Result<Row, Failure> {
+    rows.into_iter().next().ok_or_else(missing)
+}
+
+/// Gives the instance to a saga alone.
+pub(crate) async fn occupy(tx: &mut Tx<'_>, instance: &str, kind: &str) -> Result<(), Failure> {
+    let (saga, now) = (tx.saga().clone(), tx.now());
+    tx.execute(
+        "insert into instance_saga (instance, saga, kind, began_at) values ($1, $2, $3, $4)",
+        params![instance, &saga, kind, now],
+    )
+    .await?;
+    Ok(())
+}
+
+/// The saga no longer has the instance to itself.
+pub(crate) async fn vacate(tx: &mut Tx<'_>, instance: &str) -> Result<(), Failure> {
+    let (saga, now) = (tx.saga().clone(), tx.now());
+    tx.execute(
+        "update instance_saga set ended_at = $3 where instance = $1 and saga = $2 and ended_at is null",
+        params![instance, &saga, now],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Wakes the claims that wait for an instance of this pool.
+pub(crate) async fn wake_queue(tx: &mut Tx<'_>, pool: &str) -> Result<(), Failure> {
+    let waiting = tx
+        .fetch("select saga from claim_queue where pool = $1 order by since limit 5", params![pool])
+        .await?;
+    for row in waiting {
+        tx.wake(&amends_engine::SagaId::stored(row.text("saga")?));
+    }
+    Ok(())
+}

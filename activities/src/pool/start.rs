@@ -1,0 +1,80 @@
+//! Requests: what is asked of the pool from outside, checked and started in one transaction.
+
+use std::time::Duration;
+
+use amends_engine::store::NewSaga;
+use amends_engine::{Failure, SagaId, Tx, Workflow, params};
+use serde::{Deserialize, Serialize};
+
+use super::one;
+
+/// How long a claim may take before it is undone.
+const CLAIM_LIMIT: Duration = Duration::from_secs(3600);
+
+/// What a claim asks for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClaimRequest {
+    /// What is claimed.
+    pub template_id: String,
+    /// What the agent is called; the template's word if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// For whom.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner_id: Option<String>,
+    /// The invitation to a conversation; without one the agent opens its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub join_url: Option<String>,
+}
+
+/// What a teardown asks for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TeardownRequest {
+    /// Which instance.
+    pub instance: String,
+}
+
+/// Starts claims of the workflow `W`.
+pub struct StartClaim;
+
+impl StartClaim {
+    /// Checks the request and starts its saga; the same key is the same saga.
+    pub async fn apply<W: Workflow<Input = ClaimRequest>>(
+        tx: &mut Tx<'_>,
+        key: &str,
+        request: &ClaimRequest,
+    ) -> Result<SagaId, Failure> {
+        let template = &request.template_id;
+        let found = tx.fetch("select archived_at from template where id = $1", params![template]).await?;
+        let unknown = || Failure::refused("unknown_template", format!("there is no template {template:?}"));
+        if one(found, unknown)?.optional_int("archived_at")?.is_some() {
+            return Err(Failure::refused("template_archived", format!("template {template} is archived")));
+        }
+        let new = NewSaga::of::<W>(tx.env(), format!("claim:{key}"), request)
+            .map_err(|error| Failure::refused("malformed", error.to_string()))?
+            .within(tx.env(), CLAIM_LIMIT)
+            .labelled("template", template);
+        tx.start::<W>(new).await
+    }
+}
+
+/// Starts teardowns of the workflow `W`.
+pub struct StartTeardown;
+
+impl StartTeardown {
+    /// Starts the instance's teardown, or answers the one there is.
+    pub async fn apply<W: Workflow<Input = TeardownRequest>>(
+        tx: &mut Tx<'_>,
+        instance: &str,
+    ) -> Result<SagaId, Failure> {
+        let found = tx.fetch("select id from instance where id = $1", params![instance]).await?;
+        one(found, || Failure::refused("no_such_instance", format!("there is no instance {instance:?}")))?;
+        let request = TeardownRequest { instance: instance.to_owned() };
+        let new = NewSaga::of::<W>(tx.env(), format!("teardown:{instance}"), &request)
+            .map_err(|error| Failure::refused("malformed", error.to_string()))?
+            .labelled("instance", instance);
+        tx.start::<W>(new).await
+    }
+}
