@@ -4,4 +4,5 @@
 
 pub mod crash;
 pub mod database;
+pub mod shop;
 pub mod world;

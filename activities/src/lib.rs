@@ -3,9 +3,12 @@
 pub mod agentmail;
 pub mod census;
 pub mod ghcr;
+mod gone;
 mod http;
 pub mod openrouter;
 pub mod pool;
 pub mod railway;
 pub mod runtime;
 pub mod telnyx;
+
+pub use gone::Gone;

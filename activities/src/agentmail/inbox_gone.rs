@@ -4,6 +4,7 @@ use amends_engine::{Activity, Call, Effect, Failure, Gate, ResourceId};
 use serde::{Deserialize, Serialize};
 
 use super::AgentMail;
+use crate::Gone;
 
 /// Asks for an inbox that should be gone; none while it is still there.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,7 +19,7 @@ impl Activity for InboxGone {
     const NAME: &'static str = "agentmail.inbox_gone";
     const EFFECT: Effect = Effect::Read;
     type Client = AgentMail;
-    type Output = Option<()>;
+    type Output = Option<Gone>;
 
     fn removes(&self) -> Vec<ResourceId> {
         self.resources.clone()
@@ -28,7 +29,7 @@ impl Activity for InboxGone {
         vec![Gate::credential("agentmail")]
     }
 
-    async fn execute(&self, agentmail: &AgentMail, _: &Call) -> Result<Option<()>, Failure> {
-        Ok(agentmail.get(&self.address).await?.is_none().then_some(()))
+    async fn execute(&self, agentmail: &AgentMail, _: &Call) -> Result<Option<Gone>, Failure> {
+        Ok(agentmail.get(&self.address).await?.is_none().then_some(Gone {}))
     }
 }

@@ -4,6 +4,7 @@ use amends_engine::{Activity, Call, Effect, Failure, Gate, ResourceId};
 use serde::{Deserialize, Serialize};
 
 use super::OpenRouter;
+use crate::Gone;
 
 /// Asks for a key that should be gone; none while it is still there.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,7 +19,7 @@ impl Activity for KeyGone {
     const NAME: &'static str = "openrouter.key_gone";
     const EFFECT: Effect = Effect::Read;
     type Client = OpenRouter;
-    type Output = Option<()>;
+    type Output = Option<Gone>;
 
     fn removes(&self) -> Vec<ResourceId> {
         self.resources.clone()
@@ -28,7 +29,7 @@ impl Activity for KeyGone {
         vec![Gate::credential("openrouter")]
     }
 
-    async fn execute(&self, openrouter: &OpenRouter, _: &Call) -> Result<Option<()>, Failure> {
-        Ok((!openrouter.is_there(&self.hash).await?).then_some(()))
+    async fn execute(&self, openrouter: &OpenRouter, _: &Call) -> Result<Option<Gone>, Failure> {
+        Ok((!openrouter.is_there(&self.hash).await?).then_some(Gone {}))
     }
 }

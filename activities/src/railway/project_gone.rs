@@ -4,6 +4,7 @@ use amends_engine::{Activity, Call, Effect, Failure, Gate, ResourceId};
 use serde::{Deserialize, Serialize};
 
 use super::Railway;
+use crate::Gone;
 
 /// Asks for a project that should be gone; none while it is still there.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,7 +21,7 @@ impl Activity for ProjectGone {
     const NAME: &'static str = "railway.project_gone";
     const EFFECT: Effect = Effect::Read;
     type Client = Railway;
-    type Output = Option<()>;
+    type Output = Option<Gone>;
 
     fn removes(&self) -> Vec<ResourceId> {
         self.resources.clone()
@@ -30,7 +31,7 @@ impl Activity for ProjectGone {
         vec![super::gate(&self.workspace)]
     }
 
-    async fn execute(&self, railway: &Railway, _: &Call) -> Result<Option<()>, Failure> {
-        Ok(railway.is_gone(&self.workspace, &self.project_id).await?.then_some(()))
+    async fn execute(&self, railway: &Railway, _: &Call) -> Result<Option<Gone>, Failure> {
+        Ok(railway.is_gone(&self.workspace, &self.project_id).await?.then_some(Gone {}))
     }
 }

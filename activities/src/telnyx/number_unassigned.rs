@@ -4,6 +4,7 @@ use amends_engine::{Activity, Call, Effect, Failure, Gate, ResourceId};
 use serde::{Deserialize, Serialize};
 
 use super::Telnyx;
+use crate::Gone;
 
 /// Asks for the messaging profile of a number; none while it still has one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,7 +19,7 @@ impl Activity for NumberUnassigned {
     const NAME: &'static str = "telnyx.number_unassigned";
     const EFFECT: Effect = Effect::Read;
     type Client = Telnyx;
-    type Output = Option<()>;
+    type Output = Option<Gone>;
 
     fn removes(&self) -> Vec<ResourceId> {
         self.resources.clone()
@@ -28,7 +29,7 @@ impl Activity for NumberUnassigned {
         vec![Gate::credential("telnyx")]
     }
 
-    async fn execute(&self, telnyx: &Telnyx, _: &Call) -> Result<Option<()>, Failure> {
-        Ok(telnyx.profile_of(&self.number_id).await?.is_none().then_some(()))
+    async fn execute(&self, telnyx: &Telnyx, _: &Call) -> Result<Option<Gone>, Failure> {
+        Ok(telnyx.profile_of(&self.number_id).await?.is_none().then_some(Gone {}))
     }
 }

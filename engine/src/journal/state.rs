@@ -156,6 +156,14 @@ impl Step {
             || self.asked.as_ref().is_some_and(|asked| asked.local == Some(LocalRule::Reverts))
     }
 
+    /// Whether it has failed so often, or for so long, that a person should know. Waiting for what is not ready
+    /// yet is no failure.
+    fn is_tried_in_vain(&self, for_long: bool) -> bool {
+        let is_polled = self.asked.as_ref().is_none_or(|asked| asked.every.is_some());
+        let has_failed = self.last_failure.as_ref().is_some_and(|(cause, _)| *cause != Some(Cause::NotYet));
+        !is_polled && has_failed && (self.attempts >= STUCK_ATTEMPTS || for_long)
+    }
+
     /// Whether a call of it may be under way.
     pub fn is_under_way(&self) -> bool {
         matches!(self.phase, Phase::Trying { .. } | Phase::Removing { under_way: Some(_), .. })
@@ -304,9 +312,8 @@ impl State {
                 {
                     all.push(Attention::UndoStuck);
                 }
-                Phase::Deferred { .. } | Phase::Trying { .. }
-                    if step.attempts >= STUCK_ATTEMPTS
-                        && step.asked.as_ref().is_none_or(|asked| asked.every.is_none()) =>
+                Phase::Deferred { .. } | Phase::Trying { .. } | Phase::InDoubt { .. }
+                    if step.is_tried_in_vain(tried_for(step.asked_at)) =>
                 {
                     all.push(Attention::Retrying);
                 }

@@ -114,7 +114,8 @@ impl Saga {
         self.local(key, &local, true)
     }
 
-    /// Reads again every `every` until the activity yields something; refused when `limit` has passed.
+    /// Reads again every `every` until the activity yields something; refused when `limit` has passed. What it
+    /// yields must not be JSON's `null`, as `()` is.
     pub fn poll_until<A, T>(&self, key: &str, activity: A, every: Duration, limit: Duration) -> Step<T>
     where
         A: Activity<Output = Option<T>>,

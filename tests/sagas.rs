@@ -1,0 +1,99 @@
+//! The product's sagas, whole: made, claimed, torn down; stuck and recovered.
+
+#![allow(clippy::unwrap_used, missing_docs, clippy::disallowed_methods, reason = "tests fail by panicking")]
+
+use std::time::Duration;
+
+use amends_engine::journal::state::{Attention, SagaState};
+use amends_sandbox::{Fault, Kind, Provider};
+use amends_tests::shop::Shop;
+
+#[tokio::test]
+async fn an_instance_is_made_claimed_and_torn_down_and_nothing_is_left() {
+    let mut shop = Shop::open().await;
+    let made = shop.replenish("default").await;
+    let (row, _) = shop.ended(&made).await;
+    assert_eq!(row.state, SagaState::Completed, "{}", shop.story(&made).await);
+    shop.agree("after replenish").await;
+
+    let claim = shop.claim("tp_demo", "k1").await;
+    let (row, _) = shop.ended(&claim).await;
+    assert_eq!(row.state, SagaState::Completed, "{}", shop.story(&claim).await);
+    shop.agree("after claim").await;
+    let instances = shop.instances().await;
+    assert_eq!((instances.len(), instances[0].state.as_str()), (1, "claimed"));
+    assert!(instances[0].conversation.is_some());
+
+    let teardown = shop.teardown(&instances[0].id).await;
+    assert_eq!(shop.teardown(&instances[0].id).await, teardown, "two teardowns are one");
+    let (row, _) = shop.ended(&teardown).await;
+    assert_eq!(row.state, SagaState::Completed, "{}", shop.story(&teardown).await);
+    assert_eq!(shop.instances().await[0].state, "gone");
+    shop.agree("after teardown").await;
+    let (outside, _) = shop.columns().await;
+    assert_eq!(outside.len(), 2, "the number rests in our stock, with its profile: {outside:?}");
+    shop.stop().await;
+}
+
+#[tokio::test]
+async fn a_claim_waits_in_the_queue_until_an_instance_is_idle() {
+    let mut shop = Shop::open().await;
+    let claim = shop.claim("tp_quiet", "k1").await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    shop.refill("quiet").await;
+    let (row, _) = shop.ended(&claim).await;
+    assert_eq!(row.state, SagaState::Completed, "{}", shop.story(&claim).await);
+    assert_eq!(shop.instances().await[0].state, "claimed");
+    assert_eq!(shop.claim("tp_quiet", "k1").await, claim, "the same key is the same claim");
+    shop.agree("after claim").await;
+    shop.stop().await;
+}
+
+#[tokio::test]
+async fn a_stuck_project_delete_holds_nothing_else_up() {
+    let mut shop = Shop::open().await;
+    let deletes = || Fault::new(Provider::Railway, "projectDelete", Kind::ErrorBefore);
+
+    // A replenish that failed after the deploy.
+    shop.sandbox.set_fault(deletes()).unwrap();
+    shop.sandbox
+        .set_fault(Fault::new(Provider::Railway, "environmentPatchCommit", Kind::DeployCrashes).times(1))
+        .unwrap();
+    let replenish = shop.replenish("default").await;
+    let stuck = |row: &amends_engine::store::SagaRow| row.attention.contains(&Attention::UndoStuck);
+    let row = shop.running().engine.wait(&replenish, Duration::from_secs(30), stuck).await.unwrap().unwrap();
+    assert_eq!(row.state, SagaState::Compensating, "{}", shop.story(&replenish).await);
+    assert!(stuck(&row), "{row:?}");
+    let holdings = shop.sandbox.holdings();
+    assert!(holdings["openrouter"]["keys"].as_array().unwrap().is_empty(), "its key is gone already");
+    assert_eq!(holdings["railway"]["projects"].as_array().unwrap().len(), 1);
+    shop.sandbox.clear_faults();
+    shop.running().engine.retry(&replenish, "ann", "the provider is well again").await.unwrap();
+    assert_eq!(shop.ended(&replenish).await.0.state, SagaState::Compensated);
+    shop.agree("after the stuck replenish").await;
+
+    // And a teardown.
+    shop.refill("default").await;
+    let claim = shop.claim("tp_demo", "k1").await;
+    assert_eq!(shop.ended(&claim).await.0.state, SagaState::Completed, "{}", shop.story(&claim).await);
+    shop.sandbox.set_fault(deletes()).unwrap();
+    let claimed = shop.instances().await.into_iter().find(|instance| instance.state == "claimed").unwrap();
+    let teardown = shop.teardown(&claimed.id).await;
+    let retrying = |row: &amends_engine::store::SagaRow| {
+        row.attention.contains(&Attention::Retrying) && row.state == SagaState::Waiting
+    };
+    let row =
+        shop.running().engine.wait(&teardown, Duration::from_secs(30), retrying).await.unwrap().unwrap();
+    assert!(retrying(&row), "{row:?}\n{}", shop.story(&teardown).await);
+    let holdings = shop.sandbox.holdings();
+    assert!(holdings["openrouter"]["keys"].as_array().unwrap().is_empty());
+    assert!(holdings["agentmail"]["inboxes"].as_array().unwrap().is_empty());
+    assert!(holdings["telnyx"]["numbers"][0]["messaging_profile_id"].is_null());
+    let numbers = shop.running().engine.store().fetch("select state from number", vec![]).await.unwrap();
+    assert_eq!(numbers[0].text("state").unwrap(), "quarantine");
+    shop.sandbox.clear_faults();
+    shop.running().engine.retry(&teardown, "ann", "the provider is well again").await.unwrap();
+    assert_eq!(shop.ended(&teardown).await.0.state, SagaState::Completed);
+    shop.agree("after the stuck teardown").await;
+    shop.stop().await;
+}
