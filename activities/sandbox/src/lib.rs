@@ -165,6 +165,17 @@ impl Sandbox {
         holdings(&self.shared.world())
     }
 
+    /// How many of each thing were ever made.
+    pub fn made(&self) -> BTreeMap<&'static str, usize> {
+        let world = self.shared.world();
+        BTreeMap::from([
+            ("projects", world.projects.len()),
+            ("keys", world.keys.len()),
+            ("inboxes", world.inboxes.len()),
+            ("numbers", world.numbers.len()),
+        ])
+    }
+
     /// Every secret it ever handed out, for tests that look for leaks.
     pub fn secrets(&self) -> Vec<String> {
         self.shared.world().secrets.clone()

@@ -204,7 +204,7 @@ fn act(shared: &Shared, provider: Provider, operation: &'static str, request: &R
 fn refuse(provider: Provider, operation: &str) -> Answer {
     match provider {
         Provider::Railway => railway::refuse(operation),
-        Provider::Openrouter => openrouter::error(403, "The sandbox was told to refuse this"),
+        Provider::Openrouter => openrouter::error(400, "The sandbox was told to refuse this"),
         Provider::Agentmail => agentmail::error(403, "limit_exceeded", "The sandbox was told to refuse this"),
         Provider::Telnyx => telnyx::error(422, "10015", "The sandbox was told to refuse this"),
         Provider::Ghcr => ghcr::error(404, "MANIFEST_UNKNOWN"),

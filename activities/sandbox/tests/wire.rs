@@ -86,7 +86,7 @@ async fn errors_and_limits_come_before_or_after_the_effect() {
         (Kind::ErrorBefore, 500, 0),
         (Kind::ErrorAfter, 500, 1),
         (Kind::Unauthorized, 401, 1),
-        (Kind::Refuse, 403, 1),
+        (Kind::Refuse, 400, 1),
     ] {
         sandbox.set_fault(Fault::new(Provider::Openrouter, "*", kind).times(1)).unwrap();
         assert_eq!(create_key(&sandbox, "a").await.unwrap().status(), status, "{kind}");

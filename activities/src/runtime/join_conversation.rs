@@ -87,6 +87,7 @@ impl Activity for JoinConversation {
     }
 
     async fn compensate(&self, runtime: &Runtime, _: &Joined, call: &Call) -> Result<(), Failure> {
-        runtime.reset(&self.domain, &self.token, self.epoch, call).await
+        // Under the next epoch, so that a call of this claim that is still on its way is refused.
+        runtime.reset(&self.domain, &self.token, self.epoch + 1, call).await
     }
 }

@@ -108,8 +108,10 @@ impl Executor {
     /// Loads a saga under the lease that the store has given us.
     pub(crate) async fn load(shared: Arc<Shared>, saga: SagaId) -> Result<Self, Error> {
         let loaded = shared.store.load(&saga).await?;
-        let state = State::fold(saga.clone(), &loaded.entries)
+        let mut state = State::fold(saga.clone(), &loaded.entries)
             .map_err(|error| Error::Unreadable(error.to_string()))?;
+        // What the fold made of the ledger is what is written there.
+        state.ledger.take_changed();
         let mut executor = Self {
             shared,
             saga,

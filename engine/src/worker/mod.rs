@@ -23,6 +23,8 @@ use gates::Gates;
 const CLAIM: usize = 64;
 /// How many sagas are driven at a time.
 const LIVE_MAX: usize = 4096;
+/// How long a saga rests before it is loaded again because another had written.
+const RELOAD: Duration = Duration::from_millis(100);
 
 /// What every executor of one engine shares.
 pub(crate) struct Shared {
@@ -145,6 +147,8 @@ async fn drive(shared: Arc<Shared>, saga: SagaId) {
                 if executor.drive(&poke).await == Stop::Rest || shared.is_draining() {
                     break;
                 }
+                // Whatever made it necessary to load again is given time to pass.
+                shared.env.sleep(RELOAD).await;
             }
             Err(Error::Unavailable(detail)) => {
                 tracing::warn!(%saga, detail, "the journal could not be read, trying again");
