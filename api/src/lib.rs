@@ -1,9 +1,13 @@
 //! The surface of Amends: HTTP API, dashboard and command line.
 
 pub mod dashboard;
+pub mod extract;
 pub mod problem;
+pub mod product;
+pub mod routes;
 #[cfg(test)]
 mod samples;
+pub mod server;
 pub mod timeline;
 pub mod view;
 pub mod words;
