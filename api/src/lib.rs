@@ -2,12 +2,14 @@
 
 pub mod dashboard;
 pub mod extract;
+pub mod jobs;
 pub mod problem;
 pub mod product;
 pub mod routes;
 #[cfg(test)]
 mod samples;
 pub mod server;
+pub mod settings;
 pub mod timeline;
 pub mod view;
 pub mod words;
