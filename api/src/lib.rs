@@ -1,5 +1,6 @@
 //! The surface of Amends: HTTP API, dashboard and command line.
 
+pub mod bench;
 pub mod dashboard;
 pub mod extract;
 pub mod jobs;

@@ -15,6 +15,9 @@ use crate::store::{
 };
 use crate::worker::{self, Shared};
 
+/// How long a waiting caller may miss a write that another process made.
+const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(250);
+
 /// A running engine. Clones share it.
 #[derive(Clone)]
 pub struct Engine {
@@ -226,14 +229,21 @@ impl Engine {
         until: impl Fn(&SagaRow) -> bool,
     ) -> Result<Option<SagaRow>, Error> {
         let deadline = self.shared.env.now().plus(limit);
+        let watch = self.shared.watch(saga);
         loop {
+            // Before the row is read, so that no write falls between.
+            let written = watch.notified();
+            tokio::pin!(written);
+            written.as_mut().enable();
             let row = self.shared.store.saga(saga).await?;
             let now = self.shared.env.now();
             if row.as_ref().is_none_or(|row| row.state.is_ended() || until(row)) || now >= deadline {
                 return Ok(row);
             }
-            let pause = std::time::Duration::from_millis(20).min(deadline.since(now));
-            self.shared.env.sleep(pause).await;
+            tokio::select! {
+                () = written => {}
+                () = self.shared.env.sleep(LOOK_AGAIN.min(deadline.since(now))) => {}
+            }
         }
     }
 

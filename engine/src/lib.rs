@@ -1,4 +1,93 @@
-//! The saga engine.
+//! Durable sagas: ordinary async functions whose steps survive any crash and are taken back when they must be.
+//!
+//! A **saga** is one run of a [`Workflow`]. Each of its **steps** calls an [`Activity`] outside, or a [`Local`]
+//! one in your own database, and is written to the saga's **journal** before anything leaves and again when it is
+//! known what came of it. After a crash the function runs once more from its start, and recorded steps answer from
+//! the record. What a step makes outside is a row of the **ledger** before the call that makes it. A saga that
+//! fails before its **pivot** turns round: its steps are taken back from the journal alone, those that depend on
+//! others first, for as long as it takes. A call whose answer was lost is never guessed about: the activity is
+//! asked to `find` what it may have made.
+//!
+//! ```
+//! use std::sync::{Arc, Mutex};
+//! use amends_engine::{Activity, Call, Effect, Engine, Env, Failure, Found, Registry, Resource, Saga, Workflow};
+//! use amends_engine::{saga, secs, store::{Started, memory::MemoryStore}};
+//! use serde::{Deserialize, Serialize};
+//!
+//! /// A cloud that remembers which machines there are.
+//! type Cloud = Mutex<Vec<String>>;
+//!
+//! /// The activity is its request: journalled, shown and called as one value.
+//! #[derive(Serialize, Deserialize)]
+//! struct RentMachine { name: String }
+//!
+//! impl Activity for RentMachine {
+//!     const NAME: &'static str = "cloud.rent_machine";
+//!     const EFFECT: Effect = Effect::Searchable { quiet: secs(1) };
+//!     type Client = Cloud;
+//!     type Output = String;
+//!
+//!     fn resource(&self, call: &Call) -> Option<Resource> {
+//!         Some(Resource::new("cloud", "machine", call.name(&self.name)))
+//!     }
+//!     async fn execute(&self, cloud: &Cloud, call: &Call) -> Result<String, Failure> {
+//!         cloud.lock().unwrap().push(call.name(&self.name));
+//!         Ok(call.name(&self.name))
+//!     }
+//!     async fn find(&self, cloud: &Cloud, call: &Call) -> Result<Found<String>, Failure> {
+//!         let name = call.name(&self.name);
+//!         let is_there = cloud.lock().unwrap().contains(&name);
+//!         Ok(if is_there { Found::Usable(name) } else { Found::Nothing })
+//!     }
+//!     async fn compensate(&self, cloud: &Cloud, made: &String, _: &Call) -> Result<(), Failure> {
+//!         cloud.lock().unwrap().retain(|machine| machine != made);
+//!         Ok(())
+//!     }
+//! }
+//!
+//! struct OpenShop;
+//!
+//! impl Workflow for OpenShop {
+//!     const NAME: &'static str = "open-shop";
+//!     const VERSION: u32 = 1;
+//!     type Input = u32;
+//!     type Output = ();
+//!
+//!     async fn run(&self, saga: &Saga, budget: u32) -> saga::Result<()> {
+//!         let machine = saga.step("machine", RentMachine { name: "shop-1".into() }).await?;
+//!         if budget < 100 {
+//!             return Err(saga::Halt::give_up("too_poor", format!("{} is more than we have", *machine)));
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let env = Env::system();
+//! let (store, vault) = MemoryStore::new(&[], &env).await?;
+//! let cloud = Arc::new(Cloud::default());
+//! let registry = Registry::default().activity::<RentMachine>(cloud.clone()).workflow(OpenShop);
+//! let engine = Engine::start(Arc::new(store), vault, registry, env, "example");
+//!
+//! let Started::New(saga) = engine.begin(engine.new_saga::<OpenShop>("shop-1", &99)?).await? else { panic!() };
+//! let row = engine.wait(&saga, secs(10), |_| false).await?.unwrap();
+//!
+//! assert_eq!(row.state.to_string(), "compensated");
+//! assert!(cloud.lock().unwrap().is_empty(), "what it rented, it gave back");
+//! # engine.stop().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | to learn about | look at |
+//! |---|---|
+//! | writing sagas | [`Saga`], [`Workflow`], [`Made`] |
+//! | calling the world | [`Activity`], [`Effect`], [`Failure`], [`Found`], [`Resource`] |
+//! | your own tables | [`Local`], [`Tx`] |
+//! | running it | [`Engine`], [`Registry`], [`store::sqlite::SqliteStore`] |
+//! | what happened | [`journal`], [`journal::story()`], [`journal::why()`] |
+//! | secrets | [`secret`] |
 
 pub mod activity;
 mod engine;

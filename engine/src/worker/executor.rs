@@ -964,6 +964,7 @@ impl Executor {
             match self.shared.store.append(append.clone()).await {
                 Ok(()) => {
                     self.is_due_at_once = is_due_at_once;
+                    self.shared.written(&self.saga);
                     return Ok(());
                 }
                 Err(Error::Unavailable(detail)) => {
@@ -1058,6 +1059,7 @@ impl Executor {
                 // They are written: only what changes from here on is written again.
                 self.state.ledger.take_changed();
                 self.is_due_at_once = true;
+                self.shared.written(&self.saga);
                 Ok(())
             }
             Err(Error::Job(failure)) => {

@@ -33,6 +33,7 @@ pub(crate) struct Shared {
     pub(crate) outside: Arc<Outside>,
     pub(crate) gates: Gates,
     live: Mutex<HashMap<SagaId, Arc<Notify>>>,
+    watched: Mutex<HashMap<SagaId, Arc<Notify>>>,
     draining: watch::Sender<bool>,
 }
 
@@ -53,6 +54,7 @@ impl Shared {
             outside,
             gates: Gates::default(),
             live: Mutex::default(),
+            watched: Mutex::default(),
             draining: watch::Sender::new(false),
         }
     }
@@ -74,6 +76,21 @@ impl Shared {
     pub(crate) fn poke(&self, saga: &SagaId) {
         if let Some(poke) = self.live.lock().unwrap_or_else(PoisonError::into_inner).get(saga) {
             poke.notify_one();
+        }
+    }
+
+    /// Something that is told when the saga's row is written again, by this process.
+    pub(crate) fn watch(&self, saga: &SagaId) -> Arc<Notify> {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those nobody waits on any more are swept when a new one comes.
+        watched.retain(|_, watch| Arc::strong_count(watch) > 1);
+        watched.entry(saga.clone()).or_default().clone()
+    }
+
+    /// Tells those who watch the saga that its row was written.
+    pub(crate) fn written(&self, saga: &SagaId) {
+        if let Some(watch) = self.watched.lock().unwrap_or_else(PoisonError::into_inner).get(saga) {
+            watch.notify_waiters();
         }
     }
 
