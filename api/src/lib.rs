@@ -1,11 +1,13 @@
 //! The surface of Amends: HTTP API, dashboard and command line.
 
 pub mod bench;
+pub mod cli;
 pub mod dashboard;
 pub mod extract;
 pub mod jobs;
 pub mod problem;
 pub mod product;
+pub mod program;
 pub mod routes;
 #[cfg(test)]
 mod samples;

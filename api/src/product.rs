@@ -1,9 +1,11 @@
 //! Product: the few things that the surface asks of the pool, as plain functions.
 
-use amends_engine::Engine;
 use amends_engine::store::Started;
+use amends_engine::store::sqlite::Migrations;
+use amends_engine::{Engine, Registry};
 use serde::{Deserialize, Serialize};
 
+use crate::jobs::Job;
 use crate::problem::{Code, Problem};
 use crate::view::Page;
 
@@ -56,4 +58,15 @@ pub async fn teardown(_engine: &Engine, _instance: &str) -> Result<Started, Prob
 /// A page of instances, newest first.
 pub async fn instances(_engine: &Engine, _filter: InstanceFilter) -> Result<Page<Instance>, Problem> {
     Err(not_yet("list instances"))
+}
+
+/// The tables of the pool.
+pub const MIGRATIONS: &[Migrations] = &[];
+
+/// What happens to the pool by the clock.
+pub const JOBS: &[Job] = &[];
+
+/// All that this binary offers.
+pub fn registry() -> Registry {
+    Registry::default()
 }
