@@ -1,16 +1,11 @@
 //! The `amends` program.
+
+use std::process::ExitCode;
+
+use amends_api::cli::{self, Line};
+use clap::Parser;
+
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    for concurrency in [1, 64] {
-        let o = amends_api::bench::Options {
-            sagas: if concurrency == 1 { 50 } else { 2000 },
-            steps: 5,
-            concurrency,
-            folder: std::env::temp_dir(),
-        };
-        for m in amends_api::bench::run(&o).await? {
-            println!("{m:?}");
-        }
-    }
-    Ok(())
+async fn main() -> ExitCode {
+    cli::run(Line::parse()).await
 }

@@ -1,0 +1,185 @@
+//! The command line: the server itself, and a client of its public API in the same program.
+
+mod act;
+mod client;
+mod exit;
+mod list;
+mod start;
+mod table;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use client::{Client, Error};
+pub use exit::Exit;
+
+use crate::settings::Settings;
+use crate::{bench, program, settings};
+
+/// Amends: durable sagas for a pool of cloud agents. Without a command it serves.
+#[derive(Debug, Parser)]
+#[command(name = "amends", version, args_conflicts_with_subcommands = true)]
+pub struct Line {
+    /// What to do; serve if nothing is said.
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the engine, the API and the dashboard; with a sandbox, unless providers of your own are set
+    Serve(Settings),
+    /// Run only the sandbox's providers, for a server elsewhere
+    Sandbox(Settings),
+    /// Look at sagas and act on them
+    #[command(subcommand)]
+    Saga(SagaCommand),
+    /// Give a waiting instance to a user
+    Claim(start::Claim),
+    /// Take an instance apart, and prove that nothing is left
+    Teardown(start::Teardown),
+    /// Look at instances
+    #[command(subcommand)]
+    Instance(InstanceCommand),
+    /// Look at the ledger of what exists outside
+    #[command(subcommand)]
+    Resource(ResourceCommand),
+    /// Measure sagas a second on this machine's disk
+    Bench(BenchArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum SagaCommand {
+    /// A page of sagas, newest first
+    List(list::Sagas),
+    /// One saga with its steps and what it made outside
+    Show(list::One),
+    /// One saga in a few lines: what happened, what now, what you can do
+    Why(list::One),
+    /// Try now what would be tried again later
+    Retry(act::Act),
+    /// Turn round and undo; refused past the pivot
+    Cancel(act::Act),
+}
+
+#[derive(Debug, Subcommand)]
+enum InstanceCommand {
+    /// A page of instances, newest first
+    List(list::Instances),
+}
+
+#[derive(Debug, Subcommand)]
+enum ResourceCommand {
+    /// A page of the ledger, newest first
+    List(list::Resources),
+}
+
+#[derive(Debug, clap::Args)]
+struct BenchArgs {
+    /// How many sagas
+    #[arg(long, default_value_t = 1000)]
+    sagas: usize,
+    /// How many steps each has
+    #[arg(long, default_value_t = 5)]
+    steps: u32,
+    /// How many are under way at a time
+    #[arg(long, default_value_t = 64)]
+    concurrency: usize,
+    /// Where the databases are made, and removed afterwards
+    #[arg(long, default_value = ".")]
+    folder: std::path::PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Where a client's requests go, and how it prints what comes back.
+#[derive(Debug, clap::Args)]
+pub struct To {
+    /// The server; http:// and AMENDS_LISTEN if not set
+    #[arg(long, value_name = "URL")]
+    server: Option<String>,
+    /// Print the API's answer as it is
+    #[arg(long)]
+    json: bool,
+}
+
+impl To {
+    fn client(&self) -> Result<Client, Error> {
+        let listen = || settings::process("AMENDS_LISTEN").unwrap_or_else(|| "127.0.0.1:7300".to_owned());
+        let base = self.server.clone().unwrap_or_else(|| format!("http://{}", listen()));
+        Client::new(&base)
+    }
+}
+
+/// Runs a command line to its end.
+pub async fn run(line: Line) -> ExitCode {
+    match dispatch(line).await {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            eprintln!("amends: {error:#}");
+            let exit = error.downcast_ref::<Error>().map_or(Exit::Unexpected, Error::exit);
+            exit.into()
+        }
+    }
+}
+
+async fn dispatch(line: Line) -> anyhow::Result<Exit> {
+    match line.command {
+        None => program::serve(line.settings).await.map(|()| Exit::Done),
+        Some(Command::Serve(settings)) => program::serve(settings).await.map(|()| Exit::Done),
+        Some(Command::Sandbox(settings)) => program::sandbox(settings).await.map(|()| Exit::Done),
+        Some(Command::Saga(SagaCommand::List(list))) => list.run().await,
+        Some(Command::Saga(SagaCommand::Show(one))) => one.show().await,
+        Some(Command::Saga(SagaCommand::Why(one))) => one.why().await,
+        Some(Command::Saga(SagaCommand::Retry(act))) => act.run("retry").await,
+        Some(Command::Saga(SagaCommand::Cancel(act))) => act.run("cancel").await,
+        Some(Command::Claim(claim)) => claim.run().await,
+        Some(Command::Teardown(teardown)) => teardown.run().await,
+        Some(Command::Instance(InstanceCommand::List(list))) => list.run().await,
+        Some(Command::Resource(ResourceCommand::List(list))) => list.run().await,
+        Some(Command::Bench(args)) => args.run().await,
+    }
+}
+
+impl BenchArgs {
+    async fn run(self) -> anyhow::Result<Exit> {
+        let Self { sagas, steps, concurrency, folder, json } = self;
+        let measured = bench::run(&bench::Options { sagas, steps, concurrency, folder }).await?;
+        if json {
+            say(&format!("{}\n", serde_json::to_string_pretty(&measured)?))?;
+        } else {
+            for one in measured {
+                say(&format!("{one:?}\n"))?;
+            }
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// Prints to stdout; a reader who has seen enough (`| head`) is no error.
+fn say(text: &str) -> std::io::Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed_and_serves_by_default() {
+        Line::command().debug_assert();
+        let line = Line::try_parse_from(["amends"]).unwrap();
+        assert!(line.command.is_none());
+        assert!(Line::try_parse_from(["amends", "--listen", "127.0.0.1:1"]).unwrap().command.is_none());
+        assert!(Line::try_parse_from(["amends", "saga", "retry", "sg_1"]).is_err(), "a reason is needed");
+    }
+}

@@ -1,0 +1,167 @@
+//! Tables: stable columns, no colour, nothing cut off; the same on a terminal and in a pipe.
+
+use comfy_table::{Table, presets};
+
+use crate::product::Instance;
+use crate::view::{Page, Resource, Saga, SagaDetail, Step};
+
+/// A page of sagas.
+pub fn sagas(page: &Page<Saga>) -> String {
+    let rows = page.items.iter().map(|saga| {
+        let attention: Vec<String> = saga.attention.iter().map(ToString::to_string).collect();
+        vec![
+            saga.state.to_string(),
+            attention.join(","),
+            saga.id.clone(),
+            saga.kind.clone(),
+            saga.instance.clone().unwrap_or_default(),
+            saga.step.clone().unwrap_or_default(),
+            saga.age.clone(),
+            saga.error.clone().unwrap_or_default(),
+        ]
+    });
+    let head = ["STATE", "ATTENTION", "SAGA", "KIND", "INSTANCE", "WHERE", "AGE", "ERROR"];
+    paged(table(&head, rows), page, "amends saga list")
+}
+
+/// A page of the ledger.
+pub fn resources(page: &Page<Resource>) -> String {
+    paged(resource_rows(&page.items), page, "amends resource list")
+}
+
+fn resource_rows(all: &[Resource]) -> String {
+    let rows = all.iter().map(|row| {
+        vec![
+            row.state.to_string(),
+            row.id.clone(),
+            format!("{}.{}", row.provider, row.kind),
+            row.name.clone(),
+            row.external_id.clone().unwrap_or_else(|| "-".to_owned()),
+            row.holder.clone(),
+            row.step.clone(),
+            row.changed_at.clone(),
+        ]
+    });
+    table(&["STATE", "RESOURCE", "KIND", "NAME", "EXTERNAL ID", "HELD BY", "STEP", "SINCE"], rows)
+}
+
+/// A page of instances.
+pub fn instances(page: &Page<Instance>) -> String {
+    let rows = page.items.iter().map(|row| vec![row.id.clone(), row.state.clone()]);
+    paged(table(&["INSTANCE", "STATE"], rows), page, "amends instance list")
+}
+
+/// Everything about one saga.
+pub fn saga(detail: &SagaDetail) -> String {
+    let mut text = format!("{}\n", why(detail));
+    text.push_str("\nSTEPS\n");
+    text.push_str(&table(
+        &["STEP", "ACTIVITY", "STANDS", "TRIES", "UNDO TRIES", "LAST FAILURE", "NEXT"],
+        detail.steps.iter().map(step),
+    ));
+    if !detail.resources.is_empty() {
+        text.push_str("\nOUTSIDE\n");
+        text.push_str(&resource_rows(&detail.resources));
+    }
+    text
+}
+
+fn step(step: &Step) -> Vec<String> {
+    let forward = step.attempts.iter().filter(|attempt| attempt.lane == "forward").count();
+    let failure = step.attempts.iter().rev().find_map(|attempt| attempt.detail.clone());
+    vec![
+        step.key.clone(),
+        step.activity.clone().unwrap_or_default(),
+        step.phase.clone(),
+        forward.to_string(),
+        (step.attempts.len() - forward).to_string(),
+        failure.unwrap_or_default(),
+        step.next_at.clone().unwrap_or_default(),
+    ]
+}
+
+/// A saga in a few lines: what happened, what now, what is outside, what can be done.
+pub fn why(detail: &SagaDetail) -> String {
+    let saga = &detail.saga;
+    let of = saga.instance.as_ref().map(|instance| format!(" of {instance}")).unwrap_or_default();
+    let attention: Vec<String> = saga.attention.iter().map(ToString::to_string).collect();
+    let attention = if attention.is_empty() { String::new() } else { format!(" ({})", attention.join(", ")) };
+    let mut lines = vec![
+        format!("{} is {}{attention}: {}{of}, {}", saga.id, saga.state, saga.kind, saga.age),
+        format!("What happened   {}", detail.why.happened),
+        format!("What it does    {}", detail.why.now),
+        format!("Outside         {}", detail.why.outside),
+        format!("You             {}", detail.why.you),
+    ];
+    for act in &detail.allowed_actions {
+        lines.push(format!("                amends saga {act} {} --reason \"…\"", saga.id));
+    }
+    plain(&lines.join("\n"))
+}
+
+fn paged<T>(table: String, page: &Page<T>, command: &str) -> String {
+    if page.items.is_empty() {
+        return "None.\n".to_owned();
+    }
+    match &page.next_cursor {
+        Some(cursor) => format!("{table}More: {command} --cursor {cursor}\n"),
+        None => table,
+    }
+}
+
+fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(head.to_vec());
+    for row in rows {
+        table.add_row(row.iter().map(|cell| plain(cell).replace('\n', " ")));
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    let text = table.to_string();
+    text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+/// Text from outside, without what would steer a terminal.
+fn plain(text: &str) -> String {
+    text.chars()
+        .map(|char| if char.is_control() && char != '\n' { char::REPLACEMENT_CHARACTER } else { char })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples;
+
+    fn detail() -> SagaDetail {
+        SagaDetail::of(&samples::stuck().view(), samples::at(300_100))
+    }
+
+    #[test]
+    fn a_list_is_a_plain_table_that_says_how_to_go_on() {
+        let next_cursor = Some(samples::saga().to_string());
+        let page = Page { items: vec![detail().saga], next_cursor };
+        insta::assert_snapshot!(sagas(&page));
+        assert_eq!(sagas(&Page { items: Vec::new(), next_cursor: None }), "None.\n");
+    }
+
+    #[test]
+    fn a_saga_is_told_with_its_steps_and_what_is_outside() {
+        insta::assert_snapshot!(saga(&detail()));
+    }
+
+    #[test]
+    fn the_ledger_is_a_table() {
+        let items = detail().resources;
+        insta::assert_snapshot!(resources(&Page { items, next_cursor: None }));
+    }
+
+    #[test]
+    fn what_would_steer_a_terminal_is_not_printed() {
+        let mut saga = detail().saga;
+        saga.error = Some("\u{1b}[2Jgone".into());
+        let text = sagas(&Page { items: vec![saga], next_cursor: None });
+        assert!(!text.contains('\u{1b}') && text.contains("[2Jgone"));
+    }
+}

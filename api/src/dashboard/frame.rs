@@ -1,0 +1,67 @@
+//! The frame: what stands on every page, and the words and glyphs that they share.
+
+use amends_engine::journal::state::{Attention, SagaState};
+use maud::{DOCTYPE, Markup, html};
+
+use crate::words;
+
+/// A whole page. One that is `live` asks itself again.
+pub fn frame(environment: &str, title: &str, live: bool, body: &Markup) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (title) " · Amends" }
+                link rel="stylesheet" href="/assets/style.css";
+                @if live {
+                    script src="/assets/live.js" defer {}
+                    noscript { meta http-equiv="refresh" content="5"; }
+                }
+            }
+            body data-environment=(environment) {
+                a.skip href="#main" { "Skip to content" }
+                header.band {
+                    span.environment { (environment.to_uppercase()) }
+                    nav aria-label="Pages" {
+                        a href="/" { "Sagas" }
+                        a href="/?attention=any" { "Needs a person" }
+                    }
+                    @if live { span #news .news role="status" { "" } }
+                }
+                main #main { (body) }
+                footer { "Amends " (env!("CARGO_PKG_VERSION")) }
+            }
+        }
+    }
+}
+
+/// A state: its glyph, which repeats the word, and the word.
+pub fn state(state: SagaState) -> Markup {
+    html! {
+        span class={ "state " (state) } { span aria-hidden="true" { (glyph(state)) } " " (state) }
+    }
+}
+
+fn glyph(state: SagaState) -> &'static str {
+    match state {
+        SagaState::Queued => "○",
+        SagaState::Running => "▶",
+        SagaState::Waiting => "◷",
+        SagaState::Compensating => "↺",
+        SagaState::Completed => "✓",
+        SagaState::Compensated => "⟲",
+        SagaState::Failed => "✗",
+    }
+}
+
+/// What a person should know, each as a word that explains itself.
+pub fn attention(all: &[Attention]) -> Markup {
+    html! {
+        @for one in all {
+            span.attention title=(words::attention(*one)) { "⚠ " (one.to_string().replace('_', " ")) } " "
+        }
+    }
+}

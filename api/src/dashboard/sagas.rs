@@ -1,0 +1,145 @@
+//! The list of sagas: which ones need a person, and which are on their way.
+
+use amends_engine::store::SagaFilter;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use maud::{Markup, html};
+
+use super::frame;
+use crate::extract::Query;
+use crate::problem::Problem;
+use crate::routes::sagas::ListQuery;
+use crate::server::App;
+use crate::view::Saga;
+
+/// How many sagas that need a person are counted; beyond it the page says "or more".
+const COUNT_MAX: u32 = 200;
+
+/// The views that a click away: what they are called, and their query.
+const VIEWS: [(&str, &str); 6] = [
+    ("All", ""),
+    ("Needs a person", "attention=any"),
+    ("Running", "state=queued,running"),
+    ("Waiting", "state=waiting"),
+    ("Compensating", "state=compensating"),
+    ("Ended", "state=completed,compensated,failed"),
+];
+
+/// `GET /`
+pub async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> Result<Response, Problem> {
+    let (filter, limit) = query.filter()?;
+    let rows = app.engine.sagas(filter).await?;
+    let troubled = SagaFilter { attention: true, limit: COUNT_MAX, ..SagaFilter::default() };
+    let troubled = app.engine.sagas(troubled).await?.len();
+    let now = app.now();
+    let page = crate::routes::page(rows, limit, |row| row.id.to_string(), |row| Saga::of(row, now));
+    let next = page.next_cursor.as_ref().map(|cursor| format!("/?{}", with_cursor(&query, cursor)));
+    let body = html! {
+        h1 { "Sagas" }
+        div #troubled data-live {
+            @if troubled == 0 {
+                p.lead.calm { "✓ Nothing needs a person." }
+            } @else {
+                p.lead.trouble {
+                    "⚠ " (troubled) @if troubled >= 200 { " or more" }
+                    @if troubled == 1 { " saga needs" } @else { " sagas need" } " a person. "
+                    a href="/?attention=any" { "Show" }
+                }
+            }
+        }
+        nav.views aria-label="Views" {
+            @for (name, view) in VIEWS {
+                a href=(if view.is_empty() { "/".to_owned() } else { format!("/?{view}") })
+                    aria-current=[is_current(&query, view).then_some("page")] { (name) }
+            }
+        }
+        form.filter method="get" action="/" {
+            label for="instance" { "Instance" }
+            input #instance name="instance" value=(query.instance.as_deref().unwrap_or_default()) autocomplete="off";
+            @if let Some(state) = &query.state { input type="hidden" name="state" value=(state); }
+            @if let Some(attention) = &query.attention { input type="hidden" name="attention" value=(attention); }
+            button { "Filter" }
+        }
+        div #list data-live { (table(&page.items)) }
+        @if let Some(next) = next { p { a href=(next) { "Older" } } }
+    };
+    Ok(super::page(StatusCode::OK, frame::frame(&app.environment, "Sagas", true, &body)))
+}
+
+fn table(sagas: &[Saga]) -> Markup {
+    if sagas.is_empty() {
+        return html! { p.empty { "No saga is like this." } };
+    }
+    html! {
+        div.scroll tabindex="0" role="region" aria-label="Sagas" {
+            table {
+                thead {
+                    tr {
+                        th scope="col" { "State" }
+                        th scope="col" { "Saga" }
+                        th scope="col" { "Kind" }
+                        th scope="col" { "Instance" }
+                        th scope="col" { "Where it is" }
+                        th scope="col" { "Trouble" }
+                        th scope="col" { "Age" }
+                    }
+                }
+                tbody {
+                    @for saga in sagas {
+                        tr class=[(!saga.attention.is_empty()).then_some("troubled")] {
+                            td { (frame::state(saga.state)) " " (frame::attention(&saga.attention)) }
+                            td { a.id href=(saga.links.ui) { (saga.id) } }
+                            td { (saga.kind) }
+                            td {
+                                @if let Some(instance) = &saga.instance {
+                                    a.id href={ "/?instance=" (instance) } { (instance) }
+                                }
+                            }
+                            td { (saga.step.as_deref().unwrap_or_default()) }
+                            td.error { (saga.error.as_deref().unwrap_or_default()) }
+                            td.number { (saga.age) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn is_current(query: &ListQuery, view: &str) -> bool {
+    let given = |name: &str, value: &Option<String>| {
+        value.as_ref().filter(|value| !value.is_empty()).map(|value| format!("{name}={value}"))
+    };
+    let here = given("attention", &query.attention).or_else(|| given("state", &query.state));
+    here.unwrap_or_default() == view
+}
+
+fn with_cursor(query: &ListQuery, cursor: &str) -> String {
+    let mut parts = Vec::new();
+    let given = [
+        ("instance", &query.instance),
+        ("state", &query.state),
+        ("attention", &query.attention),
+        ("kind", &query.kind),
+    ];
+    for (name, value) in given {
+        if let Some(value) = value.as_ref().filter(|value| !value.is_empty()) {
+            parts.push(format!("{name}={}", encoded(value)));
+        }
+    }
+    parts.push(format!("cursor={cursor}"));
+    parts.join("&")
+}
+
+/// A value inside a query string.
+fn encoded(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b',' => {
+                char::from(byte).to_string()
+            }
+            other => format!("%{other:02X}"),
+        })
+        .collect()
+}

@@ -1,0 +1,157 @@
+//! Sagas: list them, look at one, act on one.
+
+use amends_engine::store::SagaFilter;
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+
+use super::{limit, page, states};
+use crate::extract::{self, Body, Query, SagaPath};
+use crate::problem::{Code, Problem};
+use crate::server::App;
+use crate::view::{INSTANCE_LABEL, Page, Saga, SagaDetail};
+
+/// Which sagas to list.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListQuery {
+    /// About this instance.
+    pub instance: Option<String>,
+    /// In these states, separated by commas.
+    pub state: Option<String>,
+    /// `any`: only those that a person should look at.
+    pub attention: Option<String>,
+    /// Of this definition.
+    pub kind: Option<String>,
+    /// Where the page before ended.
+    pub cursor: Option<String>,
+    /// At most so many.
+    pub limit: Option<u32>,
+}
+
+impl ListQuery {
+    /// The same, as the store understands it, with one row more than asked for.
+    pub fn filter(&self) -> Result<(SagaFilter, u32), Problem> {
+        let limit = limit(self.limit)?;
+        let attention = match self.attention.as_deref() {
+            None | Some("") => false,
+            Some("any") => true,
+            Some(_) => return Err(Problem::invalid("attention: only any can be asked for.")),
+        };
+        let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let label = given(&self.instance)
+            .map(|instance| extract::name("instance", &instance))
+            .transpose()?
+            .map(|instance| (INSTANCE_LABEL.to_owned(), instance));
+        let before = given(&self.cursor)
+            .map(|cursor| {
+                extract::saga_id(&cursor).map_err(|problem| Problem::new(Code::CursorInvalid, problem.detail))
+            })
+            .transpose()?;
+        let filter = SagaFilter {
+            states: states(self.state.as_deref())?,
+            attention,
+            workflow: given(&self.kind),
+            label,
+            before,
+            limit: limit + 1,
+        };
+        Ok((filter, limit))
+    }
+}
+
+/// `GET /v1/sagas`
+pub async fn list(
+    State(app): State<App>,
+    Query(query): Query<ListQuery>,
+) -> Result<axum::Json<Page<Saga>>, Problem> {
+    let (filter, limit) = query.filter()?;
+    let rows = app.engine.sagas(filter).await?;
+    let now = app.now();
+    Ok(axum::Json(page(rows, limit, |row| row.id.to_string(), |row| Saga::of(row, now))))
+}
+
+/// How to look at one.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShowQuery {
+    /// Answer only once it has ended, or after so long.
+    pub wait: Option<String>,
+    /// `ended` (if nothing is said) or `attention`: also when a person should look.
+    pub until: Option<String>,
+}
+
+/// `GET /v1/sagas/{id}`
+pub async fn show(
+    State(app): State<App>,
+    SagaPath(saga): SagaPath,
+    Query(query): Query<ShowQuery>,
+) -> Result<Response, Problem> {
+    let attention = match query.until.as_deref() {
+        None | Some("ended") => false,
+        Some("attention") => true,
+        Some(_) => return Err(Problem::invalid("until: ended or attention.")),
+    };
+    if let Some(wait) = extract::wait(query.wait.as_deref())? {
+        app.engine.wait(&saga, wait, |row| attention && !row.attention.is_empty()).await?;
+    }
+    let view = app.engine.view(&saga).await?.ok_or_else(|| Problem::not_found(format!("saga {saga}")))?;
+    let version = HeaderValue::from_str(&format!("\"{}\"", view.row.seq));
+    let mut response = axum::Json(SagaDetail::of(&view, app.now())).into_response();
+    if let Ok(version) = version {
+        response.headers_mut().insert(header::ETAG, version);
+    }
+    Ok(response)
+}
+
+/// Why a person acts.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reason {
+    /// In words; kept with the saga.
+    pub reason: String,
+}
+
+/// An act that was accepted; what came of it stands in the saga's journal.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Accepted {
+    /// The act's own id.
+    pub operation: String,
+    /// The saga as it stood right after.
+    pub saga: Saga,
+}
+
+/// What acts through the API are signed with, for want of names.
+const ACTOR: &str = "operator (api)";
+
+/// `POST /v1/sagas/{id}/actions/retry`
+pub async fn retry(
+    State(app): State<App>,
+    SagaPath(saga): SagaPath,
+    Body(body): Body<Reason>,
+) -> Result<Response, Problem> {
+    let operation = app.engine.retry(&saga, ACTOR, &extract::reason(&body.reason)?).await?;
+    acted(&app, &saga, operation.to_string()).await
+}
+
+/// `POST /v1/sagas/{id}/actions/cancel`
+pub async fn cancel(
+    State(app): State<App>,
+    SagaPath(saga): SagaPath,
+    Body(body): Body<Reason>,
+) -> Result<Response, Problem> {
+    let operation = app.engine.cancel(&saga, ACTOR, &extract::reason(&body.reason)?).await?;
+    acted(&app, &saga, operation.to_string()).await
+}
+
+async fn acted(app: &App, saga: &amends_engine::SagaId, operation: String) -> Result<Response, Problem> {
+    let row = app.engine.row(saga).await?.ok_or_else(|| Problem::not_found(format!("saga {saga}")))?;
+    let saga = Saga::of(&row, app.now());
+    let location = HeaderValue::from_str(&saga.links.this);
+    let mut response = (StatusCode::ACCEPTED, axum::Json(Accepted { operation, saga })).into_response();
+    if let Ok(location) = location {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
