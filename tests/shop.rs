@@ -122,12 +122,12 @@ impl Shop {
             owner_id: Some("ann".into()),
             join_url: None,
         };
-        self.running().engine.transact(RequestClaim { key: key.into(), request }).await.unwrap()
+        self.running().engine.transact(RequestClaim { key: key.into(), request }).await.unwrap().saga
     }
 
     pub async fn teardown(&self, instance: &str) -> SagaId {
         let request = RequestTeardown { instance: instance.into() };
-        self.running().engine.transact(request).await.unwrap()
+        self.running().engine.transact(request).await.unwrap().saga
     }
 
     /// Waits for the end of a saga, through a crash if there is one; says whether there was.
