@@ -1,6 +1,6 @@
 //! The pool controller: decides how many instances to make, and starts that many sagas, in one transaction.
 
-use amends_activities::pool::{Refilled, count_missing};
+use amends_activities::pool::{Refilled, count_missing, record_refill};
 use amends_engine::ids::short;
 use amends_engine::store::NewSaga;
 use amends_engine::{Failure, Local, Tx};
@@ -35,7 +35,8 @@ impl Local for RefillPool {
                 .map_err(|error| Failure::refused("malformed", error.to_string()))?
                 .labelled("instance", &instance)
                 .labelled("pool", &self.pool);
-            tx.start::<Replenish>(new).await?;
+            let saga = tx.start::<Replenish>(new).await?;
+            record_refill(tx, &saga, &self.pool, &instance).await?;
         }
         Ok(refilled)
     }

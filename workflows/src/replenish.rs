@@ -105,7 +105,8 @@ impl Workflow for Replenish {
             project_id: project.id.clone(),
             service_id: service.id.clone(),
         };
-        saga.transact("idle", idle).await?;
+        // There is no way back from here: the next moment somebody may have claimed it.
+        saga.pivot_transact("idle", idle).await?;
         Ok(instance)
     }
 }

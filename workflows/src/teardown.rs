@@ -32,9 +32,11 @@ impl Workflow for Teardown {
 
     async fn run(&self, saga: &Saga, TeardownRequest { instance }: TeardownRequest) -> saga::Result<String> {
         let fenced = saga.pivot_transact("fence", FenceInstance { instance: instance.clone() }).await?;
-        if let Some(running) = &fenced.running {
-            saga.transact("quiet", AwaitSagaEnd { saga: running.clone() }).await?;
-        }
+        let running = fenced.running.iter().map(|running| (running.to_string(), running.clone()));
+        saga.each("quiet", running.collect::<Vec<_>>(), |saga, running| async move {
+            saga.transact("ended", AwaitSagaEnd { saga: running }).await.map(drop)
+        })
+        .await?;
         let taken = saga.transact("take", TakeResources { instance: instance.clone() }).await?;
 
         // The key first: that stops the money.

@@ -1,7 +1,8 @@
 //! The controller's arithmetic: how many instances a pool is short of.
 
+use amends_engine::journal::state::SagaState;
 use amends_engine::store::{Error, Store};
-use amends_engine::{Failure, Tx, params};
+use amends_engine::{Failure, SagaId, Tx, params};
 use serde::{Deserialize, Serialize};
 
 use super::one;
@@ -13,19 +14,37 @@ pub struct Refilled {
     pub missing: u32,
     /// Whether three broken boots in a row allow only one at a time.
     pub is_probing: bool,
+    /// Whether more are wanted than may be paid for: a person should know, claims may wait in vain.
+    pub is_capped: bool,
+}
+
+/// What a pool has, and who waits for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Stock {
+    min_idle: u32,
+    max_total: u32,
+    idle: u32,
+    under_way: u32,
+    total: u32,
+    waiting: u32,
+    broken_in_a_row: u32,
 }
 
 /// So many failures in a row, and only a probe is made.
-const BREAKER: usize = 3;
+const BREAKER: u32 = 3;
 
 /// How many instances the pool is short of, from what it has and who waits.
 pub async fn count_missing(tx: &mut Tx<'_>, pool: &str) -> Result<Refilled, Failure> {
+    settle_refills(tx, pool).await?;
+    // What may cost something: every instance of which something may be left, and those without a row as yet.
     let row = tx
         .fetch(
             "select min_idle, max_total,
                (select count(*) from instance where pool = $1 and state = 'idle') as idle,
-               (select count(*) from instance where pool = $1 and state = 'provisioning') as provisioning,
-               (select count(*) from instance where pool = $1 and state not in ('gone', 'failed')) as total,
+               (select count(*) from refill where pool = $1 and settled_at is null) as under_way,
+               (select count(*) from instance where pool = $1 and state not in ('gone', 'failed'))
+                 + (select count(*) from refill where pool = $1 and settled_at is null
+                      and instance not in (select id from instance)) as total,
                (select count(*) from claim_queue where pool = $1) as waiting
              from pool where id = $1",
             params![pool],
@@ -34,40 +53,87 @@ pub async fn count_missing(tx: &mut Tx<'_>, pool: &str) -> Result<Refilled, Fail
     let row = one(row, || Failure::refused("no_such_pool", format!("there is no pool {pool}")))?;
     let newest = tx
         .fetch(
-            "select state from instance where pool = $1 and state <> 'provisioning' order by created_at desc limit 3",
+            "select outcome from refill where pool = $1 and settled_at is not null
+             order by settled_at desc, saga desc limit 3",
             params![pool],
         )
         .await?;
-    let mut failures = 0;
+    let mut broken_in_a_row = 0;
     for row in &newest {
-        failures += usize::from(row.text("state")? == "failed");
+        if row.text("outcome")? != "broken" {
+            break;
+        }
+        broken_in_a_row += 1;
     }
     let number = |name: &str| row.int(name).map(|number| u32::try_from(number).unwrap_or(u32::MAX));
-    Ok(missing(
-        number("min_idle")?,
-        number("max_total")?,
-        number("idle")?,
-        number("provisioning")?,
-        number("total")?,
-        number("waiting")?,
-        failures,
-    ))
+    Ok(missing(Stock {
+        min_idle: number("min_idle")?,
+        max_total: number("max_total")?,
+        idle: number("idle")?,
+        under_way: number("under_way")?,
+        total: number("total")?,
+        waiting: number("waiting")?,
+        broken_in_a_row,
+    }))
 }
 
-fn missing(
-    min_idle: u32,
-    max_total: u32,
-    idle: u32,
-    under_way: u32,
-    total: u32,
-    waiting: u32,
-    failures: usize,
-) -> Refilled {
-    let short = (min_idle + waiting).saturating_sub(idle + under_way);
-    let allowed = short.min(max_total.saturating_sub(total));
-    let is_probing = failures >= BREAKER;
-    let missing = if is_probing { allowed.min(1_u32.saturating_sub(under_way)) } else { allowed };
-    Refilled { missing, is_probing }
+/// Writes that a saga was started to make this instance: from now on it is counted.
+pub async fn record_refill(
+    tx: &mut Tx<'_>,
+    saga: &SagaId,
+    pool: &str,
+    instance: &str,
+) -> Result<(), Failure> {
+    let now = tx.now();
+    tx.execute(
+        "insert into refill (saga, pool, instance, started_at) values ($1, $2, $3, $4)",
+        params![saga, pool, instance, now],
+    )
+    .await?;
+    Ok(())
+}
+
+/// The saga kept its promise: its instance is idle.
+pub(super) async fn settle_idle(tx: &mut Tx<'_>, instance: &str) -> Result<(), Failure> {
+    let now = tx.now();
+    tx.execute(
+        "update refill set outcome = 'idle', settled_at = $2 where instance = $1 and settled_at is null",
+        params![instance, now],
+    )
+    .await?;
+    Ok(())
+}
+
+/// A saga that has turned round makes no instance any more, however long its undoing takes. It cannot be left to
+/// that saga to say so: one that is cancelled before its first step never writes anything here.
+async fn settle_refills(tx: &mut Tx<'_>, pool: &str) -> Result<(), Failure> {
+    let now = tx.now();
+    let open =
+        tx.fetch("select saga from refill where pool = $1 and settled_at is null", params![pool]).await?;
+    for row in open {
+        let saga = SagaId::stored(row.text("saga")?);
+        let is_making = match tx.saga_state(&saga).await? {
+            Some((state, _)) => !state.is_ended() && state != SagaState::Compensating,
+            None => false,
+        };
+        if !is_making {
+            tx.execute(
+                "update refill set outcome = 'broken', settled_at = $2 where saga = $1",
+                params![&saga, now],
+            )
+            .await?;
+        }
+    }
+    Ok(())
+}
+
+fn missing(stock: Stock) -> Refilled {
+    let wanted = stock.min_idle.saturating_add(stock.waiting);
+    let short = wanted.saturating_sub(stock.idle.saturating_add(stock.under_way));
+    let allowed = short.min(stock.max_total.saturating_sub(stock.total));
+    let is_probing = stock.broken_in_a_row >= BREAKER;
+    let missing = if is_probing { allowed.min(1_u32.saturating_sub(stock.under_way)) } else { allowed };
+    Refilled { missing, is_probing, is_capped: allowed < short }
 }
 
 /// The ids of all pools.
@@ -78,19 +144,46 @@ pub async fn pools(store: &dyn Store) -> Result<Vec<String>, Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::missing;
+    use super::*;
+
+    const EMPTY: Stock =
+        Stock { min_idle: 3, max_total: 10, idle: 0, under_way: 0, total: 0, waiting: 0, broken_in_a_row: 0 };
 
     #[test]
     fn what_is_under_way_is_counted_so_that_bursts_do_not_overshoot() {
-        assert_eq!(missing(3, 10, 0, 0, 0, 0, 0).missing, 3);
-        assert_eq!(missing(3, 10, 1, 2, 3, 0, 0).missing, 0);
-        assert_eq!(missing(0, 10, 0, 1, 1, 3, 0).missing, 2, "claims that wait count too");
-        assert_eq!(missing(3, 4, 0, 0, 4, 2, 0).missing, 0, "never above what may be spent");
+        assert_eq!(missing(EMPTY).missing, 3);
+        assert_eq!(missing(Stock { idle: 1, under_way: 2, total: 3, ..EMPTY }).missing, 0);
+        let waited_for = Stock { min_idle: 0, under_way: 1, total: 1, waiting: 3, ..EMPTY };
+        assert_eq!(missing(waited_for).missing, 2, "claims that wait count too");
+    }
+
+    #[test]
+    fn what_may_be_spent_is_never_exceeded_and_the_want_is_told() {
+        let full = missing(Stock { max_total: 4, total: 4, waiting: 2, ..EMPTY });
+        assert_eq!(full, Refilled { missing: 0, is_probing: false, is_capped: true });
+        assert!(!missing(Stock { idle: 3, total: 10, ..EMPTY }).is_capped, "full, and nobody wants more");
     }
 
     #[test]
     fn after_three_broken_boots_one_probe_at_a_time() {
-        assert_eq!(missing(3, 10, 0, 0, 0, 0, 3).missing, 1);
-        assert_eq!(missing(3, 10, 0, 1, 1, 0, 3).missing, 0);
+        let broken = Stock { broken_in_a_row: 3, ..EMPTY };
+        assert_eq!(missing(broken).missing, 1);
+        assert_eq!(missing(Stock { under_way: 1, total: 1, ..broken }).missing, 0);
+        assert_eq!(missing(Stock { broken_in_a_row: 2, ..EMPTY }).missing, 3);
+    }
+
+    #[test]
+    fn no_number_is_too_large() {
+        let huge = u32::MAX;
+        let stock = Stock {
+            min_idle: huge,
+            max_total: huge,
+            idle: huge,
+            under_way: huge,
+            total: huge,
+            waiting: huge,
+            broken_in_a_row: huge,
+        };
+        assert_eq!(missing(stock).missing, 0);
     }
 }

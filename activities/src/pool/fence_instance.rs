@@ -18,8 +18,8 @@ pub struct FenceInstance {
 /// An instance that is fenced.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Fenced {
-    /// The saga that had it, and has to end first.
-    pub running: Option<SagaId>,
+    /// The sagas that have, or had, it and have not ended: each has to end first.
+    pub running: Vec<SagaId>,
     /// The Railway workspace it is in.
     pub workspace: String,
     /// Railway's id of its project, if it came so far.
@@ -45,20 +45,23 @@ impl Local for FenceInstance {
         )
         .await?;
         tx.label("instance", &self.instance);
-        let running = tx
+        // Also one that has let go of the instance and not ended yet: what it made is still its own, and passes to
+        // the instance only with its end. To take what the instance holds before that would be to take nothing.
+        let all = tx
             .fetch(
-                "select saga from instance_saga where instance = $1 and ended_at is null",
+                "select saga from instance_saga where instance = $1 order by began_at",
                 params![&self.instance],
             )
             .await?;
-        let running = match running.first() {
-            Some(row) => {
-                let saga = SagaId::stored(row.text("saga")?);
+        let mut running = Vec::new();
+        for row in all {
+            let saga = SagaId::stored(row.text("saga")?);
+            let state = tx.saga_state(&saga).await?;
+            if saga != *tx.saga() && state.is_some_and(|(state, _)| !state.is_ended()) {
                 tx.cancel(&saga, "the instance is being torn down");
-                Some(saga)
+                running.push(saga);
             }
-            None => None,
-        };
+        }
         Ok(Fenced {
             running,
             workspace: row.text("workspace")?,

@@ -3,6 +3,7 @@
 use amends_engine::{Failure, Local, Tx, params};
 use serde::{Deserialize, Serialize};
 
+use super::controller::settle_idle;
 use super::{one, vacate, wake_queue};
 
 /// Makes a provisioned instance claimable.
@@ -38,6 +39,7 @@ impl Local for MarkIdle {
             return Err(Failure::refused("fenced", "the instance is not being provisioned any more"));
         }
         vacate(tx, &self.instance).await?;
+        settle_idle(tx, &self.instance).await?;
         let pool = tx.fetch("select pool from instance where id = $1", params![&self.instance]).await?;
         let pool =
             one(pool, || Failure::refused("no_such_instance", "the instance is gone"))?.text("pool")?;

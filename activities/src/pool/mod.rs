@@ -18,7 +18,7 @@ use amends_engine::store::sqlite::Migrations;
 use amends_engine::store::tx::{Row, Tx};
 use amends_engine::{Failure, params};
 pub use commit_claim::{Committed, RecordClaim};
-pub use controller::{Refilled, count_missing, pools};
+pub use controller::{Refilled, count_missing, pools, record_refill};
 pub use enter_queue::{EnterQueue, Queued};
 pub use fence_instance::{AwaitSagaEnd, FenceInstance, Fenced, TakeResources, Taken};
 pub use finding::{ForgetFindings, RecordFinding, RecordFindingRemoved, findings};

@@ -47,16 +47,22 @@ impl StartClaim {
         request: &ClaimRequest,
     ) -> Result<Requested, Failure> {
         let template = &request.template_id;
+        let new = NewSaga::of::<W>(tx.env(), format!("claim:{key}"), request)
+            .map_err(|error| Failure::refused("malformed", error.to_string()))?
+            .within(tx.env(), CLAIM_LIMIT)
+            .labelled("template", template);
+        let requested = started::<W>(tx, new).await?;
+        if !requested.is_new {
+            // It is answered whatever has become of the template since.
+            return Ok(requested);
+        }
+        // A refusal takes the start back with it, and does not use up the key.
         let found = tx.fetch("select archived_at from template where id = $1", params![template]).await?;
         let unknown = || Failure::refused("unknown_template", format!("there is no template {template:?}"));
         if one(found, unknown)?.optional_int("archived_at")?.is_some() {
             return Err(Failure::refused("template_archived", format!("template {template} is archived")));
         }
-        let new = NewSaga::of::<W>(tx.env(), format!("claim:{key}"), request)
-            .map_err(|error| Failure::refused("malformed", error.to_string()))?
-            .within(tx.env(), CLAIM_LIMIT)
-            .labelled("template", template);
-        started::<W>(tx, new).await
+        Ok(requested)
     }
 }
 

@@ -51,9 +51,10 @@ create table instance (
 
 create index instance_of_pool on instance (pool, state);
 
--- At most one claim for each conversation that is to be joined.
+-- At most one claim for each conversation that is to be joined; one whose container sleeps or died still has it.
 create unique index instance_conversation on instance (conversation_target)
-  where conversation_target is not null and state in ('claiming', 'pending_acceptance', 'claimed');
+  where conversation_target is not null
+    and state in ('claiming', 'pending_acceptance', 'claimed', 'sleeping', 'crashed');
 
 -- A row is a saga that has, or had, an instance to itself.
 create table instance_saga (
@@ -67,6 +68,19 @@ create table instance_saga (
 
 -- One at a time.
 create unique index instance_exclusive on instance_saga (instance) where ended_at is null;
+
+-- A row is a saga that was started to make one instance for a pool. It counts as under way from its start, before
+-- its instance has a row, until the instance is idle or the saga has turned round.
+create table refill (
+  saga text primary key,
+  pool text not null references pool (id),
+  instance text not null unique,
+  outcome text check (outcome in ('idle', 'broken')),
+  started_at integer not null,
+  settled_at integer
+) strict, without rowid;
+
+create index refill_of_pool on refill (pool, settled_at);
 
 -- A row is a claim that waits for an idle instance; the oldest is served first.
 create table claim_queue (
