@@ -4,5 +4,6 @@
 
 pub mod crash;
 pub mod database;
+pub mod process;
 pub mod shop;
 pub mod world;

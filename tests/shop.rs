@@ -69,7 +69,8 @@ impl Shop {
     /// A product that dies at `crash`.
     pub async fn open_with(crash: Option<Crash>) -> Self {
         let listen = "127.0.0.1:0".parse().unwrap();
-        let sandbox = Sandbox::start(Config { listen, pace: Pace::Quick, seed: 1 }).await.unwrap();
+        let sandbox =
+            Sandbox::start(Config { listen, pace: Pace::Quick, seed: 1, file: None }).await.unwrap();
         let env = Env::seeded(11).with_pace(Pace::Quick.factor()).with_shortest_limit(Duration::from_secs(2));
         let database = Database::new(env, MIGRATIONS);
         let clients = clients(&sandbox);
@@ -121,12 +122,12 @@ impl Shop {
             owner_id: Some("ann".into()),
             join_url: None,
         };
-        self.running().engine.transact(RequestClaim { key: key.into(), request }).await.unwrap()
+        self.running().engine.transact(RequestClaim { key: key.into(), request }).await.unwrap().saga
     }
 
     pub async fn teardown(&self, instance: &str) -> SagaId {
         let request = RequestTeardown { instance: instance.into() };
-        self.running().engine.transact(request).await.unwrap()
+        self.running().engine.transact(request).await.unwrap().saga
     }
 
     /// Waits for the end of a saga, through a crash if there is one; says whether there was.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use amends_engine::store::Started;
 use amends_engine::store::sqlite::{Migrations, SqliteStore};
@@ -14,6 +14,7 @@ use futures::stream::{self, StreamExt};
 use serde::{Deserialize, Serialize};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{Connection, Executor, SqliteConnection};
+use tokio::time::Instant;
 
 const NOTES: &[Migrations] = &[Migrations {
     table: "bench_migration",

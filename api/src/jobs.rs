@@ -4,6 +4,7 @@
 //! changes nothing: what a job looks at is the database, and sagas are started under keys.
 
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use amends_engine::Engine;
@@ -23,14 +24,28 @@ const STOP_MAX: Duration = Duration::from_secs(5);
 pub type Run = Pin<Box<dyn Future<Output = Result<(), BoxDynError>> + Send>>;
 
 /// One thing that happens by the clock.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Job {
     /// Its name, for logs.
     pub name: &'static str,
     /// When: second, minute, hour, day, month, weekday.
     pub schedule: &'static str,
     /// What.
-    pub run: fn(Engine) -> Run,
+    run: Arc<dyn Fn(Engine) -> Run + Send + Sync>,
+}
+
+impl Job {
+    /// A job of this name, at these times.
+    pub fn new<F>(
+        name: &'static str,
+        schedule: &'static str,
+        run: impl Fn(Engine) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Result<(), BoxDynError>> + Send + 'static,
+    {
+        Self { name, schedule, run: Arc::new(move |engine| Box::pin(run(engine))) }
+    }
 }
 
 /// Why the jobs do not run.
@@ -61,7 +76,7 @@ pub async fn run(
         tracing::warn!(worker = worker.name(), ?error, "a job's worker failed and is started again");
         true
     });
-    for job in jobs.iter().copied() {
+    for job in jobs.iter().cloned() {
         let schedule = Schedule::from_str(job.schedule).map_err(|source| Error::Schedule {
             name: job.name,
             schedule: job.schedule,
@@ -71,7 +86,7 @@ pub async fn run(
         monitor = monitor.register(move |restarts| {
             WorkerBuilder::new(format!("{}-{restarts}", job.name))
                 .backend(CronScheduler::new(schedule.clone()))
-                .data(job)
+                .data(job.clone())
                 .data(engine.clone())
                 .catch_panic()
                 .timeout(RUN_MAX)

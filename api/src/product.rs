@@ -1,23 +1,29 @@
 //! Product: the few things that the surface asks of the pool, as plain functions.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use amends_activities::agentmail::AgentMail;
+use amends_activities::ghcr::Ghcr;
+use amends_activities::openrouter::OpenRouter;
+use amends_activities::pool::{self, ApplySeed, Requested, Seed};
+use amends_activities::railway::Railway;
+use amends_activities::runtime::Runtime;
+use amends_activities::telnyx::Telnyx;
 use amends_engine::store::Started;
 use amends_engine::store::sqlite::Migrations;
-use amends_engine::{Engine, Registry};
+use amends_engine::{Engine, secs};
+use amends_sandbox::{CREDENTIALS, Urls};
+use amends_workflows::{Clients, Reconciler, RefillPool, RequestClaim, RequestTeardown, Sweep};
 use serde::{Deserialize, Serialize};
 
 use crate::jobs::Job;
-use crate::problem::{Code, Problem};
+use crate::problem::Problem;
+use crate::settings::Providers;
 use crate::view::Page;
 
-/// What a client asks for when it claims an instance.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ClaimRequest {
-    /// What the agent is called.
-    pub agent_name: String,
-    /// What it is told.
-    pub instructions: String,
-}
+pub use amends_activities::pool::ClaimRequest;
+pub use amends_workflows::registry;
 
 /// An instance as a list shows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,6 +32,34 @@ pub struct Instance {
     pub id: String,
     /// Where it stands.
     pub state: String,
+    /// The pool it is of.
+    pub pool: String,
+    /// Its name at every provider.
+    pub name: String,
+    /// The image it runs, by digest.
+    pub image: Option<String>,
+    /// Where its container answers.
+    pub domain: Option<String>,
+    /// Railway's id of its project, once it is idle.
+    pub railway_project_id: Option<String>,
+    /// Railway's id of its service, once it is idle.
+    pub railway_service_id: Option<String>,
+    /// What it was claimed as.
+    pub template_id: Option<String>,
+    /// In which version.
+    pub template_version: Option<i64>,
+    /// Whose it is.
+    pub owner_id: Option<String>,
+    /// What the agent is called.
+    pub agent_name: Option<String>,
+    /// The conversation it is in.
+    pub conversation: Option<String>,
+    /// Raised whenever it is reserved, released or fenced.
+    pub claim_epoch: i64,
+    /// When it was planned.
+    pub created_at: String,
+    /// When it last changed.
+    pub changed_at: String,
 }
 
 /// Which instances a list shows.
@@ -41,32 +75,139 @@ pub struct InstanceFilter {
     pub limit: u32,
 }
 
-fn not_yet(what: &str) -> Problem {
-    Problem::new(Code::NotOffered, format!("This binary cannot {what}."))
-}
-
 /// Starts a claim; repeated under the same key it is the same saga.
-pub async fn claim(_engine: &Engine, _key: &str, _request: ClaimRequest) -> Result<Started, Problem> {
-    Err(not_yet("claim an instance"))
+pub async fn claim(engine: &Engine, key: &str, request: ClaimRequest) -> Result<Started, Problem> {
+    Ok(started(engine.transact(RequestClaim { key: key.to_owned(), request }).await?))
 }
 
 /// Starts, or joins, the teardown of an instance.
-pub async fn teardown(_engine: &Engine, _instance: &str) -> Result<Started, Problem> {
-    Err(not_yet("tear an instance down"))
+pub async fn teardown(engine: &Engine, instance: &str) -> Result<Started, Problem> {
+    Ok(started(engine.transact(RequestTeardown { instance: instance.to_owned() }).await?))
 }
 
-/// A page of instances, newest first.
-pub async fn instances(_engine: &Engine, _filter: InstanceFilter) -> Result<Page<Instance>, Problem> {
-    Err(not_yet("list instances"))
+fn started(requested: Requested) -> Started {
+    if requested.is_new { Started::New(requested.saga) } else { Started::Before(requested.saga) }
+}
+
+/// A page of instances, the last id first.
+pub async fn instances(engine: &Engine, filter: InstanceFilter) -> Result<Page<Instance>, Problem> {
+    let store = engine.store().as_ref();
+    let rows = match &filter.instance {
+        Some(id) => pool::instance(store, id).await?.into_iter().collect(),
+        None => {
+            let asked = pool::InstanceFilter {
+                states: filter.states,
+                before: filter.before,
+                limit: filter.limit.saturating_add(1),
+            };
+            pool::instances(store, &asked).await?
+        }
+    };
+    Ok(crate::routes::page(rows, filter.limit, |row| row.id.clone(), show))
+}
+
+fn show(row: &pool::Instance) -> Instance {
+    let row = row.clone();
+    Instance {
+        id: row.id,
+        state: row.state,
+        pool: row.pool,
+        name: row.name,
+        image: row.image,
+        domain: row.domain,
+        railway_project_id: row.railway_project_id,
+        railway_service_id: row.railway_service_id,
+        template_id: row.template_id,
+        template_version: row.template_version,
+        owner_id: row.owner_id,
+        agent_name: row.agent_name,
+        conversation: row.conversation,
+        claim_epoch: row.claim_epoch,
+        created_at: row.created_at.to_string(),
+        changed_at: row.changed_at.to_string(),
+    }
 }
 
 /// The tables of the pool.
-pub const MIGRATIONS: &[Migrations] = &[];
+pub const MIGRATIONS: &[Migrations] = &[pool::MIGRATIONS];
+
+/// The pools and templates of a sandbox.
+pub const SANDBOX_SEED: &str = include_str!("seed.json");
+
+/// Brings pools and templates to what a seed says.
+pub async fn apply_seed(engine: &Engine, text: &str) -> anyhow::Result<()> {
+    let seed = Seed::parse(text)?;
+    engine.transact(ApplySeed { seed }).await?;
+    Ok(())
+}
+
+/// What the names of an environment's things begin with, at every provider.
+pub fn prefix(environment: &str) -> String {
+    format!("am-{environment}")
+}
+
+/// Clients of the user's own providers.
+pub fn clients(providers: &Providers) -> Clients {
+    let tokens = providers.railway_tokens.iter().map(|(workspace, token)| (workspace.clone(), token.clone()));
+    Clients {
+        railway: Arc::new(Railway::new(&providers.railway_url, tokens.collect())),
+        openrouter: Arc::new(OpenRouter::new(&providers.openrouter_url, providers.openrouter_key.clone())),
+        agentmail: Arc::new(AgentMail::new(&providers.agentmail_url, providers.agentmail_key.clone())),
+        telnyx: Arc::new(Telnyx::new(&providers.telnyx_url, providers.telnyx_key.clone())),
+        ghcr: Arc::new(Ghcr::new(&providers.ghcr_url, None)),
+        runtime: Arc::new(Runtime::new(&providers.runtime_url)),
+    }
+}
+
+/// Clients of a sandbox.
+pub fn sandbox_clients(urls: &Urls) -> Clients {
+    let tokens =
+        CREDENTIALS.railway.iter().map(|(workspace, token)| ((*workspace).to_owned(), (*token).into()));
+    Clients {
+        railway: Arc::new(Railway::new(&urls.railway, tokens.collect())),
+        openrouter: Arc::new(OpenRouter::new(&urls.openrouter, CREDENTIALS.openrouter.into())),
+        agentmail: Arc::new(AgentMail::new(&urls.agentmail, CREDENTIALS.agentmail.into())),
+        telnyx: Arc::new(Telnyx::new(&urls.telnyx, CREDENTIALS.telnyx.into())),
+        ghcr: Arc::new(Ghcr::new(&urls.ghcr, None)),
+        runtime: Arc::new(Runtime::new(&urls.runtime)),
+    }
+}
+
+/// How long something that nobody explains has to be there before it may be removed.
+const GRACE: Duration = secs(900);
 
 /// What happens to the pool by the clock.
-pub const JOBS: &[Job] = &[];
-
-/// All that this binary offers.
-pub fn registry() -> Registry {
-    Registry::default()
+pub fn jobs(clients: &Clients, environment: &str, sweep_deletes: bool, is_quick: bool) -> Vec<Job> {
+    let name = prefix(environment);
+    let refill = Job::new("refill-pools", "* * * * * *", move |engine| {
+        let prefix = name.clone();
+        async move {
+            for pool in pool::pools(engine.store().as_ref()).await? {
+                engine.transact(RefillPool { pool, prefix: prefix.clone() }).await?;
+            }
+            Ok(())
+        }
+    });
+    let clients = clients.clone();
+    let prefix = format!("{}-", prefix(environment));
+    // A sandbox that is quick is swept as quickly.
+    let schedule = if is_quick { "*/5 * * * * *" } else { "0 */5 * * * *" };
+    let sweep = Job::new("sweep-providers", schedule, move |engine| {
+        let reconciler = Reconciler::new(engine.clone(), clients.clone());
+        let grace = engine.env().paced(GRACE);
+        let sweep = Sweep { prefix: prefix.clone(), deletes: sweep_deletes, grace };
+        async move {
+            let found = reconciler.sweep(&sweep).await?;
+            if !found.orphans.is_empty() {
+                tracing::info!(orphans = found.orphans.len(), removed = found.removed, "swept");
+            }
+            Ok(())
+        }
+    });
+    let retention = Job::new("retention", "0 17 3 * * *", |engine| async move {
+        let forgotten = engine.transact(pool::ForgetFindings {}).await?;
+        tracing::info!(forgotten, "findings that were settled a month ago are forgotten");
+        Ok(())
+    });
+    vec![refill, sweep, retention]
 }

@@ -1,7 +1,7 @@
 //! The program: everything opened in order, wired together, and closed in order.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +10,12 @@ use amends_engine::{Engine, Env};
 use anyhow::Context;
 use tokio::sync::watch;
 
+use amends_sandbox::{Config, Fault, Kind, Pace, Provider, Sandbox, Urls};
+use amends_workflows::Clients;
+
 use crate::routes::sandbox::Control;
 use crate::server::{self, App};
-use crate::settings::{self, Settings};
+use crate::settings::{self, Providers, Settings};
 use crate::{jobs, product};
 
 /// How long requests under way may take to end when the program stops.
@@ -37,12 +40,18 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     let listens = listener.local_addr()?;
     make_folder(&settings.data_dir)?;
 
-    let control: Option<Control> = None;
-    let env = Env::system();
+    let outside = Outside::open(&settings, providers.as_ref()).await?;
+    let env = outside.env();
     let is_new = !database.exists();
     let (store, vault) =
         SqliteStore::open(&database, &settings.key(), &environment, product::MIGRATIONS, &env).await?;
-    let engine = Engine::start(Arc::new(store), vault, product::registry(), env, &environment);
+    let registry = product::registry(&outside.clients);
+    let engine = Engine::start(Arc::new(store), vault, registry, env, &environment);
+    if let Some(seed) = outside.seed(&settings)? {
+        product::apply_seed(&engine, &seed).await.context("the seed was not applied")?;
+    }
+    outside.show_a_failure(is_new);
+    let control = outside.control()?;
     let app = App { engine: engine.clone(), sandbox: control, environment: environment.as_str().into() };
 
     let (stop, stopping) = watch::channel(false);
@@ -53,7 +62,10 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
             let _ = stopping.wait_for(|stop| *stop).await;
         }
     };
-    let jobs = tokio::spawn(jobs::run(engine.clone(), product::JOBS, stops()));
+    let what = product::jobs(&outside.clients, &environment, settings.sweep_deletes, outside.is_quick());
+    let clock = engine.clone();
+    let stopped = stops();
+    let jobs = tokio::spawn(async move { jobs::run(clock, &what, stopped).await });
     let server = axum::serve(listener, server::router(app)).with_graceful_shutdown(stops());
     let server = tokio::spawn(server.into_future());
     eprint!("{}", banner(&environment, providers.is_none(), listens, &database, is_new));
@@ -87,9 +99,89 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs only the sandbox's providers.
-pub async fn sandbox(_settings: Settings) -> anyhow::Result<()> {
-    anyhow::bail!("this binary has no sandbox")
+/// Runs only the sandbox's providers, until a signal comes.
+pub async fn sandbox(settings: Settings) -> anyhow::Result<()> {
+    log();
+    let sandbox = start_sandbox(&settings, None).await?;
+    eprintln!("amends: the sandbox listens; AMENDS_SANDBOX_URL=http://{} amends", sandbox.address());
+    signal().await?;
+    sandbox.stop();
+    Ok(())
+}
+
+async fn start_sandbox(settings: &Settings, file: Option<PathBuf>) -> anyhow::Result<Sandbox> {
+    let listen = settings.sandbox_listen;
+    // Ids must differ from those that were drawn before a restart.
+    let seed = Env::system().below(u64::MAX);
+    let config = Config { listen, pace: settings.sandbox_profile, seed, file };
+    Sandbox::start(config).await.with_context(|| {
+        format!("the sandbox cannot listen on {listen}; set AMENDS_SANDBOX_LISTEN to another address")
+    })
+}
+
+/// What there is outside: a sandbox, ours or not, or the user's own providers.
+struct Outside {
+    clients: Clients,
+    sandbox: Option<Sandbox>,
+    /// Where the sandbox is.
+    address: Option<String>,
+    pace: Pace,
+}
+
+impl Outside {
+    async fn open(settings: &Settings, providers: Option<&Providers>) -> anyhow::Result<Self> {
+        if let Some(providers) = providers {
+            let clients = product::clients(providers);
+            return Ok(Self { clients, sandbox: None, address: None, pace: Pace::True });
+        }
+        let pace = settings.sandbox_profile;
+        if let Some(url) = &settings.sandbox_url {
+            let address = url.trim_start_matches("http://").trim_end_matches('/').to_owned();
+            let clients = product::sandbox_clients(&Urls::of(&address));
+            return Ok(Self { clients, sandbox: None, address: Some(address), pace });
+        }
+        let sandbox = start_sandbox(settings, Some(settings.data_dir.join("sandbox.json"))).await?;
+        let address = Some(sandbox.address().to_string());
+        Ok(Self { clients: product::sandbox_clients(&sandbox.urls()), sandbox: Some(sandbox), address, pace })
+    }
+
+    /// The engine's clock, as much quicker as a quick sandbox is.
+    fn env(&self) -> Env {
+        Env::system().with_pace(self.pace.factor())
+    }
+
+    fn is_quick(&self) -> bool {
+        self.pace == Pace::Quick
+    }
+
+    fn seed(&self, settings: &Settings) -> anyhow::Result<Option<String>> {
+        match &settings.seed {
+            Some(file) => {
+                let text = std::fs::read_to_string(file);
+                Ok(Some(
+                    text.with_context(|| {
+                        format!("the seed {} cannot be read (AMENDS_SEED)", file.display())
+                    })?,
+                ))
+            }
+            None => Ok(self.address.as_ref().map(|_| product::SANDBOX_SEED.to_owned())),
+        }
+    }
+
+    /// The first container of a new sandbox crashes, so that there is a saga to be seen that walks back.
+    fn show_a_failure(&self, is_new: bool) {
+        if let Some(sandbox) = self.sandbox.as_ref().filter(|_| is_new) {
+            let crash = Fault::new(Provider::Railway, "environmentPatchCommit", Kind::DeployCrashes).times(1);
+            if let Err(problem) = sandbox.set_fault(crash) {
+                tracing::warn!(problem, "there will be no failure to be seen");
+            }
+        }
+    }
+
+    fn control(&self) -> anyhow::Result<Option<Control>> {
+        let Some(address) = &self.address else { return Ok(None) };
+        Ok(Some(Control::new(&format!("http://{address}/v1/sandbox"), http(Duration::from_secs(10))?)))
+    }
 }
 
 fn make_folder(folder: &Path) -> anyhow::Result<()> {
@@ -132,6 +224,11 @@ fn banner(environment: &str, sandbox: bool, listens: SocketAddr, database: &Path
     let version = env!("CARGO_PKG_VERSION");
     let database = database.display();
     let new = if is_new { " (new)" } else { "" };
+    let demo = if sandbox && is_new {
+        "Two instances are being made; a third attempt fails on purpose and walks back.\n\n  "
+    } else {
+        ""
+    };
     let what = if sandbox {
         "SANDBOX: fake providers on this machine, nothing leaves it".to_owned()
     } else {
@@ -141,8 +238,11 @@ fn banner(environment: &str, sandbox: bool, listens: SocketAddr, database: &Path
         "\n  Amends {version}   {what}\n  \
          dashboard   http://{listens}\n  \
          store       {database}{new}; stop with Ctrl-C, start again: everything goes on\n\n  \
-         Try:  amends claim --agent-name Ada --instructions \"Be kind.\" --wait\n        \
-         amends saga list\n        \
+         {demo}\
+         Try:  curl -X POST 'http://{listens}/v1/claims?wait=30s' -H 'content-type: application/json' \\\n          \
+           -d '{{\"template_id\":\"tp_demo\",\"name\":\"hello\"}}'\n        \
+         cargo run -- saga list\n        \
+         cargo run -- saga why <id>\n        \
          kill -9 this process while something runs, then start it again\n\n"
     )
 }

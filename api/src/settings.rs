@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use amends_sandbox::Pace;
 use secrecy::SecretString;
 
 /// What the server is told. Each flag has an environment variable of the same name, `AMENDS_` before it;
@@ -25,9 +26,18 @@ pub struct Settings {
     /// Where the sandbox's providers listen.
     #[arg(long, env = "AMENDS_SANDBOX_LISTEN", default_value = "127.0.0.1:7301", value_name = "ADDRESS")]
     pub sandbox_listen: SocketAddr,
-    /// How the sandbox's providers behave.
-    #[arg(long, env = "AMENDS_SANDBOX_PROFILE", value_name = "NAME")]
-    pub sandbox_profile: Option<String>,
+    /// How quick the sandbox's providers are: quick, or true to the times that the real ones state.
+    #[arg(long, env = "AMENDS_SANDBOX_PROFILE", value_name = "NAME", default_value = "quick")]
+    pub sandbox_profile: Pace,
+    /// A sandbox that runs by itself (amends sandbox), instead of one of our own.
+    #[arg(long, env = "AMENDS_SANDBOX_URL", value_name = "URL", conflicts_with = "railway_url")]
+    pub sandbox_url: Option<String>,
+    /// Pools and templates, as JSON; a sandbox has its own.
+    #[arg(long, env = "AMENDS_SEED", value_name = "FILE")]
+    pub seed: Option<PathBuf>,
+    /// Whether the sweep removes what bears our name and no ledger row explains; it only reports otherwise.
+    #[arg(long, env = "AMENDS_SWEEP_DELETES", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub sweep_deletes: bool,
     /// Railway's GraphQL endpoint; AMENDS_RAILWAY_TOKENS goes with it, as workspace:token,….
     #[arg(long, env = "AMENDS_RAILWAY_URL", value_name = "URL")]
     pub railway_url: Option<String>,

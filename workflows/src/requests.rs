@@ -1,7 +1,7 @@
 //! Requests from outside: checked, and started in the transaction that checked them.
 
-use amends_activities::pool::{ClaimRequest, StartClaim, StartTeardown};
-use amends_engine::{Failure, Local, SagaId, Tx};
+use amends_activities::pool::{ClaimRequest, Requested, StartClaim, StartTeardown};
+use amends_engine::{Failure, Local, Tx};
 use serde::{Deserialize, Serialize};
 
 use crate::claim::Claim;
@@ -18,9 +18,9 @@ pub struct RequestClaim {
 
 impl Local for RequestClaim {
     const NAME: &'static str = "pool.request_claim";
-    type Output = SagaId;
+    type Output = Requested;
 
-    async fn apply(&self, tx: &mut Tx<'_>) -> Result<SagaId, Failure> {
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<Requested, Failure> {
         StartClaim::apply::<Claim>(tx, &self.key, &self.request).await
     }
 }
@@ -34,9 +34,9 @@ pub struct RequestTeardown {
 
 impl Local for RequestTeardown {
     const NAME: &'static str = "pool.request_teardown";
-    type Output = SagaId;
+    type Output = Requested;
 
-    async fn apply(&self, tx: &mut Tx<'_>) -> Result<SagaId, Failure> {
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<Requested, Failure> {
         StartTeardown::apply::<Teardown>(tx, &self.instance).await
     }
 }

@@ -1,5 +1,6 @@
 //! AgentMail: inboxes; a create under a known `client_id` answers the first one.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::fault::Provider;
@@ -13,7 +14,7 @@ pub const KEY: &str = "am_sandbox_51be07c9d2f84a";
 
 const PAGE: usize = 50;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Inbox {
     pub(crate) address: String,
     pub(crate) client_id: Option<String>,

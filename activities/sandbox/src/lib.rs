@@ -18,6 +18,7 @@ mod world;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use fault::{Fault, Kind, Provider};
@@ -36,6 +37,8 @@ pub struct Config {
     pub pace: Pace,
     /// What its ids and secrets are drawn from.
     pub seed: u64,
+    /// Where what it holds is kept, so that it survives its process; nowhere if none. No secret is in it.
+    pub file: Option<PathBuf>,
 }
 
 /// Base URLs for the clients.
@@ -95,9 +98,23 @@ pub struct Sandbox {
 
 pub(crate) struct Shared {
     world: Mutex<World>,
+    file: Option<PathBuf>,
 }
 
 impl Shared {
+    /// Keeps what the fakes hold, if it is to be kept.
+    pub(crate) fn keep(&self, world: &World) {
+        let Some(file) = &self.file else { return };
+        let written = serde_json::to_vec(world).map_err(std::io::Error::other).and_then(|bytes| {
+            let next = file.with_extension("next");
+            std::fs::write(&next, bytes)?;
+            std::fs::rename(next, file)
+        });
+        if let Err(error) = written {
+            tracing::warn!(%error, file = %file.display(), "what the sandbox holds was not kept");
+        }
+    }
+
     pub(crate) fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -111,7 +128,13 @@ impl Sandbox {
     pub async fn start(config: Config) -> std::io::Result<Self> {
         let listener = tokio::net::TcpListener::bind(config.listen).await?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared { world: Mutex::new(World::new(config.pace.factor(), config.seed)) });
+        let mut world = World::new(config.pace.factor(), config.seed);
+        if let Some(kept) = config.file.as_ref().filter(|file| file.exists()) {
+            let (pace, dice) = (world.pace, std::mem::take(&mut world.dice));
+            world = serde_json::from_slice(&std::fs::read(kept)?)?;
+            (world.pace, world.dice) = (pace, dice);
+        }
+        let shared = Arc::new(Shared { world: Mutex::new(world), file: config.file });
         let stop = tokio::sync::watch::Sender::new(false);
         let mut stopped = stop.subscribe();
         let app = server::app(shared.clone());

@@ -1,5 +1,6 @@
 //! OpenRouter: keys whose names are not unique and whose secret is told once.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::fault::Provider;
@@ -13,7 +14,7 @@ pub const MANAGEMENT_KEY: &str = "sk-or-mgmt-sandbox-8d14c5e2a7f0";
 
 const PAGE: usize = 100;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Key {
     pub(crate) hash: String,
     pub(crate) name: String,

@@ -2,6 +2,7 @@
 //!
 //! Errors come as HTTP 200 with `errors`, and the message alone says which. Names of projects are not unique.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::fault::{Kind, Provider};
@@ -36,7 +37,7 @@ const THROTTLE_SECONDS: f64 = 30.0;
 /// From deploy to a container that answers.
 const BOOT_SECONDS: f64 = 60.0;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Project {
     pub(crate) id: String,
     pub(crate) workspace: String,
@@ -53,16 +54,17 @@ pub(crate) struct Project {
     deployments: Vec<Deployment>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Service {
     id: String,
     name: String,
     created_at: Moment,
     image: Option<String>,
+    /// Fingerprints of their values.
     variables: Value,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Volume {
     id: String,
     service: String,
@@ -70,21 +72,21 @@ struct Volume {
     listed_from: Moment,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Domain {
     id: String,
     service: String,
     domain: String,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Patch {
     id: String,
     message: String,
     created_at: Moment,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Deployment {
     id: String,
     service: String,
@@ -414,7 +416,10 @@ fn patch_commit(world: &mut World, variables: &Value) -> Answered {
             .map(|given| {
                 given
                     .iter()
-                    .map(|(name, value)| (name.clone(), value.get("value").cloned().unwrap_or(Value::Null)))
+                    .map(|(name, value)| {
+                        let value = value.get("value").and_then(Value::as_str).unwrap_or_default();
+                        (name.clone(), json!(crate::runtime::fingerprint(value)))
+                    })
                     .collect()
             })
             .unwrap_or_default();

@@ -190,15 +190,20 @@ fn operation(provider: Provider, request: &Request) -> Option<&'static str> {
 }
 
 fn act(shared: &Shared, provider: Provider, operation: &'static str, request: &Request) -> Answer {
-    let world = &mut *shared.world();
-    match provider {
-        Provider::Railway => railway::act(world, operation, request),
-        Provider::Openrouter => openrouter::act(world, operation, request),
-        Provider::Agentmail => agentmail::act(world, operation, request),
-        Provider::Telnyx => telnyx::act(world, operation, request),
-        Provider::Ghcr => ghcr::act(world, operation, request),
-        Provider::Runtime => runtime::act(world, operation, request),
+    let mut world = shared.world();
+    let answer = match provider {
+        Provider::Railway => railway::act(&mut world, operation, request),
+        Provider::Openrouter => openrouter::act(&mut world, operation, request),
+        Provider::Agentmail => agentmail::act(&mut world, operation, request),
+        Provider::Telnyx => telnyx::act(&mut world, operation, request),
+        Provider::Ghcr => ghcr::act(&mut world, operation, request),
+        Provider::Runtime => runtime::act(&mut world, operation, request),
+    };
+    // A read changes nothing; what it would keep is kept already.
+    if request.method != "GET" && request.method != "HEAD" {
+        shared.keep(&world);
     }
+    answer
 }
 
 fn refuse(provider: Provider, operation: &str) -> Answer {

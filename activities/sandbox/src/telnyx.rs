@@ -1,5 +1,6 @@
 //! Telnyx: numbers that are searched, ordered, filled later, and given a messaging profile.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::fault::Provider;
@@ -28,7 +29,7 @@ pub const KEY: &str = "KEYsandbox019c3fa5b6e2";
 const FILL_SECONDS: f64 = 3.0;
 const SHOW_SECONDS: f64 = 3.0;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Number {
     pub(crate) id: String,
     pub(crate) phone_number: String,
@@ -39,7 +40,7 @@ pub(crate) struct Number {
     pub(crate) gone_from: Option<Moment>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct NumberOrder {
     pub(crate) id: String,
     pub(crate) phone_number: String,
@@ -47,7 +48,7 @@ pub(crate) struct NumberOrder {
     filled_at: Moment,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Profile {
     pub(crate) id: String,
     pub(crate) name: String,

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::agentmail::Inbox;
 use crate::dice::Dice;
 use crate::fault::{Faults, Kind, Provider};
@@ -44,11 +46,14 @@ impl Pace {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct World {
     pub(crate) pace: u32,
+    #[serde(skip)]
     pub(crate) dice: Dice,
+    #[serde(skip)]
     pub(crate) faults: Faults,
+    #[serde(skip)]
     pub(crate) calls: BTreeMap<String, u32>,
     pub(crate) projects: Vec<Project>,
     /// When each workspace last made a project, and a volume.
@@ -61,7 +66,8 @@ pub(crate) struct World {
     pub(crate) profiles: Vec<Profile>,
     /// By domain.
     pub(crate) agents: BTreeMap<String, Agent>,
-    /// Every secret that was handed out.
+    /// Every secret that was handed out; never kept.
+    #[serde(skip)]
     pub(crate) secrets: Vec<String>,
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 async fn sandbox() -> Sandbox {
     let listen = "127.0.0.1:0".parse().unwrap();
-    Sandbox::start(Config { listen, pace: Pace::Quick, seed: 1 }).await.unwrap()
+    Sandbox::start(Config { listen, pace: Pace::Quick, seed: 1, file: None }).await.unwrap()
 }
 
 fn client() -> reqwest::Client {

@@ -62,6 +62,24 @@ impl Local for RecordFindingRemoved {
     }
 }
 
+/// Forgets what was settled long ago.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ForgetFindings {}
+
+/// How long a settled finding is kept.
+const KEPT: std::time::Duration = std::time::Duration::from_secs(30 * 86_400);
+
+impl Local for ForgetFindings {
+    const NAME: &'static str = "finding.forget";
+    /// How many.
+    type Output = u64;
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<u64, Failure> {
+        let until = Timestamp(tx.now().0.saturating_sub(i64::try_from(KEPT.as_micros()).unwrap_or(i64::MAX)));
+        Ok(tx.execute("delete from finding where removed_at < $1", params![until]).await?)
+    }
+}
+
 /// What was found and is not removed, newest first.
 pub async fn findings(store: &dyn Store) -> Result<Vec<Row>, Error> {
     store

@@ -21,7 +21,7 @@ pub use commit_claim::{Committed, RecordClaim};
 pub use controller::{Refilled, count_missing, pools, record_refill};
 pub use enter_queue::{EnterQueue, Queued};
 pub use fence_instance::{AwaitSagaEnd, FenceInstance, Fenced, TakeResources, Taken};
-pub use finding::{RecordFinding, RecordFindingRemoved, findings};
+pub use finding::{ForgetFindings, RecordFinding, RecordFindingRemoved, findings};
 pub use mark_idle::MarkIdle;
 pub use number::{ChooseNumber, Chosen, PickNumber, Picked, QuarantineNumber, StockNumber};
 pub use plan_instance::{Plan, PlanInstance};
@@ -30,7 +30,7 @@ pub use record_gone::RecordGone;
 pub use reserve_instance::{ReserveInstance, Reserved};
 pub use seed::{ApplySeed, PoolSeed, PoolSettings, Seed, SeedError, TemplateDefinition, TemplateSeed, Tool};
 use serde::{Deserialize, Serialize};
-pub use start::{ClaimRequest, StartClaim, StartTeardown, TeardownRequest};
+pub use start::{ClaimRequest, Requested, StartClaim, StartTeardown, TeardownRequest};
 
 /// The tables of the pool.
 pub const MIGRATIONS: Migrations = Migrations {

@@ -45,17 +45,16 @@ impl StartClaim {
         tx: &mut Tx<'_>,
         key: &str,
         request: &ClaimRequest,
-    ) -> Result<SagaId, Failure> {
+    ) -> Result<Requested, Failure> {
         let template = &request.template_id;
         let new = NewSaga::of::<W>(tx.env(), format!("claim:{key}"), request)
             .map_err(|error| Failure::refused("malformed", error.to_string()))?
             .within(tx.env(), CLAIM_LIMIT)
             .labelled("template", template);
-        let asked = new.id.clone();
-        let saga = tx.start::<W>(new).await?;
-        if saga != asked {
-            // Begun before: it is answered whatever has become of the template since.
-            return Ok(saga);
+        let requested = started::<W>(tx, new).await?;
+        if !requested.is_new {
+            // It is answered whatever has become of the template since.
+            return Ok(requested);
         }
         // A refusal takes the start back with it, and does not use up the key.
         let found = tx.fetch("select archived_at from template where id = $1", params![template]).await?;
@@ -63,8 +62,23 @@ impl StartClaim {
         if one(found, unknown)?.optional_int("archived_at")?.is_some() {
             return Err(Failure::refused("template_archived", format!("template {template} is archived")));
         }
-        Ok(saga)
+        Ok(requested)
     }
+}
+
+/// What a request came to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Requested {
+    /// Its saga.
+    pub saga: SagaId,
+    /// Whether this request started it; an earlier one did otherwise.
+    pub is_new: bool,
+}
+
+async fn started<W: Workflow>(tx: &mut Tx<'_>, new: NewSaga) -> Result<Requested, Failure> {
+    let id = new.id.clone();
+    let saga = tx.start::<W>(new).await?;
+    Ok(Requested { is_new: saga == id, saga })
 }
 
 /// Starts teardowns of the workflow `W`.
@@ -75,13 +89,13 @@ impl StartTeardown {
     pub async fn apply<W: Workflow<Input = TeardownRequest>>(
         tx: &mut Tx<'_>,
         instance: &str,
-    ) -> Result<SagaId, Failure> {
+    ) -> Result<Requested, Failure> {
         let found = tx.fetch("select id from instance where id = $1", params![instance]).await?;
         one(found, || Failure::refused("no_such_instance", format!("there is no instance {instance:?}")))?;
         let request = TeardownRequest { instance: instance.to_owned() };
         let new = NewSaga::of::<W>(tx.env(), format!("teardown:{instance}"), &request)
             .map_err(|error| Failure::refused("malformed", error.to_string()))?
             .labelled("instance", instance);
-        tx.start::<W>(new).await
+        started::<W>(tx, new).await
     }
 }

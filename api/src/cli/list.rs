@@ -128,7 +128,7 @@ pub struct One {
 
 impl One {
     pub(super) async fn show(self) -> anyhow::Result<Exit> {
-        self.look(|detail| table::saga(detail)).await
+        self.look(table::saga).await
     }
 
     pub(super) async fn why(self) -> anyhow::Result<Exit> {

@@ -24,12 +24,17 @@ struct Start {
 /// `amends claim`
 #[derive(Debug, clap::Args)]
 pub struct Claim {
-    /// What the agent is called
+    /// What to claim, as tp_demo
+    template: String,
+    /// What the agent is called; the template's word if not said
     #[arg(long)]
-    agent_name: String,
-    /// What the agent is told
+    name: Option<String>,
+    /// For whom
     #[arg(long)]
-    instructions: String,
+    owner: Option<String>,
+    /// The invitation to a conversation; without one the agent opens its own
+    #[arg(long, value_name = "URL")]
+    join: Option<String>,
     /// Repeated under the same key it is the same claim
     #[arg(long, value_name = "TEXT")]
     key: Option<String>,
@@ -39,7 +44,9 @@ pub struct Claim {
 
 impl Claim {
     pub(super) async fn run(self) -> anyhow::Result<Exit> {
-        let body = json!({ "agent_name": self.agent_name, "instructions": self.instructions });
+        let body = json!({
+            "template_id": self.template, "name": self.name, "owner_id": self.owner, "join_url": self.join,
+        });
         let key = self.key.unwrap_or_else(|| Env::system().uuid().to_string());
         let client = self.start.to.client()?;
         let answer = client.post_keyed::<Saga>("/v1/claims", Some(&body), &key).await?;

@@ -1,0 +1,158 @@
+//! The program from outside: bad input is refused clearly, and nothing is lost by it.
+
+#![allow(clippy::unwrap_used, missing_docs, clippy::disallowed_methods, reason = "tests fail by panicking")]
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use amends_tests::process::{Server, free_port};
+use serde_json::Value;
+
+fn server(folder: &std::path::Path) -> Server {
+    let settings = vec![("AMENDS_SANDBOX_LISTEN", format!("127.0.0.1:{}", free_port()))];
+    Server::new(folder, settings)
+}
+
+/// Runs a server that should not start; what it says.
+fn fails_to_start(server: &Server) -> String {
+    let mut child =
+        server.command().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            panic!("it started: {:?}", child.wait_with_output().unwrap());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let output = child.wait_with_output().unwrap();
+    assert!(!output.status.success());
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test]
+async fn bad_requests_get_a_problem_that_says_what_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = server(folder.path());
+    server.start().await;
+    let post = async |path: &str, key: Option<&str>, body: &str| -> (u16, Value) {
+        let mut request = server.client.post(server.url(path)).header("content-type", "application/json");
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        let answer = request.body(body.to_owned()).send().await.unwrap();
+        let status = answer.status().as_u16();
+        if status >= 400 {
+            assert_eq!(answer.headers()["content-type"], "application/problem+json");
+        }
+        (status, answer.json().await.unwrap())
+    };
+    for (body, status, hint) in [
+        ("{", 400, "JSON"),
+        ("{\"template_id\":\"tp_demo\",\"tempo\":1}", 422, "tempo"),
+        ("{\"name\":\"x\"}", 422, "template_id"),
+        ("{\"template_id\":\"tp_nobody\"}", 422, "tp_nobody"),
+    ] {
+        let (got, problem) = post("/v1/claims", None, body).await;
+        assert!((400..500).contains(&got), "{body}: {got} {problem}");
+        assert!(problem.to_string().contains(hint), "{body}: {problem} ({status} wanted)");
+        assert!(problem["title"].is_string() && problem["status"] == got, "{problem}");
+    }
+    let (status, first) = post("/v1/claims", Some("k1"), "{\"template_id\":\"tp_demo\"}").await;
+    assert!(status == 202 || status == 200);
+    let (status, problem) = post("/v1/claims", Some("k1"), "{\"template_id\":\"tp_worker\"}").await;
+    assert_eq!((status, problem["code"].as_str().unwrap()), (422, "idempotency_key_reused"), "{problem}");
+    let (status, again) = post("/v1/claims", Some("k1"), "{\"template_id\":\"tp_demo\"}").await;
+    assert!(status == 202 || status == 200);
+    assert_eq!(again["id"], first["id"]);
+    for path in
+        ["/v1/sagas/sg_%07%00", "/v1/sagas/nothing", "/v1/sagas?state=dancing", "/v1/instances?limit=0"]
+    {
+        let answer = server.client.get(server.url(path)).send().await.unwrap();
+        assert!(answer.status().is_client_error(), "{path}: {}", answer.status());
+        assert!(!answer.text().await.unwrap().contains('\u{7}'));
+    }
+    let (status, problem) = post("/v1/instances/in_nobody000000/teardown", None, "").await;
+    assert!((400..500).contains(&status), "{status} {problem}");
+    let huge = format!("{{\"template_id\":\"{}\"}}", "x".repeat(3 << 20));
+    let answer =
+        server.client.post(server.url("/v1/claims")).header("content-type", "application/json").body(huge);
+    assert!(answer.send().await.is_ok_and(|answer| answer.status() == 413), "too large");
+    // Nothing was lost by any of it.
+    let saga = first["id"].as_str().unwrap();
+    let ended = server.get(&format!("/v1/sagas/{saga}?wait=20s")).await;
+    assert_eq!(ended["state"], "completed", "{ended}");
+}
+
+#[tokio::test]
+async fn a_second_process_a_taken_port_and_a_newer_database_are_refused_clearly() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut first = server(folder.path());
+    first.start().await;
+
+    let second = server(folder.path());
+    let said = fails_to_start(&second);
+    assert!(said.contains("in use by another process"), "{said}");
+
+    let elsewhere = tempfile::tempdir().unwrap();
+    let mut taken = server(elsewhere.path());
+    taken.port = first.port;
+    let said = fails_to_start(&taken);
+    assert!(said.contains("AMENDS_LISTEN") || said.contains(&first.port.to_string()), "{said}");
+
+    let mut open = server(elsewhere.path());
+    open.settings.push(("AMENDS_LISTEN", format!("0.0.0.0:{}", free_port())));
+    let said = fails_to_start(&open);
+    assert!(said.contains("loopback"), "{said}");
+
+    // The first one has not noticed any of it.
+    assert!(first.get("/v1/sagas").await["items"].is_array());
+    first.kill();
+    let file = folder.path().join("data").join("amends.db");
+    let sql = "insert into engine_migration (version, description, success, checksum, execution_time)
+               values (99, 'from the future', true, x'00', 0)";
+    change(&file, sql).await;
+    let before = std::fs::metadata(&file).unwrap().len();
+    let said = fails_to_start(&first);
+    assert!(said.contains("newer version"), "{said}");
+    assert_eq!(std::fs::metadata(&file).unwrap().len(), before);
+    change(&file, "delete from engine_migration where version = 99").await;
+    first.start().await;
+    assert!(first.get("/v1/sagas").await["items"].is_array());
+}
+
+/// Writes into a database behind the program's back.
+async fn change(file: &std::path::Path, sql: &'static str) {
+    use sqlx::{Connection, Executor};
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
+    let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    connection.execute(sql).await.unwrap();
+    connection.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_command_line_claims_explains_and_tears_down_with_exit_codes() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = server(folder.path());
+    server.start().await;
+    let claim = server.run(&["claim", "tp_demo", "--name", "Eve", "--wait", "30s", "--json"]);
+    assert_eq!(claim.status.code(), Some(0), "{claim:?}");
+    let claim: Value = serde_json::from_slice(&claim.stdout).unwrap();
+    assert_eq!(claim["state"], "completed");
+    let saga = claim["id"].as_str().unwrap();
+    let why = server.run(&["saga", "why", saga]);
+    assert!(String::from_utf8_lossy(&why.stdout).contains("claim"), "{why:?}");
+    let instance = claim["instance"].as_str().unwrap();
+    let teardown = server.run(&["teardown", instance, "--wait", "30s"]);
+    assert_eq!(teardown.status.code(), Some(0), "{teardown:?}");
+    let late = server.run(&["saga", "cancel", saga, "--reason", "too late"]);
+    assert_ne!(late.status.code(), Some(0), "{late:?}");
+    let none = server.run(&["saga", "show", "sg_00000000000000000000000000"]);
+    assert_ne!(none.status.code(), Some(0));
+    let list = server.run(&["resource", "list", "--json"]);
+    let list: Value = serde_json::from_slice(&list.stdout).unwrap();
+    assert!(list["items"].as_array().unwrap().iter().any(|row| row["state"] == "gone"));
+    let page =
+        server.client.get(server.url(&format!("/sagas/{saga}"))).send().await.unwrap().text().await.unwrap();
+    assert!(page.contains("<svg") && page.contains("configure"), "the page has its timeline");
+}
