@@ -8,14 +8,16 @@ use std::time::Duration;
 use amends_activities::pool::{
     self, ApplySeed, ChooseNumber, Chosen, ClaimRequest, EnterQueue, FenceInstance, Fenced, Instance,
     InstanceFilter, MarkIdle, PickNumber, PlanInstance, QuarantineNumber, RecordClaim, RecordGone, Refilled,
-    Requested, ReserveInstance, Reserved, Seed, StartClaim, StartTeardown, StockNumber, TeardownRequest,
-    count_missing, record_refill,
+    Requested, ReserveInstance, Reserved, Seed, StartClaim, StartTeardown, StockNumber, TaintInstance,
+    TeardownRequest, count_missing, record_refill,
 };
 use amends_engine::ids::short;
 use amends_engine::journal::state::SagaState;
 use amends_engine::store::sqlite::SqliteStore;
 use amends_engine::store::{Error, NewSaga, SagaRow, Started};
-use amends_engine::{Engine, Env, Failure, Halt, Local, Registry, Saga, SagaId, Tx, Workflow, saga};
+use amends_engine::{
+    Engine, Env, Failure, Halt, Local, Registry, Saga, SagaId, Timestamp, Tx, Workflow, saga,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -34,6 +36,7 @@ enum Act {
     Queue(EnterQueue),
     Reserve(ReserveInstance),
     Record(RecordClaim),
+    Taint(TaintInstance),
     Choose(ChooseNumber),
     Pick(PickNumber),
     /// Waits to be told to go on.
@@ -61,6 +64,7 @@ impl Workflow for Script {
                 Act::Queue(local) => did(saga, &key, local).await?,
                 Act::Reserve(local) => did(saga, &key, local).await?,
                 Act::Record(local) => did(saga, &key, local).await?,
+                Act::Taint(local) => did(saga, &key, local).await?,
                 Act::Choose(local) => did(saga, &key, local).await?,
                 Act::Pick(local) => did(saga, &key, local).await?,
                 Act::Wait => {
@@ -190,7 +194,7 @@ fn making(instance: &str, more: Vec<Act>) -> Vec<Act> {
 }
 
 fn queue() -> Act {
-    Act::Queue(EnterQueue { template: "tp_demo".to_owned() })
+    Act::Queue(EnterQueue { template: "tp_demo".to_owned(), since: None })
 }
 
 fn reserve(conversation: Option<&str>) -> Act {
@@ -224,6 +228,7 @@ impl World {
             .local::<EnterQueue>()
             .local::<ReserveInstance>()
             .local::<RecordClaim>()
+            .local::<TaintInstance>()
             .local::<ChooseNumber>()
             .local::<PickNumber>()
             .workflow(Script)
@@ -347,6 +352,39 @@ async fn a_reserved_instance_is_given_back_under_a_higher_epoch() {
     assert_eq!((instance.state.as_str(), instance.claim_epoch), ("idle", 2));
     assert_eq!((instance.owner_id, instance.template_id), (None, None));
     assert_eq!(world.count("select count(*) as n from claim_queue").await, 0);
+}
+
+#[tokio::test]
+async fn a_tainted_instance_is_not_given_back_and_frees_its_conversation() {
+    let world = World::new().await;
+    world.idle("in_a").await;
+    let talk = Some("https://talk/1");
+    let taint = Act::Taint(TaintInstance { instance: "in_a".to_owned(), epoch: 1 });
+    let saga = world.begin("c", vec![queue(), reserve(talk), taint, Act::GiveUp]).await;
+    assert_eq!(world.ended(&saga).await.state, SagaState::Compensated);
+    assert_eq!(world.state("in_a").await, "tainted");
+    world.idle("in_b").await;
+    world.completes("d", vec![queue(), reserve(talk)]).await;
+    assert_eq!(
+        (world.state("in_a").await.as_str(), world.state("in_b").await.as_str()),
+        ("tainted", "claiming")
+    );
+    let fenced = world.transact(FenceInstance { instance: "in_a".to_owned() }).await.unwrap();
+    assert_eq!(fenced.running, [], "nobody has it");
+}
+
+#[tokio::test]
+async fn a_claim_that_was_served_in_vain_keeps_its_place() {
+    let world = World::new().await;
+    let late = world.begin("1", vec![queue(), reserve(None)]).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let before = Some(Timestamp(1));
+    let again = Act::Queue(EnterQueue { template: "tp_demo".to_owned(), since: before });
+    let first = world.begin("2", vec![again, reserve(None)]).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    world.idle("in_a").await;
+    assert_eq!(world.ended(&first).await.state, SagaState::Completed);
+    assert!(!world.engine.row(&late).await.unwrap().unwrap().state.is_ended());
 }
 
 #[tokio::test]
