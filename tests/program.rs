@@ -5,7 +5,7 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use amends_tests::process::{Server, free_port};
+use amends_tests::process::{Server, client, free_port};
 use serde_json::Value;
 
 fn server(folder: &std::path::Path) -> Server {
@@ -75,8 +75,9 @@ async fn bad_requests_get_a_problem_that_says_what_is_wrong() {
     let (status, problem) = post("/v1/instances/in_nobody000000/teardown", None, "").await;
     assert!((400..500).contains(&status), "{status} {problem}");
     let huge = format!("{{\"template_id\":\"{}\"}}", "x".repeat(3 << 20));
+    // On a line of its own, which the server closes without reading all of it.
     let answer =
-        server.client.post(server.url("/v1/claims")).header("content-type", "application/json").body(huge);
+        client().post(server.url("/v1/claims")).header("content-type", "application/json").body(huge);
     assert!(answer.send().await.is_ok_and(|answer| answer.status() == 413), "too large");
     // Nothing was lost by any of it.
     let saga = first["id"].as_str().unwrap();

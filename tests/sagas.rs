@@ -106,7 +106,7 @@ async fn a_provider_that_asks_to_wait_is_not_asked_again_before_even_after_a_res
     shop.sandbox.set_fault(limited).unwrap();
     let began = std::time::Instant::now();
     let first = shop.replenish("default").await;
-    while shop.sandbox.calls().get("openrouter.createKeys").is_none() {
+    while !shop.sandbox.calls().contains_key("openrouter.createKeys") {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     tokio::time::sleep(Duration::from_millis(100)).await;

@@ -8,14 +8,16 @@ use std::time::Duration;
 use amends_activities::pool::{
     self, ApplySeed, ChooseNumber, Chosen, ClaimRequest, EnterQueue, FenceInstance, Fenced, Instance,
     InstanceFilter, MarkIdle, PickNumber, PlanInstance, QuarantineNumber, RecordClaim, RecordGone, Refilled,
-    ReserveInstance, Reserved, Seed, StartClaim, StartTeardown, StockNumber, TeardownRequest, count_missing,
-    record_refill,
+    Requested, ReserveInstance, Reserved, Seed, StartClaim, StartTeardown, StockNumber, TaintInstance,
+    TeardownRequest, count_missing, record_refill,
 };
 use amends_engine::ids::short;
 use amends_engine::journal::state::SagaState;
 use amends_engine::store::sqlite::SqliteStore;
 use amends_engine::store::{Error, NewSaga, SagaRow, Started};
-use amends_engine::{Engine, Env, Failure, Halt, Local, Registry, Saga, SagaId, Tx, Workflow, saga};
+use amends_engine::{
+    Engine, Env, Failure, Halt, Local, Registry, Saga, SagaId, Timestamp, Tx, Workflow, saga,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -34,6 +36,7 @@ enum Act {
     Queue(EnterQueue),
     Reserve(ReserveInstance),
     Record(RecordClaim),
+    Taint(TaintInstance),
     Choose(ChooseNumber),
     Pick(PickNumber),
     /// Waits to be told to go on.
@@ -61,6 +64,7 @@ impl Workflow for Script {
                 Act::Queue(local) => did(saga, &key, local).await?,
                 Act::Reserve(local) => did(saga, &key, local).await?,
                 Act::Record(local) => did(saga, &key, local).await?,
+                Act::Taint(local) => did(saga, &key, local).await?,
                 Act::Choose(local) => did(saga, &key, local).await?,
                 Act::Pick(local) => did(saga, &key, local).await?,
                 Act::Wait => {
@@ -111,10 +115,10 @@ struct AskClaim(String, ClaimRequest);
 
 impl Local for AskClaim {
     const NAME: &'static str = "test.ask_claim";
-    type Output = SagaId;
+    type Output = Requested;
 
-    async fn apply(&self, tx: &mut Tx<'_>) -> Result<SagaId, Failure> {
-        StartClaim::apply::<AnyClaim>(tx, &self.0, &self.1).await.map(|requested| requested.saga)
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<Requested, Failure> {
+        StartClaim::apply::<AnyClaim>(tx, &self.0, &self.1).await
     }
 }
 
@@ -123,10 +127,10 @@ struct AskTeardown(String);
 
 impl Local for AskTeardown {
     const NAME: &'static str = "test.ask_teardown";
-    type Output = SagaId;
+    type Output = Requested;
 
-    async fn apply(&self, tx: &mut Tx<'_>) -> Result<SagaId, Failure> {
-        StartTeardown::apply::<AnyTeardown>(tx, &self.0).await.map(|requested| requested.saga)
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<Requested, Failure> {
+        StartTeardown::apply::<AnyTeardown>(tx, &self.0).await
     }
 }
 
@@ -190,7 +194,7 @@ fn making(instance: &str, more: Vec<Act>) -> Vec<Act> {
 }
 
 fn queue() -> Act {
-    Act::Queue(EnterQueue { template: "tp_demo".to_owned() })
+    Act::Queue(EnterQueue { template: "tp_demo".to_owned(), since: None })
 }
 
 fn reserve(conversation: Option<&str>) -> Act {
@@ -224,6 +228,7 @@ impl World {
             .local::<EnterQueue>()
             .local::<ReserveInstance>()
             .local::<RecordClaim>()
+            .local::<TaintInstance>()
             .local::<ChooseNumber>()
             .local::<PickNumber>()
             .workflow(Script)
@@ -347,6 +352,39 @@ async fn a_reserved_instance_is_given_back_under_a_higher_epoch() {
     assert_eq!((instance.state.as_str(), instance.claim_epoch), ("idle", 2));
     assert_eq!((instance.owner_id, instance.template_id), (None, None));
     assert_eq!(world.count("select count(*) as n from claim_queue").await, 0);
+}
+
+#[tokio::test]
+async fn a_tainted_instance_is_not_given_back_and_frees_its_conversation() {
+    let world = World::new().await;
+    world.idle("in_a").await;
+    let talk = Some("https://talk/1");
+    let taint = Act::Taint(TaintInstance { instance: "in_a".to_owned(), epoch: 1 });
+    let saga = world.begin("c", vec![queue(), reserve(talk), taint, Act::GiveUp]).await;
+    assert_eq!(world.ended(&saga).await.state, SagaState::Compensated);
+    assert_eq!(world.state("in_a").await, "tainted");
+    world.idle("in_b").await;
+    world.completes("d", vec![queue(), reserve(talk)]).await;
+    assert_eq!(
+        (world.state("in_a").await.as_str(), world.state("in_b").await.as_str()),
+        ("tainted", "claiming")
+    );
+    let fenced = world.transact(FenceInstance { instance: "in_a".to_owned() }).await.unwrap();
+    assert_eq!(fenced.running, [], "nobody has it");
+}
+
+#[tokio::test]
+async fn a_claim_that_was_served_in_vain_keeps_its_place() {
+    let world = World::new().await;
+    let late = world.begin("1", vec![queue(), reserve(None)]).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let before = Some(Timestamp(1));
+    let again = Act::Queue(EnterQueue { template: "tp_demo".to_owned(), since: before });
+    let first = world.begin("2", vec![again, reserve(None)]).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    world.idle("in_a").await;
+    assert_eq!(world.ended(&first).await.state, SagaState::Completed);
+    assert!(!world.engine.row(&late).await.unwrap().unwrap().state.is_ended());
 }
 
 #[tokio::test]
@@ -528,7 +566,9 @@ async fn the_same_request_is_one_saga_and_another_under_its_key_is_refused() {
     let world = World::new().await;
     let ask = |key: &str, template: &str| AskClaim(key.to_owned(), request(template));
     let first = world.transact(ask("k", "tp_demo")).await.unwrap();
-    assert_eq!(world.transact(ask("k", "tp_demo")).await.unwrap(), first);
+    assert!(first.is_new);
+    let again = Requested { is_new: false, ..first };
+    assert_eq!(world.transact(ask("k", "tp_demo")).await.unwrap(), again);
     let mut other = request("tp_demo");
     other.name = Some("Bob".to_owned());
     assert_eq!(code(world.transact(AskClaim("k".to_owned(), other)).await), "key_reused");
@@ -536,7 +576,7 @@ async fn the_same_request_is_one_saga_and_another_under_its_key_is_refused() {
     world.transact(ask("k2", "tp_demo")).await.expect("what was refused did not use up its key");
     world.sql("update template set archived_at = 1").await;
     assert_eq!(code(world.transact(ask("k3", "tp_demo")).await), "template_archived");
-    assert_eq!(world.transact(ask("k", "tp_demo")).await.unwrap(), first, "what has begun goes on");
+    assert_eq!(world.transact(ask("k", "tp_demo")).await.unwrap(), again, "what has begun goes on");
 }
 
 #[tokio::test]
@@ -544,7 +584,8 @@ async fn two_teardowns_of_an_instance_are_one_saga() {
     let world = World::new().await;
     world.idle("in_a").await;
     let first = world.transact(AskTeardown("in_a".to_owned())).await.unwrap();
-    assert_eq!(world.transact(AskTeardown("in_a".to_owned())).await.unwrap(), first);
+    let again = Requested { is_new: false, ..first };
+    assert_eq!(world.transact(AskTeardown("in_a".to_owned())).await.unwrap(), again);
     assert_eq!(code(world.transact(AskTeardown("in_x".to_owned())).await), "no_such_instance");
 }
 

@@ -2,8 +2,8 @@
 
 use amends_activities::agentmail::CreateInbox;
 use amends_activities::pool::{
-    ChooseNumber, ClaimRequest, EnterQueue, PickNumber, RecordClaim, ReserveInstance, Reserved, StockNumber,
-    Tool,
+    ChooseNumber, ClaimRequest, EnterQueue, PickNumber, Queued, RecordClaim, ReserveInstance, Reserved,
+    StockNumber, TaintInstance, Tool,
 };
 use amends_activities::runtime::{
     ConfigureAgent, JoinConversation, ObserveConversation, ToolHandle, VerifyConfigured,
@@ -11,7 +11,7 @@ use amends_activities::runtime::{
 use amends_activities::telnyx::{
     AssignNumber, AwaitNumber, EnsureMessagingProfile, MarkNumber, OrderNumber, SearchNumbers,
 };
-use amends_engine::{Saga, Workflow, saga, secs};
+use amends_engine::{Halt, Made, Refusal, Saga, Timestamp, Workflow, saga, secs};
 use serde::{Deserialize, Serialize};
 
 /// The saga that gives one instance to somebody.
@@ -41,62 +41,119 @@ impl Workflow for Claim {
     }
 
     async fn run(&self, saga: &Saga, request: ClaimRequest) -> saga::Result<Claimed> {
-        let queued = saga.transact("queue", EnterQueue { template: request.template_id.clone() }).await?;
-        let reserve = ReserveInstance {
-            template: request.template_id,
-            pool: queued.pool.clone(),
-            owner: request.owner_id,
-            conversation_target: request.join_url.clone(),
-        };
-        let instance = saga.transact("reserve", reserve).await?;
-        let agent_name = request.name.unwrap_or_else(|| instance.definition.agent_name.clone());
-
-        let tools = instance.definition.tools.iter().map(|tool| (tool.to_string(), *tool));
-        let tools = saga
-            .each("tools", tools.collect::<Vec<_>>(), |saga, tool| {
-                provide(saga, tool, &instance, &agent_name)
-            })
-            .await?;
-        let configure = ConfigureAgent {
-            domain: instance.domain.clone(),
-            token: instance.token.clone(),
-            epoch: instance.epoch,
-            agent_name: agent_name.clone(),
-            instructions: instance.definition.instructions.clone(),
-            model: instance.definition.model.clone(),
-            tools: tools.clone(),
-        };
-        saga.step("configure", configure).await?;
-
-        let conversation = if instance.settings.conversations {
-            let join = JoinConversation {
-                domain: instance.domain.clone(),
-                token: instance.token.clone(),
-                epoch: instance.epoch,
-                join_url: request.join_url,
-            };
-            let conversation = saga.step("join", join).await?;
-            let observe = ObserveConversation {
-                domain: instance.domain.clone(),
-                token: instance.token.clone(),
-                conversation,
-            };
-            Some(saga.pivot("bound", observe).await?.take().conversation)
-        } else {
-            let verify = VerifyConfigured { domain: instance.domain.clone(), token: instance.token.clone() };
-            saga.pivot("configured", verify).await?;
-            None
-        };
+        let given = give_one(saga, &request).await?;
         let record = RecordClaim {
-            instance: instance.instance.clone(),
-            epoch: instance.epoch,
-            agent_name,
-            conversation: conversation.clone(),
+            instance: given.instance.instance.clone(),
+            epoch: given.instance.epoch,
+            agent_name: given.agent_name,
+            conversation: given.conversation.clone(),
         };
-        let committed = saga.transact("commit", record).await?;
-        let is_claimed = committed.is_claimed;
-        Ok(Claimed { instance: instance.instance.clone(), is_claimed, conversation, tools })
+        let is_claimed = saga.transact("commit", record).await?.is_claimed;
+        let instance = given.instance.take().instance;
+        Ok(Claimed { instance, is_claimed, conversation: given.conversation, tools: given.tools })
     }
+}
+
+/// An instance that is its claimer's, and all that it got.
+struct Given {
+    instance: Made<Reserved>,
+    agent_name: String,
+    tools: Vec<ToolHandle>,
+    conversation: Option<String>,
+}
+
+/// So many instances at most may turn out to be somebody else's before the claim is.
+const CANDIDATES: u32 = 3;
+
+/// One instance after the other, until one can be given. What was done to one is undone before the next is tried.
+async fn give_one(saga: &Saga, request: &ClaimRequest) -> saga::Result<Given> {
+    let mut waits_since = None;
+    for candidate in 1..CANDIDATES {
+        let (key, since) = (format!("candidate-{candidate}"), &mut waits_since);
+        let given = saga.scope(&key, |saga| async move {
+            let queued = enter(&saga, request, *since).await?;
+            *since = Some(queued.since);
+            give(&saga, request, &queued.pool).await
+        });
+        match given.await {
+            Err(Halt::Refused { refusal, .. }) if is_anothers(&refusal) => {}
+            given => return given,
+        }
+    }
+    // The last one's end is the claim's.
+    let queued = enter(saga, request, waits_since).await?;
+    give(saga, request, &queued.pool).await
+}
+
+async fn enter(saga: &Saga, request: &ClaimRequest, since: Option<Timestamp>) -> saga::Result<Made<Queued>> {
+    saga.transact("queue", EnterQueue { template: request.template_id.clone(), since }).await
+}
+
+/// Whether the container answered for somebody else: a conversation that is not ours, a claim that is not this one.
+fn is_anothers(refusal: &Refusal) -> bool {
+    matches!(refusal.code.as_str(), "foreign_conversation" | "superseded")
+}
+
+/// Reserves an instance, and makes it the claimer's, up to the point where there is no way back.
+async fn give(saga: &Saga, request: &ClaimRequest, pool: &str) -> saga::Result<Given> {
+    let reserve = ReserveInstance {
+        template: request.template_id.clone(),
+        pool: pool.to_owned(),
+        owner: request.owner_id.clone(),
+        conversation_target: request.join_url.clone(),
+    };
+    let instance = saga.transact("reserve", reserve).await?;
+    let agent_name = request.name.clone().unwrap_or_else(|| instance.definition.agent_name.clone());
+
+    let tools = instance.definition.tools.iter().map(|tool| (tool.to_string(), *tool));
+    let tools = saga
+        .each("tools", tools.collect::<Vec<_>>(), |saga, tool| provide(saga, tool, &instance, &agent_name))
+        .await?;
+    match bind(saga, request, &instance, &agent_name, &tools).await {
+        Ok(conversation) => Ok(Given { instance, agent_name, tools, conversation }),
+        Err(halt) => {
+            // Given back it would be the next claim's, and the one's after that.
+            if matches!(&halt, Halt::Refused { refusal, .. } if is_anothers(refusal)) {
+                let taint = TaintInstance { instance: instance.instance.clone(), epoch: instance.epoch };
+                saga.transact("taint", taint).await?;
+            }
+            Err(halt)
+        }
+    }
+}
+
+/// Configures the runtime and has it join; the conversation that it was seen in, where its kind has any.
+async fn bind(
+    saga: &Saga,
+    request: &ClaimRequest,
+    instance: &Reserved,
+    agent_name: &str,
+    tools: &[ToolHandle],
+) -> saga::Result<Option<String>> {
+    let (domain, token) = (instance.domain.clone(), instance.token.clone());
+    let configure = ConfigureAgent {
+        domain: domain.clone(),
+        token: token.clone(),
+        epoch: instance.epoch,
+        agent_name: agent_name.to_owned(),
+        instructions: instance.definition.instructions.clone(),
+        model: instance.definition.model.clone(),
+        tools: tools.to_vec(),
+    };
+    saga.step("configure", configure).await?;
+    if !instance.settings.conversations {
+        saga.pivot("configured", VerifyConfigured { domain, token }).await?;
+        return Ok(None);
+    }
+    let join = JoinConversation {
+        domain: domain.clone(),
+        token: token.clone(),
+        epoch: instance.epoch,
+        join_url: request.join_url.clone(),
+    };
+    let conversation = saga.step("join", join).await?;
+    let bound = saga.pivot("bound", ObserveConversation { domain, token, conversation }).await?;
+    Ok(Some(bound.take().conversation))
 }
 
 /// One tool, whichever it is; its handle is what the agent gets.

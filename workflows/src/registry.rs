@@ -63,6 +63,7 @@ pub fn registry(clients: &Clients) -> Registry {
         .local::<pool::MarkIdle>()
         .local::<pool::EnterQueue>()
         .local::<pool::ReserveInstance>()
+        .local::<pool::TaintInstance>()
         .local::<pool::RecordClaim>()
         .local::<pool::FenceInstance>()
         .local::<pool::AwaitSagaEnd>()

@@ -1,6 +1,6 @@
 //! Enter the queue: a claim takes its place among those that wait for an idle instance.
 
-use amends_engine::{Failure, Local, Tx, params};
+use amends_engine::{Failure, Local, Timestamp, Tx, params};
 use serde::{Deserialize, Serialize};
 
 use super::one;
@@ -10,6 +10,9 @@ use super::one;
 pub struct EnterQueue {
     /// What is claimed.
     pub template: String,
+    /// Since when it waits, for one that was served before and in vain; from now on if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
 }
 
 /// A place in the queue.
@@ -17,6 +20,8 @@ pub struct EnterQueue {
 pub struct Queued {
     /// The pool that is waited for.
     pub pool: String,
+    /// Since when.
+    pub since: Timestamp,
 }
 
 impl Local for EnterQueue {
@@ -29,13 +34,14 @@ impl Local for EnterQueue {
         let unknown =
             || Failure::refused("unknown_template", format!("there is no template {}", self.template));
         let pool = one(found, unknown)?.text("pool")?;
-        let (saga, now) = (tx.saga().clone(), tx.now());
+        let saga = tx.saga().clone();
+        let since = self.since.unwrap_or_else(|| tx.now());
         tx.execute(
             "insert into claim_queue (saga, pool, since) values ($1, $2, $3)",
-            params![&saga, &pool, now],
+            params![&saga, &pool, since],
         )
         .await?;
-        Ok(Queued { pool })
+        Ok(Queued { pool, since })
     }
 
     async fn revert(&self, _: &Queued, tx: &mut Tx<'_>) -> Result<(), Failure> {

@@ -13,6 +13,7 @@ mod record_gone;
 mod reserve_instance;
 mod seed;
 mod start;
+mod taint_instance;
 
 use amends_engine::store::sqlite::Migrations;
 use amends_engine::store::tx::{Row, Tx};
@@ -31,6 +32,7 @@ pub use reserve_instance::{ReserveInstance, Reserved};
 pub use seed::{ApplySeed, PoolSeed, PoolSettings, Seed, SeedError, TemplateDefinition, TemplateSeed, Tool};
 use serde::{Deserialize, Serialize};
 pub use start::{ClaimRequest, Requested, StartClaim, StartTeardown, TeardownRequest};
+pub use taint_instance::TaintInstance;
 
 /// The tables of the pool.
 pub const MIGRATIONS: Migrations = Migrations {

@@ -117,6 +117,7 @@ impl Local for ReserveInstance {
     }
 
     /// Whatever the claim did to the container is undone first, and those undos see it clean: it is idle again.
+    /// One that was tainted, or fenced, meanwhile stays what it is.
     async fn revert(&self, made: &Reserved, tx: &mut Tx<'_>) -> Result<(), Failure> {
         let now = tx.now();
         let released = tx
