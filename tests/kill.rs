@@ -75,11 +75,15 @@ async fn columns(server: &Server) -> (BTreeSet<String>, BTreeSet<String>) {
             continue;
         }
         let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
-        match row["kind"].as_str().unwrap() {
-            "railway.project" | "openrouter.key" | "agentmail.inbox" => ledger.insert(text("external_id")),
-            "telnyx.number" => ledger.insert(text("name")),
-            _ => false,
-        };
+        match (text("provider").as_str(), text("kind").as_str()) {
+            ("railway", "project") | ("openrouter", "key") | ("agentmail", "inbox") => {
+                ledger.insert(text("external_id"));
+            }
+            ("telnyx", "number") => {
+                ledger.insert(text("name"));
+            }
+            _ => {}
+        }
     }
     (outside, ledger)
 }

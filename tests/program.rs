@@ -156,3 +156,33 @@ async fn the_command_line_claims_explains_and_tears_down_with_exit_codes() {
         server.client.get(server.url(&format!("/sagas/{saga}"))).send().await.unwrap().text().await.unwrap();
     assert!(page.contains("<svg") && page.contains("configure"), "the page has its timeline");
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn asked_to_stop_it_records_what_is_under_way_and_goes_on_at_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = server(folder.path());
+    server.start().await;
+    let slow = r#"{"provider":"agentmail","operation":"createInbox","fault":"latency","ms":700,"times":1}"#;
+    let faults =
+        server.client.post(server.url("/v1/sandbox/faults")).header("content-type", "application/json");
+    assert!(faults.body(slow).send().await.unwrap().status().is_success());
+    let claim = server.client.post(server.url("/v1/claims")).header("content-type", "application/json");
+    let claim: Value =
+        claim.body("{\"template_id\":\"tp_demo\"}").send().await.unwrap().json().await.unwrap();
+    let saga = claim["id"].as_str().unwrap().to_owned();
+    // Until the slow call is under way.
+    for _ in 0..400 {
+        let calls = server.get(&format!("/v1/sagas/{saga}")).await.to_string();
+        if calls.contains("inbox") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(server.terminate().success(), "it stops in order");
+    server.start().await;
+    let ended = server.get(&format!("/v1/sagas/{saga}?wait=30s")).await;
+    assert_eq!(ended["state"], "completed", "{ended}");
+    let text = ended.to_string();
+    assert!(!text.contains("worker_lost"), "the call was let to end, and was recorded: {text}");
+}

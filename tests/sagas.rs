@@ -97,3 +97,51 @@ async fn a_stuck_project_delete_holds_nothing_else_up() {
     shop.agree("after the stuck teardown").await;
     shop.stop().await;
 }
+
+#[tokio::test]
+async fn a_provider_that_asks_to_wait_is_not_asked_again_before_even_after_a_restart() {
+    let mut shop = Shop::open().await;
+    let mut limited = Fault::new(Provider::Openrouter, "createKeys", Kind::RateLimited).times(1);
+    limited.retry_after = Some(2);
+    shop.sandbox.set_fault(limited).unwrap();
+    let began = std::time::Instant::now();
+    let first = shop.replenish("default").await;
+    while shop.sandbox.calls().get("openrouter.createKeys").is_none() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    shop.restart(None).await;
+    // Another saga with the same credential waits at the same gate.
+    let second = shop.replenish("default").await;
+    while began.elapsed() < Duration::from_millis(1900) {
+        assert_eq!(
+            shop.sandbox.calls()["openrouter.createKeys"],
+            1,
+            "asked again after {:?}",
+            began.elapsed()
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for saga in [first, second] {
+        assert_eq!(shop.ended(&saga).await.0.state, SagaState::Completed, "{}", shop.story(&saga).await);
+    }
+    shop.stop().await;
+}
+
+#[tokio::test]
+async fn a_cancel_takes_back_what_was_done_and_is_refused_past_the_pivot() {
+    let mut shop = Shop::open().await;
+    let hangs = Fault::new(Provider::Railway, "environmentPatchCommit", Kind::DeployHangs).times(1);
+    shop.sandbox.set_fault(hangs).unwrap();
+    let replenish = shop.replenish("default").await;
+    let boots =
+        |row: &amends_engine::store::SagaRow| row.step.as_deref().is_some_and(|step| step.contains("boot"));
+    shop.running().engine.wait(&replenish, Duration::from_secs(20), boots).await.unwrap();
+    shop.running().engine.cancel(&replenish, "ann", "it hangs").await.unwrap();
+    let (row, _) = shop.ended(&replenish).await;
+    assert_eq!(row.state, SagaState::Compensated, "{}", shop.story(&replenish).await);
+    let (outside, ledger) = shop.columns().await;
+    assert!(outside.is_empty() && ledger.is_empty(), "{outside:?} {ledger:?}");
+    assert!(shop.running().engine.cancel(&replenish, "ann", "again").await.is_err(), "it has ended");
+    shop.stop().await;
+}

@@ -217,7 +217,7 @@ impl Executor {
 
     /// No new attempts; what is under way may end, within limits, and is recorded.
     async fn drain(mut self) -> Stop {
-        let limit = self.shared.env.paced(DRAIN).max(Duration::from_millis(500));
+        let limit = self.shared.env.time_limit(DRAIN);
         let _ = tokio::time::timeout(limit, async {
             while let Some(answer) = self.calls.join_next().await {
                 self.take(answer);
