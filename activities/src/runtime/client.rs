@@ -91,14 +91,20 @@ impl Runtime {
         }
     }
 
-    /// Empties it and sees that it is clean. A newer claim, or no container, is as good.
+    /// Empties it and sees that it is clean. A newer claim, or no container, is as good; and one that is bound to
+    /// a conversation other than `ours` is somebody's, who is not thrown out of it.
     pub(crate) async fn reset(
         &self,
         domain: &str,
         token: &SecretRef,
         epoch: i64,
         call: &Call,
+        ours: Option<&str>,
     ) -> Result<(), Failure> {
+        let Some(status) = self.status(domain, token, call).await? else { return Ok(()) };
+        if status.conversation.is_some() && status.conversation.as_deref() != ours {
+            return Ok(());
+        }
         let reply = self.tell(domain, "/convos/reset", token, epoch, call, &serde_json::json!({})).await?;
         if matches!(reply.status, 404 | 412) {
             return Ok(());

@@ -68,6 +68,6 @@ impl Activity for ConfigureAgent {
 
     async fn compensate(&self, runtime: &Runtime, _: &Configured, call: &Call) -> Result<(), Failure> {
         // Under the next epoch, so that a call of this claim that is still on its way is refused.
-        runtime.reset(&self.domain, &self.token, self.epoch + 1, call).await
+        runtime.reset(&self.domain, &self.token, self.epoch + 1, call, None).await
     }
 }

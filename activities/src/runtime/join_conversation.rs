@@ -86,8 +86,8 @@ impl Activity for JoinConversation {
         }
     }
 
-    async fn compensate(&self, runtime: &Runtime, _: &Joined, call: &Call) -> Result<(), Failure> {
+    async fn compensate(&self, runtime: &Runtime, made: &Joined, call: &Call) -> Result<(), Failure> {
         // Under the next epoch, so that a call of this claim that is still on its way is refused.
-        runtime.reset(&self.domain, &self.token, self.epoch + 1, call).await
+        runtime.reset(&self.domain, &self.token, self.epoch + 1, call, Some(&made.conversation)).await
     }
 }
