@@ -221,3 +221,110 @@ async fn whatever_one_call_comes_to_all_or_nothing_is_left() {
     }
     eprintln!("{worlds} faults");
 }
+
+/// Asks for a mast, and takes it back for a pole when it cannot be had; then waits for word, and for the time.
+struct Signal;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Word {
+    patience_ms: u64,
+}
+
+impl Workflow for Signal {
+    const NAME: &'static str = "signal";
+    const VERSION: u32 = 1;
+    type Input = Word;
+    type Output = (String, Option<String>, bool);
+
+    async fn run(
+        &self,
+        saga: &Saga,
+        word: Word,
+    ) -> amends_engine::saga::Result<(String, Option<String>, bool)> {
+        let began = saga.now("began").await?;
+        let mast = saga
+            .scope("mast", |saga| async move {
+                saga.step("base", Make::new("base")).await?;
+                saga.step("raise", Fails).await?;
+                Ok("mast".to_owned())
+            })
+            .await;
+        let held = match mast {
+            Ok(mast) => mast,
+            Err(_) => saga.step("pole", Make::new("pole")).await?.name.clone(),
+        };
+        let limit = Duration::from_millis(word.patience_ms * u64::from(PACE));
+        let said: Option<String> = saga.signal("word", "word", limit).await?;
+        let ended = saga.now("ended").await?;
+        Ok((held, said, ended >= began))
+    }
+}
+
+#[tokio::test]
+async fn a_scope_is_taken_back_alone_and_a_signal_comes_early_late_or_never() {
+    for (when, patience_ms, wanted) in
+        [("before", 5_000, Some("hello")), ("after", 5_000, Some("hello")), ("never", 100, None)]
+    {
+        let world = Arc::new(World::default());
+        let database = Database::new(env(), NOTES);
+        let registry = || registry(&world).workflow(Signal);
+        let mut running = database.run(registry(), None).await;
+        let new = running.engine.new_saga::<Signal>("s", &Word { patience_ms }).unwrap();
+        let Started::New(saga) = running.engine.begin(new).await.unwrap() else { panic!() };
+        let send = async |running: &Running| {
+            running.engine.signal(&saga, "letter-1", "word", "hello".into()).await.unwrap();
+        };
+        if when == "before" {
+            send(&running).await;
+        }
+        let waits = |row: &amends_engine::store::SagaRow| row.step.as_deref() == Some("word waits");
+        if when == "after" {
+            running.engine.wait(&saga, Duration::from_secs(5), waits).await.unwrap();
+            // It waits through a restart too.
+            running.die().await;
+            running = database.run(registry(), None).await;
+            send(&running).await;
+            send(&running).await;
+        }
+        let row = running.engine.wait(&saga, Duration::from_secs(10), |_| false).await.unwrap().unwrap();
+        assert_eq!(row.state, SagaState::Completed, "{row:?}");
+        let output = running.store.output(&saga).await.unwrap().unwrap();
+        assert_eq!(output, serde_json::json!(["pole", wanted, true]), "{when}");
+        assert_eq!(world.things().into_keys().collect::<Vec<_>>(), ["pole"], "the base went with its scope");
+        running.engine.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_saga_that_is_not_past_its_pivot_by_its_deadline_turns_round() {
+    let world = Arc::new(World::default());
+    world.fail("make lamp", &[Fault::Unavailable; 50]);
+    let database = Database::new(env(), NOTES);
+    let running = database.run(registry(&world), None).await;
+    let new = running.engine.new_saga::<Build>("late", &Plan { ends_badly: false }).unwrap();
+    let new = new.within(running.engine.env(), Duration::from_secs(10));
+    let Started::New(saga) = running.engine.begin(new).await.unwrap() else { panic!() };
+    let row = running.engine.wait(&saga, Duration::from_secs(20), |_| false).await.unwrap().unwrap();
+    assert_eq!(row.state, SagaState::Compensated, "{row:?}");
+    assert!(row.error.unwrap().contains("deadline"));
+    assert!(world.things().is_empty());
+    running.engine.stop().await;
+}
+
+#[tokio::test]
+async fn the_memory_store_runs_the_same_saga() {
+    let world = Arc::new(World::default());
+    let (store, vault) = amends_engine::store::memory::MemoryStore::new(NOTES, &env()).await.unwrap();
+    let store = Arc::new(store);
+    let engine = amends_engine::Engine::start(store.clone(), vault, registry(&world), env(), "test");
+    for ends_badly in [false, true] {
+        let new = engine.new_saga::<Build>(format!("m-{ends_badly}"), &Plan { ends_badly }).unwrap();
+        let Started::New(saga) = engine.begin(new).await.unwrap() else { panic!() };
+        let row = engine.wait(&saga, Duration::from_secs(20), |_| false).await.unwrap().unwrap();
+        let wanted = if ends_badly { SagaState::Failed } else { SagaState::Completed };
+        // The second one finds the first one's note in its place.
+        assert_eq!(row.state, wanted, "{row:?}");
+    }
+    assert_eq!(world.things().len(), 5);
+    engine.stop().await;
+}

@@ -177,6 +177,8 @@ async fn live(subject: Subject, trouble: Trouble) -> usize {
     }
     if matches!(trouble, Trouble::Call(_, _, Kind::CommitLate)) {
         tokio::time::sleep(Duration::from_secs_f64(LATE_SECONDS + 0.1)).await;
+        let first = shop.sweep(true).await;
+        assert_eq!(first.removed, 0, "nothing is removed on first sight");
         let found = shop.sweep(true).await;
         assert!(found.unread.is_empty(), "{found:?} {what}");
     }

@@ -2,14 +2,14 @@
 //!
 //! A create whose answer was lost may land after we looked for it. So whatever bears our name and is on no ledger
 //! row is an orphan: reported, and after a grace time removed, if that is allowed. A list that could not be read
-//! to its end says nothing at all.
+//! to its end says nothing at all. What the ledger has as gone while the provider still shows it is seen here too.
 
 use std::time::Duration;
 
 use amends_activities::census::Seen;
-use amends_activities::pool::{RecordFinding, RecordFindingRemoved};
+use amends_activities::pool::{self, RecordFinding, RecordFindingRemoved};
 use amends_engine::store::{ResourceFilter, ResourceRow, ResourceState};
-use amends_engine::{Engine, Failure, Timestamp};
+use amends_engine::{Engine, Failure};
 
 use crate::Clients;
 
@@ -31,9 +31,14 @@ pub struct Found {
     pub orphans: Vec<Seen>,
     /// How many of them were removed.
     pub removed: usize,
+    /// How many bear our prefix and are not ours: they are never touched.
+    pub foreign: usize,
     /// Providers that could not be read to the end, and why.
     pub unread: Vec<String>,
 }
+
+/// So many removals in one sweep at most: if we are wrong about many, somebody notices first.
+const BUDGET: usize = 10;
 
 /// The sweep over all providers.
 pub struct Reconciler {
@@ -76,8 +81,17 @@ impl Reconciler {
         found: &mut Found,
     ) -> Result<(), amends_engine::store::Error> {
         let rows = self.ledger(provider).await?;
-        let now = self.engine.env().now();
         for thing in seen.into_iter().filter(|thing| !is_explained(thing, &rows)) {
+            // Another installation may use our prefix: what is for an instance that we never planned is not ours.
+            let store = self.engine.store().as_ref();
+            let is_ours = match instance_of(&thing.name, &how.prefix) {
+                Some(instance) => pool::instance(store, &instance).await?.is_some(),
+                None => false,
+            };
+            if !is_ours {
+                found.foreign += 1;
+                continue;
+            }
             let finding = RecordFinding {
                 provider: provider.to_owned(),
                 kind: thing.kind.to_owned(),
@@ -85,13 +99,16 @@ impl Reconciler {
                 name: thing.name.clone(),
             };
             let first_seen = self.engine.transact(finding).await?;
+            let seen_for = self.engine.env().now().since(first_seen);
             tracing::warn!(
                 provider,
                 kind = thing.kind,
                 name = thing.name,
                 "an orphan: no ledger row explains it"
             );
-            if how.deletes && is_old_enough(&thing, first_seen, now, how.grace) {
+            // Never on first sight, whatever the provider says of its age.
+            let is_old_enough = seen_for > Duration::ZERO && seen_for >= how.grace;
+            if how.deletes && is_old_enough && found.removed < BUDGET {
                 found.removed += usize::from(self.remove(&thing).await?);
             }
             found.orphans.push(thing);
@@ -171,8 +188,20 @@ fn is_explained(thing: &Seen, rows: &[ResourceRow]) -> bool {
     })
 }
 
-fn is_old_enough(thing: &Seen, first_seen: Timestamp, now: Timestamp, grace: Duration) -> bool {
-    // Ours is the clock that counts; the provider's may only make it older.
-    let since = thing.created_at.map_or(first_seen, |created| created.min(first_seen));
-    now.since(since) >= grace
+/// The instance that a name speaks of: the 12 characters behind our prefix.
+fn instance_of(name: &str, prefix: &str) -> Option<String> {
+    Some(format!("in_{}", name.strip_prefix(prefix)?.get(..12)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_speaks_of_its_instance() {
+        let instance = instance_of("am-dev-0123456789ab-2-g3", "am-dev-");
+        assert_eq!(instance.as_deref(), Some("in_0123456789ab"));
+        assert_eq!(instance_of("am-prod-0123456789ab", "am-dev-"), None);
+        assert_eq!(instance_of("am-dev-short", "am-dev-"), None);
+    }
 }

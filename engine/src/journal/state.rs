@@ -687,7 +687,9 @@ impl State {
     pub(crate) fn last_error(&self) -> Option<String> {
         let open = self.steps.iter().rev().find_map(|step| {
             let settled =
-                matches!(step.phase, Phase::Completed | Phase::Refused | Phase::Undone | Phase::Skipped(_));
+                matches!(step.phase, Phase::Completed | Phase::Refused | Phase::Undone | Phase::Skipped(_))
+                // On the way back it is not tried again.
+                || self.unwinding.is_some() && matches!(step.phase, Phase::Deferred { .. });
             let (_, detail) = step.last_failure.as_ref().filter(|_| !settled)?;
             Some(format!("{}: {detail}", step.key))
         });
