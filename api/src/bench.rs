@@ -53,9 +53,9 @@ pub struct Measured {
     /// Steps a second.
     pub steps_per_second: f64,
     /// Half of the sagas took at most this long a step, in microseconds.
-    pub step_p50_us: u128,
+    pub step_p50_us: u64,
     /// 99 of 100 did.
-    pub step_p99_us: u128,
+    pub step_p99_us: u64,
     /// Steps a second of a bare loop that writes the same rows in groups of the same size.
     pub bare_steps_per_second: f64,
     /// Ours over the bare loop's.
@@ -177,8 +177,8 @@ async fn measure_in<W: Workflow<Input = u32>>(
     #[allow(clippy::cast_precision_loss, reason = "counts of a benchmark")]
     let steps = (options.sagas * options.steps as usize) as f64;
     let per_step = |part: usize| {
-        took.get((took.len() * part / 100).min(took.len() - 1)).map_or(0, Duration::as_micros)
-            / u128::from(options.steps)
+        let whole = took.get(took.len() * part / 100).or(took.last()).map_or(0, Duration::as_micros);
+        u64::try_from(whole).unwrap_or(u64::MAX) / u64::from(options.steps)
     };
     #[allow(clippy::cast_precision_loss, reason = "counts of a benchmark")]
     let sagas_per_second = options.sagas as f64 / elapsed.as_secs_f64();

@@ -153,9 +153,7 @@ impl BenchArgs {
         if json {
             say(&format!("{}\n", serde_json::to_string_pretty(&measured)?))?;
         } else {
-            for one in measured {
-                say(&format!("{one:?}\n"))?;
-            }
+            say(&format!("{}\n", table::measured(&measured)))?;
         }
         Ok(Exit::Done)
     }

@@ -2,6 +2,7 @@
 
 use comfy_table::{Table, presets};
 
+use crate::bench::Measured;
 use crate::product::Instance;
 use crate::view::{Page, Resource, Saga, SagaDetail, Step};
 
@@ -47,8 +48,48 @@ fn resource_rows(all: &[Resource]) -> String {
 
 /// A page of instances.
 pub fn instances(page: &Page<Instance>) -> String {
-    let rows = page.items.iter().map(|row| vec![row.id.clone(), row.state.clone()]);
-    paged(table(&["INSTANCE", "STATE"], rows), page, "amends instance list")
+    let rows = page.items.iter().map(|row| {
+        let text = |value: &Option<String>| value.clone().unwrap_or_default();
+        vec![
+            row.id.clone(),
+            row.state.clone(),
+            row.pool.clone(),
+            text(&row.template_id),
+            text(&row.owner_id),
+            text(&row.agent_name),
+            text(&row.conversation),
+            row.changed_at.clone(),
+        ]
+    });
+    let head = ["INSTANCE", "STATE", "POOL", "TEMPLATE", "OWNER", "AGENT", "CONVERSATION", "SINCE"];
+    paged(table(&head, rows), page, "amends instance list")
+}
+
+/// What a benchmark measured.
+pub fn measured(all: &[Measured]) -> String {
+    let rows = all.iter().map(|one| {
+        vec![
+            one.kind.to_owned(),
+            one.concurrency.to_string(),
+            format!("{:.0}", one.sagas_per_second),
+            format!("{:.0}", one.steps_per_second),
+            format!("{:.2} ms", one.step_p50_us as f64 / 1000.0),
+            format!("{:.2} ms", one.step_p99_us as f64 / 1000.0),
+            format!("{:.0}", one.bare_steps_per_second),
+            format!("{:.2}", one.ratio),
+        ]
+    });
+    let head = [
+        "STEPS",
+        "AT ONCE",
+        "SAGAS/S",
+        "STEPS/S",
+        "STEP P50",
+        "STEP P99",
+        "BARE LOOP STEPS/S",
+        "OURS / BARE",
+    ];
+    table(&head, rows)
 }
 
 /// Everything about one saga.
