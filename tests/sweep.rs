@@ -64,7 +64,11 @@ impl Subject {
                 (Provider::Runtime, "provision"),
                 (Provider::Runtime, "createConversation"),
             ],
-            Self::ClaimUndone => &[(Provider::Agentmail, "deleteInbox"), (Provider::Runtime, "reset")],
+            Self::ClaimUndone => &[
+                (Provider::Agentmail, "deleteInbox"),
+                (Provider::Runtime, "reset"),
+                (Provider::Telnyx, "updateMessagingSettings"),
+            ],
             Self::Teardown => &[
                 (Provider::Openrouter, "deleteKeys"),
                 (Provider::Railway, "projectDelete"),
@@ -151,7 +155,9 @@ async fn live(subject: Subject, trouble: Trouble) -> usize {
     if let Trouble::Call(provider, operation, kind) = trouble
         && !no_faults()
     {
-        let fault = Fault::new(provider, operation, kind).times(1).seconds(LATE_SECONDS);
+        let mut fault = Fault::new(provider, operation, kind).times(1).seconds(LATE_SECONDS);
+        // The first one is the assignment; here it is about taking it back.
+        fault.skip = u32::from(subject == Subject::ClaimUndone && operation == "updateMessagingSettings");
         shop.sandbox.set_fault(fault).unwrap();
     }
     let saga = subject.begin(&shop).await;
