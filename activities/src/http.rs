@@ -1,4 +1,16 @@
 //! HTTP: from an answer, or its absence, to a failure; once for all providers.
+//!
+//! | what came | a read | a write |
+//! |---|---|---|
+//! | no connection | unavailable | unavailable: nothing was sent |
+//! | the line broke, or the time was up | unavailable | no answer: it may have happened |
+//! | 5xx | unavailable | no answer |
+//! | 2xx that cannot be read | unavailable | no answer |
+//! | 429 | unavailable, as long as it says | the same |
+//! | 401, 403 | unavailable; a person has to look | the same |
+//! | any other 4xx | refused | refused |
+//!
+//! A provider's own manners (errors in a 200, a 403 that is about the request) are its client's.
 
 use std::time::Duration;
 

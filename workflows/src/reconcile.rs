@@ -99,7 +99,7 @@ impl Reconciler {
                 name: thing.name.clone(),
             };
             let first_seen = self.engine.transact(finding).await?;
-            let seen_for = self.engine.env().now().since(first_seen);
+            let now = self.engine.env().now();
             tracing::warn!(
                 provider,
                 kind = thing.kind,
@@ -107,7 +107,7 @@ impl Reconciler {
                 "an orphan: no ledger row explains it"
             );
             // Never on first sight, whatever the provider says of its age.
-            let is_old_enough = seen_for > Duration::ZERO && seen_for >= how.grace;
+            let is_old_enough = first_seen.is_some_and(|first_seen| now.since(first_seen) >= how.grace);
             if how.deletes && is_old_enough && found.removed < BUDGET {
                 found.removed += usize::from(self.remove(&thing).await?);
             }

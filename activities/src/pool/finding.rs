@@ -20,10 +20,10 @@ pub struct RecordFinding {
 
 impl Local for RecordFinding {
     const NAME: &'static str = "finding.record";
-    /// When it was first seen.
-    type Output = Timestamp;
+    /// When it was first seen; nothing when that is now.
+    type Output = Option<Timestamp>;
 
-    async fn apply(&self, tx: &mut Tx<'_>) -> Result<Timestamp, Failure> {
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<Option<Timestamp>, Failure> {
         let now = tx.now();
         let rows = tx
             .fetch(
@@ -34,7 +34,8 @@ impl Local for RecordFinding {
                 params![&self.provider, &self.external_id, &self.kind, &self.name, now],
             )
             .await?;
-        Ok(Timestamp(rows.first().map_or(Ok(now.0), |row| row.int("first_seen_at"))?))
+        let first_seen = Timestamp(rows.first().map_or(Ok(now.0), |row| row.int("first_seen_at"))?);
+        Ok(Some(first_seen).filter(|first_seen| *first_seen < now))
     }
 }
 
