@@ -227,9 +227,9 @@ impl From<store::Error> for Problem {
             store::Error::Closed => Self::new(Code::Draining, "The database is being closed."),
             store::Error::Job(amends_engine::Failure::Refused(refusal)) => {
                 let code = match refusal.code.as_str() {
-                    "not_found" => Code::NotFound,
+                    "not_found" | "no_such_instance" => Code::NotFound,
                     "key_reused" | "idempotency_key_reused" => Code::IdempotencyKeyReused,
-                    "invalid" => Code::ValidationFailed,
+                    "invalid" | "malformed" | "unknown_template" => Code::ValidationFailed,
                     _ => Code::StateConflict,
                 };
                 Self::new(code, refusal.message.clone())

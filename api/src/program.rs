@@ -1,5 +1,6 @@
 //! The program: everything opened in order, wired together, and closed in order.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -136,7 +137,10 @@ impl Outside {
         }
         let pace = settings.sandbox_profile;
         if let Some(url) = &settings.sandbox_url {
-            let address = url.trim_start_matches("http://").trim_end_matches('/').to_owned();
+            let address = url.strip_prefix("http://").map(|rest| rest.trim_end_matches('/').to_owned());
+            let address = address
+                .filter(|address| !address.is_empty() && !address.contains(['/', '?', '#', '@']))
+                .with_context(|| format!("AMENDS_SANDBOX_URL={url} is not http://address:port"))?;
             let clients = product::sandbox_clients(&Urls::of(&address));
             return Ok(Self { clients, sandbox: None, address: Some(address), pace });
         }
@@ -200,7 +204,11 @@ fn log() {
     let filter = tracing_subscriber::EnvFilter::try_new(filter)
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     // Fails only when something else has set logging up, as a test may have.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .try_init();
 }
 
 /// Returns when somebody asks the program to end.

@@ -12,7 +12,7 @@ use crate::words;
 const WIDTH: f64 = 1080.0;
 const LABELS: f64 = 330.0;
 const RIGHT: f64 = 24.0;
-const HEAD: f64 = 40.0;
+const HEAD: f64 = 54.0;
 const ROW: f64 = 44.0;
 const FOOT: f64 = 10.0;
 const BAR: f64 = 14.0;
@@ -32,6 +32,10 @@ pub fn drawing(timeline: &Timeline, now: Timestamp) -> Markup {
             xmlns="http://www.w3.org/2000/svg" {
             title { (summary) }
             (hatches())
+            @for place in (1..timeline.rows.len()).step_by(2) {
+                rect.stripe x="0" y=(n(top_of(place))) width=(n(WIDTH)) height=(n(ROW)) {}
+            }
+            (folds(&scale, height))
             @for (place, row) in timeline.rows.iter().enumerate() {
                 (lane_of(row, place, &scale, now))
             }
@@ -63,12 +67,29 @@ fn hatches() -> Markup {
     }
 }
 
+fn top_of(place: usize) -> f64 {
+    HEAD + ROW * f64::from(u32::try_from(place).unwrap_or(u32::MAX))
+}
+
+/// The idle times that are folded, under all that is drawn.
+fn folds(scale: &Scale, height: f64) -> Markup {
+    html! {
+        @for piece in scale.pieces.iter().filter(|piece| piece.folded) {
+            g.fold {
+                rect x=(n(piece.left)) y=(n(HEAD - 6.0)) width=(n(piece.width)) height=(n(height - HEAD - FOOT + 6.0)) {}
+                text x=(n(piece.left + piece.width.min(FOLD * 4.0) / 2.0)) y="12" text-anchor="middle" {
+                    "≈ " (words::span(piece.to.since(piece.from)).replace(' ', "\u{a0}"))
+                }
+            }
+        }
+    }
+}
+
 fn lane_of(row: &Row, place: usize, scale: &Scale, now: Timestamp) -> Markup {
-    let top = HEAD + ROW * f64::from(u32::try_from(place).unwrap_or(u32::MAX));
+    let top = top_of(place);
     let thing = row.things.last();
     html! {
         g.row {
-            @if place % 2 == 1 { rect.stripe x="0" y=(n(top)) width=(n(WIDTH)) height=(n(ROW)) {} }
             text.step x="8" y=(n(top + 18.0)) {
                 (shortened(row.step.as_str()))
                 @if let Some(activity) = &row.activity { title { (activity) } }
@@ -202,14 +223,6 @@ fn axis(timeline: &Timeline, scale: &Scale, now: Timestamp, height: f64) -> Mark
             line x1=(n(LABELS)) y1=(n(HEAD - 6.0)) x2=(n(WIDTH - RIGHT)) y2=(n(HEAD - 6.0)) {}
             @for (x, label) in labels {
                 text x=(n(x)) y=(n(HEAD - 12.0)) { (label) }
-            }
-            @for piece in scale.pieces.iter().filter(|piece| piece.folded) {
-                g.fold {
-                    rect x=(n(piece.left)) y=(n(HEAD - 6.0)) width=(n(piece.width)) height=(n(height - HEAD - FOOT + 6.0)) {}
-                    text x=(n(piece.left + piece.width.min(FOLD * 4.0) / 2.0)) y="12" text-anchor="middle" {
-                        "≈ " (words::span(piece.to.since(piece.from)).replace(' ', "\u{a0}"))
-                    }
-                }
             }
             @for turn in &timeline.turns {
                 g.turn {
