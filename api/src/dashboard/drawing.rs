@@ -74,11 +74,13 @@ fn top_of(place: usize) -> f64 {
 /// The idle times that are folded, under all that is drawn.
 fn folds(scale: &Scale, height: f64) -> Markup {
     html! {
-        @for piece in scale.pieces.iter().filter(|piece| piece.folded) {
-            g.fold {
-                rect x=(n(piece.left)) y=(n(HEAD - 6.0)) width=(n(piece.width)) height=(n(height - HEAD - FOOT + 6.0)) {}
-                text x=(n(piece.left + piece.width.min(FOLD * 4.0) / 2.0)) y="12" text-anchor="middle" {
-                    "≈ " (words::span(piece.to.since(piece.from)).replace(' ', "\u{a0}"))
+        g.axis {
+            @for piece in scale.pieces.iter().filter(|piece| piece.folded) {
+                g.fold {
+                    rect x=(n(piece.left)) y=(n(HEAD - 6.0)) width=(n(piece.width)) height=(n(height - HEAD - FOOT + 6.0)) {}
+                    text x=(n(piece.left + piece.width.min(FOLD * 4.0) / 2.0)) y="12" text-anchor="middle" {
+                        "≈ " (words::span(piece.to.since(piece.from)).replace(' ', "\u{a0}"))
+                    }
                 }
             }
         }
