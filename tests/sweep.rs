@@ -168,9 +168,14 @@ async fn live(subject: Subject, trouble: Trouble) -> usize {
     assert_eq!(row.state, subject.wanted(trouble), "{what}");
     match trouble {
         Trouble::None => {}
-        // A run that polls once less has one append less; then the last crash has no place.
-        Trouble::Crash(Crash::Before(at) | Crash::After(at)) => {
-            assert!(crashed || !no_faults() && appends < at, "the crash did not happen: {what}");
+        // A run that polls once less has fewer appends, and then the last crashes have no place: nothing is before
+        // an append that there is not, and after the last one there is nothing left to be interrupted.
+        Trouble::Crash(crash) => {
+            let had_its_place = match crash {
+                Crash::Before(at) => appends >= at,
+                Crash::After(at) => appends > at,
+            };
+            assert!(crashed || !no_faults() && !had_its_place, "the crash did not happen: {what}");
         }
         Trouble::Call(provider, operation, kind) => {
             let fired = shop.sandbox.fired();
