@@ -154,7 +154,7 @@ fn list(request: &Request, all: Vec<Value>) -> Answer {
     };
     let (page, size) = (number("page[number]", 1), number("page[size]", 20).min(250));
     let total = all.len();
-    let data: Vec<Value> = all.into_iter().skip((page - 1) * size).take(size).collect();
+    let data: Vec<Value> = all.into_iter().skip((page - 1).saturating_mul(size)).take(size).collect();
     let meta = json!({"page_number": page, "page_size": size, "total_results": total, "total_pages": total.div_ceil(size)});
     Answer::json(200, json!({"data": data, "meta": meta}))
 }
