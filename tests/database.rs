@@ -7,7 +7,7 @@ use amends_engine::store::Store;
 use amends_engine::store::sqlite::{Migrations, SqliteStore};
 use amends_engine::{Engine, Env, Registry};
 
-use crate::crash::{Crash, CrashingStore};
+use amends_engine::testing::crash::{Crash, CrashingStore};
 
 /// One database file and its key.
 pub struct Database {

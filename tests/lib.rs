@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, missing_docs, clippy::disallowed_methods, reason = "tests fail by panicking")]
 
-pub mod crash;
 pub mod database;
 pub mod process;
 pub mod shop;

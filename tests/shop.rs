@@ -20,8 +20,8 @@ use amends_workflows::{
 };
 use serde_json::Value;
 
-use crate::crash::Crash;
 use crate::database::{Database, Running};
+use amends_engine::testing::crash::Crash;
 
 pub const PREFIX: &str = "amends-test";
 const MIGRATIONS: &[Migrations] = &[pool::MIGRATIONS];

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use amends_engine::SagaId;
 use amends_engine::journal::state::SagaState;
+use amends_engine::testing::crash::Crash;
 use amends_sandbox::{Fault, Kind, Provider};
-use amends_tests::crash::Crash;
 use amends_tests::shop::Shop;
 use futures::StreamExt;
 

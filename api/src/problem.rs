@@ -251,6 +251,7 @@ impl From<ActError> for Problem {
         match error {
             ActError::NoSuchSaga(saga) => Self::not_found(format!("saga {saga}")),
             ActError::TooLate { .. } => Self::new(Code::StateConflict, format!("{error}.")),
+            ActError::Nameless => Self::new(Code::ValidationFailed, format!("{error}.")),
             ActError::Store(error) => error.into(),
         }
     }

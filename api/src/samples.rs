@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use amends_engine::activity::Effect;
+use amends_engine::journal::Act;
 use amends_engine::journal::event::{Asked, FoundKind, Named, SkipReason, UnwindCause};
 use amends_engine::journal::failure::{Cause, Refusal};
 use amends_engine::journal::{Entry, Event, State};
-use amends_engine::store::{Act, SagaRow};
+use amends_engine::store::SagaRow;
 use amends_engine::{Resource, ResourceId, SagaId, SagaView, StepKey, Timestamp};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -37,6 +38,8 @@ impl Journal {
             input: json!({ "instance": "k3v9xq2m7p4t" }),
             deadline_at: None,
             labels: BTreeMap::from([("instance".into(), "k3v9xq2m7p4t".into())]),
+            start_at: None,
+            parent: None,
         };
         Self(Vec::new(), 0).then(0, started)
     }
@@ -54,12 +57,15 @@ impl Journal {
             activity: activity.into(),
             input: json!({ "name": format!("agent-sandbox-{step}") }),
             after: Vec::new(),
+            said: Vec::new(),
             local: None,
             effect: Effect::Searchable { quiet: Duration::from_secs(30) },
             pivot: false,
             every: None,
             give_up_at: at(900_000),
             removes: Vec::new(),
+            deferred: false,
+            child: None,
         };
         let resource = makes.map(|resource| {
             self.1 += 1;
@@ -93,7 +99,7 @@ impl Journal {
     pub fn completes(self, ms: i64, step: &str, id: Option<&str>) -> Self {
         let output = id.map_or(Value::Null, |id| json!(id));
         let external_id = id.map(ToOwned::to_owned);
-        self.then(ms, Event::StepCompleted { step: step.into(), output, external_id })
+        self.then(ms, Event::StepCompleted { step: step.into(), output, external_id, by_hand: false })
     }
 
     /// It did not happen.
@@ -105,6 +111,7 @@ impl Journal {
             detail: detail.into(),
             retry_at: at(retry_ms),
             asked: None,
+            fingerprint: String::new(),
         };
         self.then(ms, event)
     }
@@ -117,7 +124,7 @@ impl Journal {
 
     /// It is taken back.
     pub fn undone(self, ms: i64, step: &str) -> Self {
-        self.then(ms, Event::StepCompensated { step: step.into() })
+        self.then(ms, Event::StepCompensated { step: step.into(), by_hand: false })
     }
 
     /// The journal.
@@ -136,6 +143,9 @@ impl Journal {
             attention: state.attention(),
             step: state.steps().last().map(|step| step.key.to_string()),
             error: state.unwinding.as_ref().map(|unwinding| unwinding.refusal.to_string()),
+            fingerprint: None,
+            progress: None,
+            parent: None,
             labels: state.labels.clone(),
             deadline_at: state.deadline_at,
             due_at: state.due_at(),
@@ -189,6 +199,7 @@ pub fn stuck() -> Journal {
                 cause: Cause::Timeout,
                 detail: "no answer within 15 s".into(),
                 look_at: at(40_000),
+                fingerprint: String::new(),
             },
         )
         .then(
@@ -213,6 +224,7 @@ pub fn stuck() -> Journal {
             Event::StepFailed {
                 step: "deploy".into(),
                 refusal: refusal("image_not_found", "image tag 2026.4.11 is not in the registry"),
+                fingerprint: String::new(),
             },
         )
         .then(
@@ -222,7 +234,7 @@ pub fn stuck() -> Journal {
                 refusal: refusal("image_not_found", "image tag 2026.4.11 is not in the registry"),
             },
         )
-        .then(68_020, Event::StepSkipped { step: "service".into(), reason: SkipReason::Within });
+        .then(68_020, Event::StepSkipped { step: "service".into(), reason: SkipReason::Within, to: None });
     let mut ms = 68_100;
     for attempt in 1..=5 {
         journal = journal.undoes(ms, "number", attempt);
@@ -234,6 +246,7 @@ pub fn stuck() -> Journal {
                 cause: Some(Cause::ServerError),
                 detail: "503: service unavailable".into(),
                 retry_at: at(retry_at),
+                fingerprint: String::new(),
             },
         );
         if attempt == 1 {
@@ -307,6 +320,7 @@ pub fn in_doubt() -> Journal {
                 cause: Cause::Reset,
                 detail: "the connection broke".into(),
                 look_at: at(30_000),
+                fingerprint: String::new(),
             },
         )
         .then(

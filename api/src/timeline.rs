@@ -126,6 +126,10 @@ pub enum Wait {
     Timer,
     /// A signal of this name.
     Signal(String),
+    /// A child saga.
+    Child,
+    /// The end of the saga.
+    End,
 }
 
 /// Something at one moment of a row.
@@ -253,7 +257,7 @@ impl Timeline {
                     row.mark(MarkKind::Made, at);
                 }
             }
-            Event::StepFailed { step, refusal } => {
+            Event::StepFailed { step, refusal, .. } => {
                 let row = self.row(step, state);
                 let detail = refusal.to_string();
                 if row.is_trying() {
@@ -278,30 +282,39 @@ impl Timeline {
                 row.end_wait(at);
                 row.mark(MarkKind::Settled, at);
             }
-            Event::ChildStarted { step, child } => {
+            Event::ChildStarted { step, child, .. } => {
                 self.row(step, state).mark(MarkKind::Child(child.clone()), at);
+                if state.step(step).is_some_and(|step| step.phase == Phase::Child) {
+                    self.row(step, state).begin_wait(Wait::Child, None, at);
+                }
             }
+            Event::ChildEnded { step, .. } => {
+                let row = self.row(step, state);
+                row.end_wait(at);
+                row.mark(MarkKind::Settled, at);
+            }
+            Event::DeferRegistered { step, .. } => self.row(step, state).begin_wait(Wait::End, None, at),
             Event::CompensationStarted { step, attempt, .. } => {
                 let lane = lane(state, step);
                 let row = self.row(step, state);
                 row.end_wait(at);
                 row.begin_attempt(lane, *attempt, at);
             }
-            Event::CompensationDeferred { step, cause, detail, retry_at } => {
+            Event::CompensationDeferred { step, cause, detail, retry_at, .. } => {
                 let outcome = if cause.is_some() { Outcome::Unavailable } else { Outcome::Refused };
                 self.undo_failed(step, outcome, *cause, detail, *retry_at, at, state);
             }
-            Event::CompensationLost { step, cause, detail, retry_at } => {
+            Event::CompensationLost { step, cause, detail, retry_at, .. } => {
                 self.undo_failed(step, Outcome::NoAnswer, Some(*cause), detail, *retry_at, at, state);
             }
-            Event::StepCompensated { step } => {
+            Event::StepCompensated { step, .. } => {
                 let makes = state.ledger.rows().any(|thing| thing.step == *step);
                 let row = self.row(step, state);
                 row.end_wait(at);
                 row.end_attempt(Lane::Undo, Outcome::Ok, None, None, at);
                 row.mark(if makes { MarkKind::Removed } else { MarkKind::Undone }, at);
             }
-            Event::StepSkipped { step, reason } => {
+            Event::StepSkipped { step, reason, .. } => {
                 let row = self.row(step, state);
                 row.end_wait(at);
                 row.mark(MarkKind::Skipped(*reason), at);
@@ -320,7 +333,24 @@ impl Timeline {
                 self.flags.push(Flag { at, text: format!("{actor} asked to cancel: {reason}") });
             }
             Event::OperatorIntervened { act, actor, reason, .. } => {
-                self.flags.push(Flag { at, text: format!("{actor} asked to {act}: {reason}") });
+                self.flags.push(Flag { at, text: format!("{actor} asked to {}: {reason}", act.kind()) });
+            }
+            Event::Paused { until, actor, reason } => {
+                self.flags.push(Flag { at, text: format!("{actor} paused it until {until}: {reason}") });
+            }
+            Event::Resumed { actor } => {
+                let who = actor.as_deref().unwrap_or("the end of its pause");
+                self.flags.push(Flag { at, text: format!("{who} lets it go on") });
+            }
+            Event::RaceDecided { winner, losers, .. } => {
+                for loser in losers {
+                    self.rows.iter_mut().filter(|row| row.step.is_inside(loser)).for_each(|row| row.turn(at));
+                    let why = format!("{winner} got through first");
+                    self.turns.push(Turn { at, scope: Some(loser.clone()), why });
+                }
+            }
+            Event::ResultOffered { .. } => {
+                self.flags.push(Flag { at, text: "waits for the saga that called it".to_owned() });
             }
             Event::Parked { attention, detail } => {
                 self.flags.push(Flag { at, text: format!("{attention}: {detail}") });
@@ -331,6 +361,7 @@ impl Timeline {
             }
             Event::SagaStarted { .. }
             | Event::LabelSet { .. }
+            | Event::ParentEnded {}
             | Event::ResourceTaken { .. }
             | Event::ScopeUnwound { .. } => {}
         }

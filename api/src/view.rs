@@ -304,6 +304,8 @@ fn phase(phase: &Phase) -> (&'static str, Option<Timestamp>) {
         Phase::InDoubt { look_at } => ("in_doubt", Some(*look_at)),
         Phase::Undecidable => ("undecidable", None),
         Phase::Waiting { due_at, .. } => ("waiting", Some(*due_at)),
+        Phase::Registered => ("put_off", None),
+        Phase::Child => ("child_runs", None),
         Phase::Completed => ("completed", None),
         Phase::Refused => ("refused", None),
         Phase::Removing { under_way: Some(_), .. } => ("removing", None),

@@ -53,6 +53,9 @@ pub fn attention(attention: Attention) -> &'static str {
         Attention::NoWorker => "this program does not offer the saga's definition",
         Attention::NoProgress => "it waits for something that is not the engine's",
         Attention::Late => "its deadline has passed",
+        Attention::PauseEnding => "its pause ends within a quarter of an hour",
+        Attention::Leak => "it has ended, and something it made is outside",
+        Attention::OverLimit => "it has grown beyond a limit, and was parked for it",
         Attention::Diverged => "its function asks for something else than its journal holds",
         Attention::Unreadable => "a line of its journal cannot be read",
     }

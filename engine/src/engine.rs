@@ -3,17 +3,19 @@
 use std::sync::Arc;
 
 use crate::activity::{Failure, Local, Registry};
+use crate::bulk::BULK_MAX;
 use crate::env::Env;
-use crate::ids::{OperationId, SagaId};
-use crate::journal::{Entry, State};
+use crate::ids::{OperationId, SagaId, StepKey};
+use crate::journal::act::{Act, Verdict};
+use crate::journal::{Entry, Plan, State, plan};
 use crate::saga::Workflow;
 use crate::secret::Vault;
 use crate::store::tx::{Beside, Tx};
 use crate::store::{
-    Act, Error, Letter, Loose, LooseJob, Message, NewSaga, ResourceFilter, ResourceRow, SagaFilter, SagaRow,
-    Started, Store,
+    AuditRow, Error, Letter, Loose, LooseJob, Message, NewSaga, ResourceFilter, ResourceRow, SagaFilter,
+    SagaRow, Started, Store,
 };
-use crate::worker::{self, Shared};
+use crate::worker::{self, DryRun, Shared};
 
 /// How long a waiting caller may miss a write that another process made.
 const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(250);
@@ -38,6 +40,22 @@ pub struct SagaView {
     pub resources: Vec<ResourceRow>,
 }
 
+/// Whom a bulk act would act on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Preview {
+    /// These.
+    pub eligible: Vec<SagaId>,
+    /// Not these, each with why.
+    pub left_out: Vec<(SagaId, String)>,
+}
+
+impl Preview {
+    /// How many the filter matched.
+    pub fn matched(&self) -> usize {
+        self.eligible.len() + self.left_out.len()
+    }
+}
+
 /// Why an act on a saga was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum ActError {
@@ -52,8 +70,11 @@ pub enum ActError {
         /// Where it stands.
         state: crate::journal::state::SagaState,
         /// Why the act cannot be done.
-        problem: &'static str,
+        problem: String,
     },
+    /// Whoever acts says who they are and why.
+    #[error("an act needs an actor and a reason")]
+    Nameless,
     /// The store did not take it.
     #[error(transparent)]
     Store(#[from] Error),
@@ -68,7 +89,22 @@ impl Engine {
         env: Env,
         environment: &str,
     ) -> Self {
-        let shared = Arc::new(Shared::new(store, registry, env, environment.to_owned(), vault));
+        Self::start_bounded(store, vault, registry, env, environment, worker::LIVE_MAX)
+    }
+
+    /// As [`start`](Self::start), with at most `live_max` sagas in memory at a time (4096 if not said); the others
+    /// wait on disk.
+    pub fn start_bounded(
+        store: Arc<dyn Store>,
+        vault: Vault,
+        registry: Registry,
+        env: Env,
+        environment: &str,
+        live_max: usize,
+    ) -> Self {
+        let registry = registry.with_bulk(&store);
+        let environment = environment.to_owned();
+        let shared = Arc::new(Shared::new(store, registry, env, environment, vault, live_max.max(1)));
         let worker = tokio::spawn(worker::run(shared.clone()));
         Self { shared, worker: Arc::new(std::sync::Mutex::new(Some(worker))) }
     }
@@ -177,30 +213,113 @@ impl Engine {
         self.act(saga, Act::Cancel, actor, reason).await
     }
 
-    async fn act(&self, saga: &SagaId, act: Act, actor: &str, reason: &str) -> Result<OperationId, ActError> {
-        let row = self.shared.store.saga(saga).await?.ok_or_else(|| ActError::NoSuchSaga(saga.clone()))?;
-        if row.state.is_ended() {
-            let problem = "it has ended";
-            return Err(ActError::TooLate { saga: saga.clone(), state: row.state, problem });
+    /// Stops the saga for that long, at most a day; it goes on by itself then. What is under way may end.
+    pub async fn pause(
+        &self,
+        saga: &SagaId,
+        wait: std::time::Duration,
+        actor: &str,
+        reason: &str,
+    ) -> Result<OperationId, ActError> {
+        let until = self.shared.env.now().plus(wait);
+        self.act(saga, Act::Pause { until }, actor, reason).await
+    }
+
+    /// Lets a paused saga go on.
+    pub async fn resume(&self, saga: &SagaId, actor: &str, reason: &str) -> Result<OperationId, ActError> {
+        self.act(saga, Act::Resume, actor, reason).await
+    }
+
+    /// Says what came of a lost call.
+    pub async fn settle(
+        &self,
+        saga: &SagaId,
+        step: impl Into<StepKey>,
+        verdict: Verdict,
+        actor: &str,
+        reason: &str,
+    ) -> Result<OperationId, ActError> {
+        self.act(saga, Act::Settle { step: step.into(), verdict }, actor, reason).await
+    }
+
+    /// Does an act: leaves it in the saga's inbox together with its audit. Whoever holds the saga checks it once more
+    /// and writes what came of it.
+    ///
+    /// # Errors
+    /// There is no such saga, or the act cannot be done where it stands; nothing was written then.
+    pub async fn act(
+        &self,
+        saga: &SagaId,
+        act: Act,
+        actor: &str,
+        reason: &str,
+    ) -> Result<OperationId, ActError> {
+        if actor.trim().is_empty() || reason.trim().is_empty() {
+            return Err(ActError::Nameless);
         }
-        if act == Act::Cancel {
-            let state = self.shared.store.journal(saga).await?;
-            let state =
-                State::fold(saga.clone(), &state).map_err(|error| Error::Unreadable(error.to_string()))?;
-            let problem = match (&state.pivot, &state.unwinding) {
-                (Some(_), _) => Some("it is past its pivot and can only go forward"),
-                (None, Some(_)) => Some("it is being undone already"),
-                (None, None) => None,
-            };
-            if let Some(problem) = problem {
-                return Err(ActError::TooLate { saga: saga.clone(), state: row.state, problem });
-            }
+        let row = self.shared.store.saga(saga).await?.ok_or_else(|| ActError::NoSuchSaga(saga.clone()))?;
+        let state = self.folded(saga).await?;
+        if let Some(problem) = act.problem(&state, self.shared.env.now()) {
+            return Err(ActError::TooLate { saga: saga.clone(), state: row.state, problem });
         }
         let operation = OperationId::from_uuid(self.shared.env.uuid());
         let (actor, reason) = (actor.to_owned(), reason.to_owned());
         let message = Message::Act { operation: operation.clone(), act, actor, reason };
         self.post(operation.to_string(), saga, message).await?;
         Ok(operation)
+    }
+
+    /// The acts on a saga, oldest first, with what came of each.
+    pub async fn audit(&self, saga: &SagaId) -> Result<Vec<AuditRow>, Error> {
+        self.shared.store.audit(saga).await
+    }
+
+    /// What unwinding the saga would do from where it stands; nothing is done.
+    pub async fn plan(&self, saga: &SagaId) -> Result<Plan, Error> {
+        Ok(plan(&self.folded(saga).await?))
+    }
+
+    /// The plan, with what `find` says of each thing in it that can be looked for; nothing else is called.
+    pub async fn dry_run(&self, saga: &SagaId) -> Result<Vec<DryRun>, Error> {
+        worker::dry_run(&self.shared, &self.folded(saga).await?).await
+    }
+
+    /// What the saga shows under a name: its function is run over its journal with all effects off.
+    ///
+    /// # Errors
+    /// There is no such saga, or this program does not offer its definition.
+    pub async fn query(&self, saga: &SagaId, name: &str) -> Result<Option<serde_json::Value>, Error> {
+        let entries = self.shared.store.journal(saga).await?;
+        worker::shown(&self.shared, saga, &entries, name)
+    }
+
+    /// Whom a bulk act would act on, newest first, and who is left out and why. At most [`BULK_MAX`] are looked at.
+    pub async fn preview(&self, mut filter: SagaFilter, act: &Act) -> Result<Preview, Error> {
+        let mut preview = Preview::default();
+        filter.limit = 1000;
+        loop {
+            let page = self.shared.store.sagas(filter.clone()).await?;
+            let Some(last) = page.last() else { return Ok(preview) };
+            filter.before = Some(last.id.clone());
+            for row in page {
+                if preview.matched() == BULK_MAX {
+                    return Ok(preview);
+                }
+                match act.problem(&self.folded(&row.id).await?, self.shared.env.now()) {
+                    None => preview.eligible.push(row.id),
+                    Some(problem) => preview.left_out.push((row.id, problem)),
+                }
+            }
+        }
+    }
+
+    async fn folded(&self, saga: &SagaId) -> Result<State, Error> {
+        let entries = self.shared.store.journal(saga).await?;
+        if entries.is_empty() {
+            return Err(Error::NoSuchSaga(saga.clone()));
+        }
+        State::fold(saga.clone(), &entries)
+            .map_err(|error| Error::Unreadable(format!("saga {saga}: {error}")))
     }
 
     /// Leaves a signal for a saga; the same id again changes nothing.

@@ -39,10 +39,23 @@ impl fmt::Display for Timestamp {
 /// The clock and the dice of one engine.
 #[derive(Clone)]
 pub struct Env {
+    clock: Clock,
     dice: Arc<Mutex<StdRng>>,
     pace: u32,
     shortest_limit: Duration,
 }
+
+/// Where the time comes from.
+#[derive(Clone, Copy)]
+enum Clock {
+    /// The machine.
+    System,
+    /// The runtime, which a test may have paused; this long ago it was `EPOCH`.
+    Runtime(tokio::time::Instant),
+}
+
+/// When a simulation begins: 2026-01-01.
+const EPOCH: Timestamp = Timestamp(1_767_225_600_000_000);
 
 impl fmt::Debug for Env {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -53,16 +66,20 @@ impl fmt::Debug for Env {
 impl Env {
     /// The system's clock and randomness.
     pub fn system() -> Self {
-        Self { dice: Arc::new(Mutex::new(rand::make_rng())), pace: 1, shortest_limit: Duration::from_secs(2) }
+        let dice = Arc::new(Mutex::new(rand::make_rng()));
+        Self { clock: Clock::System, dice, pace: 1, shortest_limit: Duration::from_secs(2) }
     }
 
     /// The system's clock, with dice that fall the same way for the same seed.
     pub fn seeded(seed: u64) -> Self {
-        Self {
-            dice: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
-            pace: 1,
-            shortest_limit: Duration::from_secs(2),
-        }
+        Self { dice: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))), ..Self::system() }
+    }
+
+    /// The clock of the tokio runtime, which stands still or runs ahead where a test has paused it, with dice that
+    /// fall the same way for the same seed. It begins with the year 2026.
+    #[allow(clippy::disallowed_methods, reason = "this is the door")]
+    pub fn simulated(seed: u64) -> Self {
+        Self { clock: Clock::Runtime(tokio::time::Instant::now()), ..Self::seeded(seed) }
     }
 
     /// Divides every wait, deadline and quiet time of the engine's own by `pace`. For sandboxes and tests,
@@ -93,7 +110,10 @@ impl Env {
     /// The time now.
     #[allow(clippy::disallowed_methods, reason = "this is the door")]
     pub fn now(&self) -> Timestamp {
-        Timestamp(jiff::Timestamp::now().as_microsecond())
+        match self.clock {
+            Clock::System => Timestamp(jiff::Timestamp::now().as_microsecond()),
+            Clock::Runtime(began) => EPOCH.plus(began.elapsed()),
+        }
     }
 
     /// Waits this long in real time.

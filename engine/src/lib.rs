@@ -90,6 +90,7 @@
 //! | secrets | [`secret`] |
 
 pub mod activity;
+pub mod bulk;
 mod engine;
 pub mod env;
 pub mod ids;
@@ -97,11 +98,14 @@ pub mod journal;
 pub mod saga;
 pub mod secret;
 pub mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod worker;
 
 pub use activity::{Activity, Call, Effect, Failure, Found, Gate, Local, Refusal, Registry, Resource, secs};
-pub use engine::{ActError, Engine, SagaView};
+pub use engine::{ActError, Engine, Preview, SagaView};
 pub use env::{Env, Timestamp};
 pub use ids::{ResourceId, SagaId, SecretRef, StepKey};
 pub use saga::{Halt, Made, Saga, Workflow};
 pub use store::tx::Tx;
+pub use worker::{DryRun, Seen};

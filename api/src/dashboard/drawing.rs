@@ -286,7 +286,7 @@ fn wait_class(why: &Wait) -> &'static str {
     match why {
         Wait::Doubt | Wait::Person => "doubt",
         Wait::Retry | Wait::Gate => "retry",
-        Wait::Timer | Wait::Signal(_) => "timer",
+        Wait::Timer | Wait::Signal(_) | Wait::Child | Wait::End => "timer",
     }
 }
 
@@ -298,6 +298,8 @@ fn wait_in_words(why: &Wait) -> String {
         Wait::Person => "in doubt, waits for a person".to_owned(),
         Wait::Timer => "lets time pass".to_owned(),
         Wait::Signal(name) => format!("waits for {name}"),
+        Wait::Child => "a saga of its own is at it".to_owned(),
+        Wait::End => "put off to the end of the saga".to_owned(),
     }
 }
 
@@ -330,6 +332,10 @@ fn mark_in_words(mark: &MarkKind) -> String {
         MarkKind::Undone => "taken back".into(),
         MarkKind::Skipped(SkipReason::Within) => "goes with what it lives in".into(),
         MarkKind::Skipped(SkipReason::Kept) => "handed to its keeper".into(),
+        MarkKind::Skipped(SkipReason::Struck) => "struck from the undo plan".into(),
+        MarkKind::Skipped(SkipReason::HandedOver) => "handed to another owner".into(),
+        MarkKind::Skipped(SkipReason::Irrevocable) => "past its own pivot: it stays".into(),
+        MarkKind::Skipped(SkipReason::Ended) => "nothing of it was left".into(),
         MarkKind::Pivot => "from here on, only forward".into(),
         MarkKind::Settled => "came".into(),
         MarkKind::Child(saga) => format!("started {saga}"),

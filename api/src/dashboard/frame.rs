@@ -50,6 +50,7 @@ fn glyph(state: SagaState) -> &'static str {
         SagaState::Queued => "○",
         SagaState::Running => "▶",
         SagaState::Waiting => "◷",
+        SagaState::Paused => "‖",
         SagaState::Compensating => "↺",
         SagaState::Completed => "✓",
         SagaState::Compensated => "⟲",

@@ -54,6 +54,8 @@ impl ListQuery {
             attention,
             workflow: given(&self.kind),
             label,
+            fingerprint: None,
+            parent: None,
             before,
             limit: limit + 1,
         };

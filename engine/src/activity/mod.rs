@@ -137,7 +137,7 @@ pub trait Activity: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// How long an unavailable step is tried before the saga's `?` sees it refused (before the pivot).
     const GIVE_UP_AFTER: Duration = secs(3600);
     /// What the calls are made with: a provider's client.
-    type Client: Send + Sync + 'static;
+    type Client: ?Sized + Send + Sync + 'static;
     /// What it yields. Secrets in it are references.
     type Output: Serialize + DeserializeOwned + Send + Sync + 'static;
 

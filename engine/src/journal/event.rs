@@ -9,9 +9,10 @@ use serde_json::Value;
 use crate::activity::{Effect, Resource};
 use crate::env::Timestamp;
 use crate::ids::{OperationId, ResourceId, SagaId, StepKey};
+use crate::journal::act::Act;
 use crate::journal::failure::{Cause, Refusal};
 use crate::journal::state::Attention;
-use crate::store::{Act, ResourceRow};
+use crate::store::ResourceRow;
 
 /// One fact. Names and shapes are fixed once released; the wire name is the snake case of the Rust name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, strum::IntoStaticStr, strum::EnumDiscriminants)]
@@ -38,6 +39,12 @@ pub enum Event {
         /// For lists.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         labels: BTreeMap<String, String>,
+        /// Before this its function does not run.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        start_at: Option<Timestamp>,
+        /// The saga that called it and has the last word on whether it stays.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        parent: Option<Parent>,
     },
     /// An attempt was about to leave: the intent.
     AttemptStarted {
@@ -72,6 +79,9 @@ pub enum Event {
         /// What the step is; with its first event only.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         asked: Option<Box<Asked>>,
+        /// What groups it with the same trouble elsewhere.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        fingerprint: String,
     },
     /// Nobody knows whether an attempt happened.
     AttemptLost {
@@ -85,6 +95,9 @@ pub enum Event {
         detail: String,
         /// When it may be asked for, or sent again.
         look_at: Timestamp,
+        /// What groups it with the same trouble elsewhere.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        fingerprint: String,
     },
     /// It was asked whether the lost attempt left anything.
     StepFound {
@@ -108,6 +121,9 @@ pub enum Event {
         /// The provider's id of what it made.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         external_id: Option<String>,
+        /// A person did it, or says that it is done.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        by_hand: bool,
     },
     /// The step did not happen and will not.
     StepFailed {
@@ -115,6 +131,9 @@ pub enum Event {
         step: StepKey,
         /// Why.
         refusal: Refusal,
+        /// What groups it with the same trouble elsewhere.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        fingerprint: String,
     },
     /// From here on, only forward.
     PivotPassed {
@@ -155,15 +174,62 @@ pub enum Event {
         /// What it got.
         value: Value,
     },
-    /// A transaction of this saga started another saga.
+    /// Another saga was started: as a child of this one when it says what was asked for, or by a transaction.
     ChildStarted {
         /// In which step.
         step: StepKey,
         /// Which saga.
         child: SagaId,
+        /// What the step is, if it is a child.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        asked: Option<Box<Asked>>,
+    },
+    /// A child said what came of it.
+    ChildEnded {
+        /// In which step.
+        step: StepKey,
+        /// Which saga.
+        child: SagaId,
+        /// What became of it.
+        fate: ChildFate,
+        /// What it yields, if it did what it was asked for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        output: Option<Value>,
+        /// Why it did not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        refusal: Option<Refusal>,
+    },
+    /// It did what it was asked for, and waits for the saga that called it: until then it can be taken back.
+    ResultOffered {
+        /// What it yields.
+        output: Value,
+        /// Who will hold what it made.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        owner: Option<String>,
+    },
+    /// The saga that called this one has ended: this one may complete, and can no longer be taken back.
+    ParentEnded {},
+    /// One branch of a race got through; the others are taken back.
+    RaceDecided {
+        /// The race.
+        scope: StepKey,
+        /// The branch that got through.
+        winner: StepKey,
+        /// The branches that are taken back.
+        losers: Vec<StepKey>,
+    },
+    /// A step was put off until the saga ends.
+    DeferRegistered {
+        /// Which.
+        step: StepKey,
+        /// What it is.
+        asked: Box<Asked>,
     },
     /// A label was set.
     LabelSet {
+        /// Under which key, if by the saga's function.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step: Option<StepKey>,
         /// Its name.
         name: String,
         /// Its value.
@@ -175,6 +241,21 @@ pub enum Event {
         attention: Attention,
         /// What it waits for.
         detail: String,
+    },
+    /// A person stopped it for a while.
+    Paused {
+        /// Until when, unless somebody resumes it earlier.
+        until: Timestamp,
+        /// Who.
+        actor: String,
+        /// Why.
+        reason: String,
+    },
+    /// It goes on.
+    Resumed {
+        /// Who said so; nobody when the time was up.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        actor: Option<String>,
     },
     /// Somebody asked the saga to turn round.
     CancelRequested {
@@ -210,6 +291,9 @@ pub enum Event {
         detail: String,
         /// When it is tried again.
         retry_at: Timestamp,
+        /// What groups it with the same trouble elsewhere.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        fingerprint: String,
     },
     /// Nobody knows whether an attempt to take back happened; it is made again.
     CompensationLost {
@@ -221,11 +305,17 @@ pub enum Event {
         detail: String,
         /// When it is tried again.
         retry_at: Timestamp,
+        /// What groups it with the same trouble elsewhere.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        fingerprint: String,
     },
     /// The step is taken back.
     StepCompensated {
         /// Which.
         step: StepKey,
+        /// A person did it, or says that it is done.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        by_hand: bool,
     },
     /// The step needs no taking back of its own.
     StepSkipped {
@@ -233,6 +323,9 @@ pub enum Event {
         step: StepKey,
         /// Why.
         reason: SkipReason,
+        /// Who holds its row from here on, if not its keeper.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<String>,
     },
     /// A scope turned round: its steps are taken back, the saga goes on.
     ScopeTurned {
@@ -302,13 +395,18 @@ impl Event {
             | Self::SignalReceived { step, .. }
             | Self::ValueDrawn { step, .. }
             | Self::ChildStarted { step, .. }
+            | Self::ChildEnded { step, .. }
+            | Self::DeferRegistered { step, .. }
             | Self::CompensationStarted { step, .. }
             | Self::CompensationDeferred { step, .. }
             | Self::CompensationLost { step, .. }
-            | Self::StepCompensated { step }
+            | Self::StepCompensated { step, .. }
             | Self::StepSkipped { step, .. }
             | Self::ResourceGone { step, .. } => Some(step),
-            Self::ScopeUnwound { scope } | Self::ScopeTurned { scope, .. } => Some(scope),
+            Self::LabelSet { step, .. } => step.as_ref(),
+            Self::ScopeUnwound { scope }
+            | Self::ScopeTurned { scope, .. }
+            | Self::RaceDecided { scope, .. } => Some(scope),
             _ => None,
         }
     }
@@ -324,6 +422,9 @@ pub struct Asked {
     /// The steps it depends on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<StepKey>,
+    /// Those of them that the function named outright, beside what it holds and what came before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub said: Vec<StepKey>,
     /// Whether it runs in our own database, and there whether it has a revert; outside otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local: Option<LocalRule>,
@@ -340,6 +441,57 @@ pub struct Asked {
     /// The ledger rows that its success closes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub removes: Vec<ResourceId>,
+    /// It runs when the saga ends, whichever way.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deferred: bool,
+    /// It is a saga of its own, and whether this one waits for what it yields.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub child: Option<ChildRule>,
+}
+
+impl Asked {
+    /// What needs nothing said but what it is: repeatable, without undo or limit of its own.
+    pub(crate) fn bare(
+        activity: &str,
+        input: Value,
+        after: Vec<StepKey>,
+        said: Vec<StepKey>,
+        give_up_at: Timestamp,
+    ) -> Self {
+        Self {
+            activity: activity.to_owned(),
+            input,
+            after,
+            said,
+            local: None,
+            effect: Effect::Repeatable,
+            pivot: false,
+            every: None,
+            give_up_at,
+            removes: Vec::new(),
+            deferred: false,
+            child: None,
+        }
+    }
+}
+
+/// Whether a saga waits for the child it asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChildRule {
+    /// The step yields what the child yields.
+    Called,
+    /// The step yields the child's id.
+    Started,
+}
+
+/// The saga that asked for a child, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    /// Which saga.
+    pub saga: SagaId,
+    /// In which of its steps.
+    pub step: StepKey,
 }
 
 /// How a local step is taken back.
@@ -409,5 +561,25 @@ closed_set! {
         Within,
         /// It was handed to its keeper.
         Kept,
+        /// A person struck it from the plan.
+        Struck,
+        /// A person handed it to another owner.
+        HandedOver,
+        /// It is a child that is past its own pivot.
+        Irrevocable,
+        /// It is a child of which nothing is left.
+        Ended,
+    }
+}
+
+closed_set! {
+    /// What became of a child.
+    ChildFate {
+        /// It did what it was asked for, and can still be taken back.
+        Done,
+        /// It did what it was asked for, and is past its own pivot: it stays.
+        Kept,
+        /// It took back all it did, or never had an effect.
+        Gone,
     }
 }

@@ -11,10 +11,15 @@
 //!                                              (nothing: again)    ▲───────────────────────────────┘
 //! ```
 
+pub mod act;
 pub mod event;
 pub mod failure;
+pub mod fingerprint;
 pub mod ledger;
+mod legality;
+pub mod plan;
 pub mod state;
+pub mod step;
 pub mod story;
 #[cfg(test)]
 mod tests;
@@ -22,8 +27,10 @@ pub mod why;
 
 use serde::{Deserialize, Serialize};
 
+pub use act::Act;
 pub use event::Event;
 pub use ledger::Ledger;
+pub use plan::{Plan, plan};
 pub use state::State;
 pub use story::story;
 pub use why::{Why, why};

@@ -5,12 +5,17 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::event::{Asked, Event, FoundKind, LocalRule, SkipReason, UnwindCause, closed_set};
+use super::act::Act;
+use super::event::{
+    Asked, ChildFate, ChildRule, Event, FoundKind, Parent, SkipReason, UnwindCause, closed_set,
+};
 use super::failure::{Cause, Refusal};
+pub use super::step::{Phase, Step, Trouble};
+use super::step::{STUCK_AFTER, STUCK_ATTEMPTS};
 use super::{Entry, Ledger};
 use crate::env::Timestamp;
-use crate::ids::{ResourceId, SagaId, StepKey};
-use crate::store::{Act, ResourceState};
+use crate::ids::{SagaId, StepKey};
+use crate::store::{ResourceRow, ResourceState};
 
 closed_set! {
     /// Where a saga stands.
@@ -21,6 +26,8 @@ closed_set! {
         Running,
         /// For a time, a signal, a provider or a person.
         Waiting,
+        /// Stopped for a while, by a person.
+        Paused,
         /// Turned round: what it did is being taken back.
         Compensating,
         /// Done.
@@ -56,119 +63,21 @@ closed_set! {
         NoProgress,
         /// Its deadline has passed.
         Late,
+        /// Its pause ends within a quarter of an hour.
+        PauseEnding,
+        /// It has ended, and something that it holds is still outside.
+        Leak,
         /// Its function asks for something else than its journal holds.
         Diverged,
         /// A line of its journal cannot be read.
         Unreadable,
+        /// It has grown beyond a limit, and was parked for it.
+        OverLimit,
     }
 }
 
-/// From how many attempts on a step counts as retrying, or an undo as stuck.
-pub const STUCK_ATTEMPTS: u32 = 5;
-/// From what time on it does.
-pub const STUCK_AFTER: Duration = Duration::from_secs(600);
-
-/// Where a step stands.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Phase {
-    /// An attempt is under way, at the latest until then.
-    Trying {
-        /// When its call is certainly over.
-        not_after: Timestamp,
-    },
-    /// It did not happen; it is tried again.
-    Deferred {
-        /// When.
-        retry_at: Timestamp,
-    },
-    /// It may have happened; it is settled.
-    InDoubt {
-        /// Not before this.
-        look_at: Timestamp,
-    },
-    /// It may have happened, and there is no way to tell.
-    Undecidable,
-    /// A timer, or a signal with a time limit.
-    Waiting {
-        /// When it ends by itself.
-        due_at: Timestamp,
-        /// The signal that ends it earlier.
-        signal: Option<String>,
-    },
-    /// It happened.
-    Completed,
-    /// It did not happen and will not.
-    Refused,
-    /// It is being taken back: to be tried anew when `clearing`, for good otherwise.
-    Removing {
-        /// A call is under way, at the latest until then.
-        under_way: Option<Timestamp>,
-        /// When the next attempt is due, if none is under way.
-        due_at: Timestamp,
-        /// Only what was found useless is taken away; the step itself goes on in its next generation.
-        clearing: bool,
-    },
-    /// It is taken back.
-    Undone,
-    /// It needs no taking back of its own.
-    Skipped(SkipReason),
-}
-
-/// One step of a saga.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Step {
-    /// Its name.
-    pub key: StepKey,
-    /// What it is; nothing for timers, signals and drawn values.
-    pub asked: Option<Asked>,
-    /// Where it stands.
-    pub phase: Phase,
-    /// How often it was tried.
-    pub attempts: u32,
-    /// How often asking about a lost attempt failed, or told nothing.
-    pub looks: u32,
-    /// Which generation it is in.
-    pub generation: u32,
-    /// When it was first asked for.
-    pub asked_at: Timestamp,
-    /// What it yielded, or what was found.
-    pub output: Option<Value>,
-    /// Why it was refused.
-    pub refusal: Option<Refusal>,
-    /// The ledger row of its generation.
-    pub resource: Option<ResourceId>,
-    /// Where its last attempt, or its last compensation, failed.
-    pub last_failure: Option<(Option<Cause>, String)>,
-    /// How often it was tried to take it back.
-    pub undo_attempts: u32,
-    /// When taking it back began.
-    pub undo_at: Option<Timestamp>,
-    /// When its present attempt began.
-    pub since: Timestamp,
-    /// Whether an attempt of this generation was lost and nothing has settled since whether it happened.
-    pub doubted: bool,
-}
-
-impl Step {
-    /// Whether something is to be taken back for this step once it is known to have happened.
-    pub fn is_compensable(&self) -> bool {
-        self.resource.is_some()
-            || self.asked.as_ref().is_some_and(|asked| asked.local == Some(LocalRule::Reverts))
-    }
-
-    /// Whether it has failed so often, or for so long, that a person should know. Waiting for what is not ready
-    /// yet is no failure.
-    fn is_tried_in_vain(&self, for_long: bool) -> bool {
-        let is_polled = self.asked.as_ref().is_none_or(|asked| asked.every.is_some());
-        let has_failed = self.last_failure.as_ref().is_some_and(|(cause, _)| *cause != Some(Cause::NotYet));
-        !is_polled && has_failed && (self.attempts >= STUCK_ATTEMPTS || for_long)
-    }
-
-    /// Whether a call of it may be under way.
-    pub fn is_under_way(&self) -> bool {
-        matches!(self.phase, Phase::Trying { .. } | Phase::Removing { under_way: Some(_), .. })
-    }
-}
+/// How long before its end a pause is pointed out.
+const PAUSE_ENDING: Duration = Duration::from_secs(15 * 60);
 
 /// A fact that may not follow what is there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -206,6 +115,16 @@ pub struct State {
     pub labels: BTreeMap<String, String>,
     /// When it turns round by itself.
     pub deadline_at: Option<Timestamp>,
+    /// Before this its function does not run.
+    pub start_at: Option<Timestamp>,
+    /// The saga that called it.
+    pub parent: Option<Parent>,
+    /// Whether that one has ended, so that this one may.
+    pub parent_ended: bool,
+    /// What it will yield, and to whom its rows will pass, once the saga that called it has ended.
+    pub offered: Option<(Value, Option<String>)>,
+    /// Until when it is paused, and who said so and why.
+    pub paused: Option<(Timestamp, String)>,
     /// Its place in the journal: the last entry's.
     pub seq: i64,
     /// When it was asked for.
@@ -220,6 +139,8 @@ pub struct State {
     pub turned_scopes: Vec<StepKey>,
     /// The scopes whose steps are all taken back.
     pub ended_scopes: Vec<StepKey>,
+    /// The races that are decided, each with the branch that won.
+    pub races: BTreeMap<StepKey, StepKey>,
     /// Who asked for it to turn round, and why.
     pub cancel: Option<(String, String)>,
     /// What the engine cannot go on with by itself.
@@ -243,6 +164,11 @@ impl State {
             output: None,
             labels: BTreeMap::new(),
             deadline_at: None,
+            start_at: None,
+            parent: None,
+            parent_ended: false,
+            offered: None,
+            paused: None,
             seq: 0,
             started_at: Timestamp(0),
             at: Timestamp(0),
@@ -250,6 +176,7 @@ impl State {
             unwinding: None,
             turned_scopes: Vec::new(),
             ended_scopes: Vec::new(),
+            races: BTreeMap::new(),
             cancel: None,
             parked: None,
             ended: None,
@@ -286,11 +213,9 @@ impl State {
     pub fn state(&self) -> SagaState {
         match self.ended {
             Some(ended) => ended,
+            None if self.paused.is_some() => SagaState::Paused,
             None if self.unwinding.is_some() => SagaState::Compensating,
             None if !self.begun => SagaState::Queued,
-            None if self.steps.iter().any(|step| matches!(step.phase, Phase::Trying { .. })) => {
-                SagaState::Running
-            }
             None if self.steps.iter().any(Step::is_under_way) => SagaState::Running,
             None => SagaState::Waiting,
         }
@@ -299,7 +224,12 @@ impl State {
     /// What a person should know, in the order of the enumeration.
     pub fn attention(&self) -> Vec<Attention> {
         let mut all = Vec::new();
-        if self.ended.is_some() {
+        if let Some(ended) = self.ended {
+            let holds =
+                |row: &ResourceRow| row.holder == self.saga.as_str() && row.state != ResourceState::Gone;
+            if ended != SagaState::Completed && self.ledger.rows().any(holds) {
+                all.push(Attention::Leak);
+            }
             return all;
         }
         for step in &self.steps {
@@ -321,7 +251,7 @@ impl State {
             }
             let unsettled =
                 !matches!(step.phase, Phase::Completed | Phase::Refused | Phase::Undone | Phase::Skipped(_));
-            if unsettled && let Some((cause, _)) = &step.last_failure {
+            if unsettled && let Some(Trouble { cause, .. }) = &step.trouble {
                 let refused_undo = cause.is_none() && matches!(step.phase, Phase::Removing { .. });
                 if refused_undo || matches!(cause, Some(Cause::Credential | Cause::Refused)) {
                     all.push(Attention::NeedsDecision);
@@ -330,6 +260,9 @@ impl State {
         }
         if self.deadline_at.is_some_and(|deadline| self.at > deadline) {
             all.push(Attention::Late);
+        }
+        if self.paused.as_ref().is_some_and(|(until, _)| until.since(self.at) < PAUSE_ENDING) {
+            all.push(Attention::PauseEnding);
         }
         if let Some((attention, _)) = &self.parked {
             all.push(*attention);
@@ -352,8 +285,8 @@ impl State {
         if (self.seq == 0) != matches!(entry.event, Event::SagaStarted { .. }) {
             return illegal("a journal begins with saga_started, once".into());
         }
-        if let Some(key) = self.illegal_for_step(&entry.event) {
-            return illegal(key);
+        if let Some(objection) = self.objection(&entry.event) {
+            return illegal(objection);
         }
         self.record(&entry.event, at);
         self.seq = entry.seq;
@@ -362,106 +295,59 @@ impl State {
         Ok(())
     }
 
-    /// The legality table: which fact may follow in which phase of its step.
-    fn illegal_for_step(&self, event: &Event) -> Option<String> {
-        use Event as E;
-        use Phase as P;
-        let phase = event.step().and_then(|key| self.step(key)).map(|step| &step.phase);
-        let unwinding = self.unwinding.is_some();
-        let legal = match (event, phase) {
-            (E::AttemptStarted { asked, .. } | E::AttemptDeferred { asked, attempt: None, .. }, None) => {
-                asked.is_some() && !unwinding
-            }
-            (E::AttemptStarted { asked: None, .. }, Some(P::Deferred { .. })) => !unwinding,
-            (E::AttemptStarted { asked: None, step, .. }, Some(P::InDoubt { .. })) => self
-                .step(step)
-                .and_then(|step| step.asked.as_ref())
-                .is_some_and(|asked| asked.effect.is_sent_again()),
-            (E::AttemptDeferred { attempt: None, .. }, Some(P::Deferred { .. } | P::InDoubt { .. })) => true,
-            (E::AttemptDeferred { attempt: Some(_), .. } | E::AttemptLost { .. }, Some(P::Trying { .. })) => {
-                true
-            }
-            (E::StepCompleted { .. } | E::StepFailed { .. }, Some(P::Trying { .. })) => true,
-            (E::StepFailed { .. }, Some(P::Deferred { .. })) => true,
-            (E::StepFound { .. }, Some(P::InDoubt { .. } | P::Undecidable)) => true,
-            (E::PivotPassed { .. }, Some(P::Completed)) => self.pivot.is_none() && !unwinding,
-            (E::TimerSet { .. } | E::ValueDrawn { .. }, None) => !unwinding,
-            (E::TimerFired { .. } | E::SignalReceived { .. }, Some(P::Waiting { .. })) => true,
-            (E::ChildStarted { .. }, Some(P::Completed)) => true,
-            (E::ResourceGone { .. }, Some(P::Completed)) => true,
-            (E::CompensationStarted { .. }, Some(P::Completed)) => {
-                unwinding || event.step().is_some_and(|key| self.is_turned(key))
-            }
-            (E::CompensationStarted { .. }, Some(P::Removing { under_way: None, .. })) => true,
-            (E::CompensationDeferred { .. }, Some(P::Completed)) => {
-                unwinding || event.step().is_some_and(|key| self.is_turned(key))
-            }
-            (
-                E::CompensationDeferred { .. } | E::CompensationLost { .. } | E::StepCompensated { .. },
-                Some(P::Removing { .. }),
-            ) => true,
-            (E::StepCompensated { .. }, Some(P::Completed)) => {
-                unwinding || event.step().is_some_and(|key| self.is_turned(key))
-            }
-            (
-                E::StepSkipped { .. },
-                Some(P::Completed | P::InDoubt { .. } | P::Undecidable | P::Removing { .. }),
-            ) => true,
-            (E::ScopeTurned { .. }, _) => !unwinding,
-            (E::ScopeUnwound { scope }, _) => self.turned_scopes.contains(scope),
-            (E::UnwindingStarted { .. }, _) => !unwinding && self.pivot.is_none(),
-            (E::SagaCompleted { .. }, _) => !unwinding && !self.is_unsettled(),
-            (E::SagaCompensated {}, _) => unwinding && !self.has_something_left(),
-            (E::SagaFailed { .. }, _) => unwinding && !self.has_something_left() && self.pivot.is_none(),
-            (
-                E::SagaStarted { .. }
-                | E::LabelSet { .. }
-                | E::Parked { .. }
-                | E::CancelRequested { .. }
-                | E::ResourceTaken { .. }
-                | E::OperatorIntervened { .. },
-                _,
-            ) => true,
-            _ => false,
-        };
-        if legal {
-            return None;
-        }
-        let about = event.step().map_or_else(|| "the saga".to_owned(), |key| format!("step {key}"));
-        Some(match phase {
-            Some(phase) => format!("{about} is {phase:?}{}", if unwinding { ", unwinding" } else { "" }),
-            None => format!("{about} is new{}", if unwinding { ", and the saga unwinds" } else { "" }),
-        })
-    }
-
     /// Whether a scope that holds this step is being taken back.
     pub fn is_turned(&self, key: &StepKey) -> bool {
         self.turned_scopes.iter().any(|scope| key.is_inside(scope))
     }
 
-    /// Whether a step that happened, or may have, still waits to be taken back.
-    pub fn has_something_left(&self) -> bool {
-        self.steps.iter().any(|step| match step.phase {
-            Phase::Trying { .. } | Phase::Removing { .. } => true,
-            Phase::InDoubt { .. } | Phase::Undecidable | Phase::Completed => step.is_compensable(),
-            _ => false,
-        })
+    /// Whether this step is on the way back: the whole saga is, or a scope that it stands in.
+    pub fn goes_back(&self, key: &StepKey) -> bool {
+        let is_deferred = || self.step(key).is_some_and(Step::is_deferred);
+        (self.unwinding.is_some() || self.is_turned(key)) && !is_deferred()
     }
 
-    /// Whether a call is under way, or it is not known what one came to.
-    pub fn is_unsettled(&self) -> bool {
-        self.steps.iter().any(|step| {
+    /// Whether a step in this scope that happened, or may have, still waits to be taken back.
+    pub fn is_left_in(&self, scope: &StepKey) -> bool {
+        self.steps.iter().any(|step| step.key.is_inside(scope) && step.is_left())
+    }
+
+    /// Whether no call is under way, none is in doubt, and no scope is being taken back.
+    pub fn is_settled(&self) -> bool {
+        let open = |step: &Step| {
             matches!(step.phase, Phase::Trying { .. } | Phase::InDoubt { .. } | Phase::Removing { .. })
-        })
+        };
+        self.turned_scopes.is_empty() && !self.steps.iter().any(open)
+    }
+
+    /// Whether a step that was put off until the end is still to be done.
+    pub fn has_deferred(&self) -> bool {
+        self.next_deferred().is_some()
+    }
+
+    /// The step put off last of those still to be done.
+    pub fn next_deferred(&self) -> Option<&Step> {
+        let open =
+            |step: &&Step| step.is_deferred() && !matches!(step.phase, Phase::Completed | Phase::Refused);
+        self.steps.iter().rfind(open)
     }
 
     fn record(&mut self, event: &Event, at: Timestamp) {
         match event {
-            Event::SagaStarted { workflow, workflow_version, input, deadline_at, labels } => {
+            Event::SagaStarted {
+                workflow,
+                workflow_version,
+                input,
+                deadline_at,
+                labels,
+                start_at,
+                parent,
+            } => {
                 self.workflow = (workflow.clone(), *workflow_version);
                 self.input = input.clone();
                 self.deadline_at = *deadline_at;
                 self.labels = labels.clone();
+                self.start_at = *start_at;
+                self.parent = parent.clone();
                 self.started_at = at;
             }
             Event::AttemptStarted { step, attempt, generation, not_after, asked, resource } => {
@@ -479,7 +365,7 @@ impl State {
                 }
                 self.parked = None;
             }
-            Event::AttemptDeferred { step, attempt, cause, detail, retry_at, asked } => {
+            Event::AttemptDeferred { step, attempt, cause, detail, retry_at, asked, fingerprint } => {
                 let place = self.place(step, asked.as_deref(), at);
                 place.phase = match (&place.phase, attempt) {
                     // Asking whether it is there did not work: the doubt stays.
@@ -491,14 +377,14 @@ impl State {
                     (_, Some(_)) if place.doubted => Phase::InDoubt { look_at: *retry_at },
                     _ => Phase::Deferred { retry_at: *retry_at },
                 };
-                place.last_failure = Some((Some(*cause), detail.clone()));
+                place.trouble = Some(trouble(Some(*cause), detail, fingerprint));
             }
-            Event::AttemptLost { step, cause, detail, look_at, .. } => {
+            Event::AttemptLost { step, cause, detail, look_at, fingerprint, .. } => {
                 let place = self.place(step, None, at);
                 place.phase = Phase::InDoubt { look_at: *look_at };
                 // What leaves nothing that would have to be taken back is not worth a doubt.
                 place.doubted = place.is_compensable();
-                place.last_failure = Some((Some(*cause), detail.clone()));
+                place.trouble = Some(trouble(Some(*cause), detail, fingerprint));
                 self.set_resource(step, ResourceState::InDoubt, at);
             }
             Event::StepFound { step, found, output, external_id } => {
@@ -511,7 +397,7 @@ impl State {
                     FoundKind::Nothing => place.phase = Phase::Deferred { retry_at: at },
                     FoundKind::Usable => {
                         place.phase = Phase::Completed;
-                        place.last_failure = None;
+                        place.trouble = None;
                         self.made(step, external_id.as_ref(), at);
                     }
                     FoundKind::Unusable => {
@@ -526,17 +412,18 @@ impl State {
                     }
                 }
             }
-            Event::StepCompleted { step, output, external_id } => {
+            Event::StepCompleted { step, output, external_id, .. } => {
                 let place = self.place(step, None, at);
                 place.phase = Phase::Completed;
                 place.doubted = false;
                 place.output = Some(output.clone());
-                place.last_failure = None;
+                place.trouble = None;
                 self.made(step, external_id.as_ref(), at);
             }
-            Event::StepFailed { step, refusal } => {
+            Event::StepFailed { step, refusal, fingerprint } => {
                 let place = self.place(step, None, at);
                 place.phase = Phase::Refused;
+                place.trouble = Some(trouble(None, &refusal.message, fingerprint));
                 place.refusal = Some(refusal.clone());
                 self.set_resource(step, ResourceState::Gone, at);
             }
@@ -555,10 +442,56 @@ impl State {
                 place.phase = Phase::Completed;
                 place.output = Some(value.clone());
             }
-            Event::ChildStarted { .. } => {}
-            Event::LabelSet { name, value } => {
+            Event::ChildStarted { step, child, asked: Some(asked) } => {
+                let place = self.place(step, Some(asked), at);
+                place.child = Some((child.clone(), None));
+                place.phase = Phase::Child;
+                if asked.child == Some(ChildRule::Started) {
+                    place.phase = Phase::Completed;
+                    place.output = Some(Value::from(child.as_str()));
+                }
+            }
+            Event::ChildStarted { asked: None, .. } => {}
+            Event::ChildEnded { step, child, fate, output, refusal } => {
+                let place = self.place(step, None, at);
+                place.child = Some((child.clone(), Some(*fate)));
+                place.phase = match (&place.phase, fate) {
+                    (Phase::Child, ChildFate::Done | ChildFate::Kept) => {
+                        place.output.clone_from(output);
+                        Phase::Completed
+                    }
+                    (Phase::Child, ChildFate::Gone) => {
+                        place.refusal.clone_from(refusal);
+                        Phase::Refused
+                    }
+                    (Phase::Removing { .. }, ChildFate::Gone) => Phase::Undone,
+                    (Phase::Removing { .. }, ChildFate::Kept) => Phase::Skipped(SkipReason::Irrevocable),
+                    (phase, _) => (*phase).clone(),
+                };
+            }
+            Event::ResultOffered { output, owner } => self.offered = Some((output.clone(), owner.clone())),
+            Event::ParentEnded {} => self.parent_ended = true,
+            Event::RaceDecided { scope, winner, losers } => {
+                self.races.insert(scope.clone(), winner.clone());
+                for loser in losers {
+                    if !self.turned_scopes.contains(loser) && !self.ended_scopes.contains(loser) {
+                        self.turned_scopes.push(loser.clone());
+                    }
+                }
+            }
+            Event::DeferRegistered { step, asked } => {
+                self.place(step, Some(asked), at).phase = Phase::Registered;
+            }
+            Event::LabelSet { step, name, value } => {
+                if let Some(step) = step {
+                    self.place(step, None, at).phase = Phase::Completed;
+                }
                 self.labels.insert(name.clone(), value.clone());
             }
+            Event::Paused { until, actor, reason } => {
+                self.paused = Some((*until, format!("{actor}: {reason}")));
+            }
+            Event::Resumed { .. } => self.paused = None,
             Event::Parked { attention, detail } => self.parked = Some((*attention, detail.clone())),
             Event::CancelRequested { actor, reason } => self.cancel = Some((actor.clone(), reason.clone())),
             Event::UnwindingStarted { cause, refusal } => {
@@ -569,20 +502,24 @@ impl State {
                 let place = self.place(step, None, at);
                 let clearing = matches!(place.phase, Phase::Removing { clearing: true, .. });
                 place.phase = Phase::Removing { under_way: Some(*not_after), due_at: at, clearing };
+                if place.child.is_some() {
+                    // It was asked to turn round, and says when it has; nothing is under way until then.
+                    place.phase = Phase::Removing { under_way: None, due_at: NEVER, clearing };
+                }
                 place.undo_attempts = *attempt;
                 place.undo_at.get_or_insert(at);
                 place.since = at;
                 self.set_resource(step, ResourceState::Removing, at);
             }
-            Event::CompensationDeferred { step, cause, detail, retry_at } => {
-                self.undo_failed(step, *cause, detail, *retry_at, at);
+            Event::CompensationDeferred { step, cause, detail, retry_at, fingerprint } => {
+                self.undo_failed(step, trouble(*cause, detail, fingerprint), *retry_at, at);
             }
-            Event::CompensationLost { step, cause, detail, retry_at } => {
-                self.undo_failed(step, Some(*cause), detail, *retry_at, at);
+            Event::CompensationLost { step, cause, detail, retry_at, fingerprint } => {
+                self.undo_failed(step, trouble(Some(*cause), detail, fingerprint), *retry_at, at);
             }
-            Event::StepCompensated { step } => {
+            Event::StepCompensated { step, .. } => {
                 let place = self.place(step, None, at);
-                place.last_failure = None;
+                place.trouble = None;
                 if matches!(place.phase, Phase::Removing { clearing: true, .. }) {
                     place.phase = Phase::Deferred { retry_at: at };
                     place.output = None;
@@ -594,18 +531,17 @@ impl State {
                     self.set_resource(step, ResourceState::Gone, at);
                 }
             }
-            Event::StepSkipped { step, reason } => {
+            Event::StepSkipped { step, reason, to } => {
                 let place = self.place(step, None, at);
                 place.phase = Phase::Skipped(*reason);
-                let resource = place.resource.clone();
-                match (reason, resource) {
-                    (SkipReason::Within, Some(id)) => self.ledger.set(&id, ResourceState::Removing, at),
-                    (SkipReason::Kept, Some(id)) => {
-                        if let Some(keeper) = self.ledger.get(&id).and_then(|row| row.keeper.clone()) {
-                            self.ledger.hand_over(&id, &keeper, at);
-                        }
+                place.trouble = None;
+                if let Some(id) = place.resource.clone() {
+                    let keeper = self.ledger.get(&id).and_then(|row| row.keeper.clone());
+                    match (reason, to.clone().or(keeper)) {
+                        (SkipReason::Within, _) => self.ledger.set(&id, ResourceState::Removing, at),
+                        (_, Some(holder)) => self.ledger.hand_over(&id, &holder, at),
+                        (_, None) => {}
                     }
-                    (_, None) => {}
                 }
             }
             Event::ScopeTurned { scope, .. } => self.turned_scopes.push(scope.clone()),
@@ -615,12 +551,7 @@ impl State {
             }
             Event::ResourceGone { resource, .. } => self.ledger.set(resource, ResourceState::Gone, at),
             Event::ResourceTaken { row } => self.ledger.take_over(row, &self.saga.clone(), at),
-            Event::OperatorIntervened { act, .. } => {
-                if *act == Act::Retry {
-                    self.due_now(at);
-                    self.parked = None;
-                }
-            }
+            Event::OperatorIntervened { act, .. } => self.intervene(act, at),
             Event::SagaCompleted { output, owner } => {
                 self.output = Some(output.clone());
                 self.ledger.hand_all_over(&self.saga.clone(), owner.as_ref(), at);
@@ -631,56 +562,112 @@ impl State {
         }
     }
 
-    fn undo_failed(
-        &mut self,
-        step: &StepKey,
-        cause: Option<Cause>,
-        detail: &str,
-        retry_at: Timestamp,
-        at: Timestamp,
-    ) {
+    /// What an act changes by itself; what else it does is a fact of its own behind it.
+    fn intervene(&mut self, act: &Act, at: Timestamp) {
+        match act {
+            Act::Retry => {
+                self.due_now(at);
+                self.parked = None;
+            }
+            Act::Policy { step, max_wait } => {
+                let latest = at.plus(*max_wait);
+                let place = self.place(step, None, at);
+                place.max_wait = Some(*max_wait);
+                match &mut place.phase {
+                    Phase::Deferred { retry_at } => *retry_at = (*retry_at).min(latest),
+                    Phase::Removing { under_way: None, due_at, .. } if *due_at != NEVER => {
+                        *due_at = (*due_at).min(latest);
+                    }
+                    _ => {}
+                }
+            }
+            Act::Patch { step, input } => {
+                let place = self.place(step, None, at);
+                place.patched = Some(input.clone());
+                if let Phase::Deferred { retry_at } = &mut place.phase {
+                    *retry_at = (*retry_at).min(at);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn undo_failed(&mut self, step: &StepKey, trouble: Trouble, retry_at: Timestamp, at: Timestamp) {
         let place = self.place(step, None, at);
         let clearing = matches!(place.phase, Phase::Removing { clearing: true, .. });
         // A revert in our own database has no intent of its own: its first try is counted here.
         place.undo_attempts = place.undo_attempts.max(1);
         place.undo_at.get_or_insert(at);
         place.phase = Phase::Removing { under_way: None, due_at: retry_at, clearing };
-        place.last_failure = Some((cause, detail.to_owned()));
+        place.trouble = Some(trouble);
     }
 
-    /// When something is next to be done: now while a call is under way, never while it is parked or ended.
+    /// When something is next to be done: now while a call is under way; never while it is parked or ended, or
+    /// waits for another saga.
     pub fn due_at(&self) -> Option<Timestamp> {
-        if self.ended.is_some() || self.parked.is_some() && self.unwinding.is_none() && self.cancel.is_none()
-        {
+        if self.ended.is_some() {
             return None;
         }
-        if !self.begun || self.steps.iter().any(Step::is_under_way) {
+        if self.steps.iter().any(Step::is_under_way) {
             return Some(self.at);
         }
-        let waits = self.steps.iter().filter_map(|step| match &step.phase {
-            Phase::Deferred { retry_at } if self.unwinding.is_none() => Some(*retry_at),
+        if let Some((until, _)) = &self.paused {
+            return Some(*until);
+        }
+        if self.parked.is_some() && self.unwinding.is_none() && self.cancel.is_none() {
+            return None;
+        }
+        if !self.begun {
+            return Some(self.start_at.unwrap_or(self.at));
+        }
+        if self.offered.is_some() && self.unwinding.is_none() && self.cancel.is_none() {
+            return self.parent_ended.then_some(self.at).or(self.deadline_at);
+        }
+        // What waits for nothing is to be gone on with.
+        let waits = self.steps.iter().any(|step| match &step.phase {
+            Phase::Undecidable => true,
+            Phase::Child => !self.goes_back(&step.key),
+            Phase::Removing { due_at, .. } => *due_at == NEVER,
+            _ => false,
+        });
+        self.next_due().or((!waits).then_some(self.at))
+    }
+
+    /// The earliest time at which something that waits for a time is due.
+    pub(crate) fn next_due(&self) -> Option<Timestamp> {
+        let times = self.steps.iter().filter_map(|step| match &step.phase {
+            Phase::Deferred { retry_at } if !self.goes_back(&step.key) => Some(*retry_at),
+            Phase::Waiting { due_at, .. } if !self.goes_back(&step.key) => Some(*due_at),
             Phase::InDoubt { look_at } => Some(*look_at),
-            Phase::Waiting { due_at, .. } if self.unwinding.is_none() => Some(*due_at),
-            Phase::Removing { due_at, .. } => Some(*due_at),
+            Phase::Removing { due_at, .. } if *due_at != NEVER => Some(*due_at),
             _ => None,
         });
         let turns = self.deadline_at.filter(|_| self.pivot.is_none() && self.unwinding.is_none());
-        let is_undecided = self.steps.iter().any(|step| step.phase == Phase::Undecidable);
-        // What waits for nothing is to be gone on with.
-        waits.chain(turns).min().or((!is_undecided).then_some(self.at))
+        times.chain(turns).min()
     }
 
     /// The step that it is at, and what it is doing there, for lists.
     pub(crate) fn current_step(&self) -> Option<String> {
         let open = self.steps.iter().rev().find_map(|step| match &step.phase {
             Phase::Trying { .. } => Some(format!("{} try {}", step.key, step.attempts)),
-            Phase::Deferred { .. } if self.unwinding.is_none() => Some(format!("{} waits", step.key)),
+            Phase::Deferred { .. } if !self.goes_back(&step.key) => Some(format!("{} waits", step.key)),
+            Phase::Child => Some(format!("{} runs", step.key)),
             Phase::InDoubt { .. } | Phase::Undecidable => Some(format!("{} in doubt", step.key)),
-            Phase::Waiting { .. } if self.unwinding.is_none() => Some(format!("{} waits", step.key)),
+            Phase::Waiting { .. } if !self.goes_back(&step.key) => Some(format!("{} waits", step.key)),
             Phase::Removing { .. } => Some(format!("undo {} try {}", step.key, step.undo_attempts)),
             _ => None,
         });
         open.or_else(|| self.steps.last().map(|step| step.key.to_string()))
+    }
+
+    /// What groups its trouble with that of other sagas.
+    pub(crate) fn fingerprint(&self) -> Option<String> {
+        let troubled = |step: &&Step| {
+            !matches!(step.phase, Phase::Completed | Phase::Undone | Phase::Skipped(_))
+                && step.trouble.is_some()
+        };
+        let trouble = self.steps.iter().rfind(troubled).and_then(|step| step.trouble.as_ref())?;
+        Some(trouble.fingerprint.clone()).filter(|text| !text.is_empty())
     }
 
     /// Its last failure, in words: of a step that has not got through, or what turned it round.
@@ -689,9 +676,9 @@ impl State {
             let settled =
                 matches!(step.phase, Phase::Completed | Phase::Refused | Phase::Undone | Phase::Skipped(_))
                 // On the way back it is not tried again.
-                || self.unwinding.is_some() && matches!(step.phase, Phase::Deferred { .. });
-            let (_, detail) = step.last_failure.as_ref().filter(|_| !settled)?;
-            Some(format!("{}: {detail}", step.key))
+                || self.goes_back(&step.key) && matches!(step.phase, Phase::Deferred { .. });
+            let trouble = step.trouble.as_ref().filter(|_| !settled)?;
+            Some(format!("{}: {}", step.key, trouble.detail))
         });
         let parked = || self.parked.as_ref().map(|(attention, detail)| format!("{attention}: {detail}"));
         let turned = || self.unwinding.as_ref().map(|unwinding| unwinding.refusal.to_string());
@@ -703,7 +690,9 @@ impl State {
         for step in &mut self.steps {
             match &mut step.phase {
                 Phase::Deferred { retry_at } => *retry_at = (*retry_at).min(at),
-                Phase::Removing { under_way: None, due_at, .. } => *due_at = (*due_at).min(at),
+                Phase::Removing { under_way: None, due_at, .. } if *due_at != NEVER => {
+                    *due_at = (*due_at).min(at);
+                }
                 Phase::Undecidable => step.phase = Phase::InDoubt { look_at: at },
                 _ => {}
             }
@@ -726,25 +715,16 @@ impl State {
         let next = self.steps.len();
         let place = *self.places.entry(key.clone()).or_insert(next);
         if place == next {
-            self.steps.push(Step {
-                key: key.clone(),
-                asked: asked.cloned(),
-                phase: Phase::Deferred { retry_at: at },
-                attempts: 0,
-                looks: 0,
-                generation: 1,
-                asked_at: at,
-                output: None,
-                refusal: None,
-                resource: None,
-                last_failure: None,
-                undo_attempts: 0,
-                undo_at: None,
-                since: at,
-                doubted: false,
-            });
+            self.steps.push(Step::new(key.clone(), asked.cloned(), at));
         }
         // `places` and `steps` are only ever extended together.
         &mut self.steps[place]
     }
 }
+
+fn trouble(cause: Option<Cause>, detail: &str, fingerprint: &str) -> Trouble {
+    Trouble { cause, detail: detail.to_owned(), fingerprint: fingerprint.to_owned() }
+}
+
+/// What waits for another saga is due at no time.
+const NEVER: Timestamp = Timestamp(i64::MAX);

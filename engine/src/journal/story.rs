@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::event::{Event, FoundKind, SkipReason};
+use super::event::{ChildFate, Event, FoundKind, SkipReason};
 use super::{Entry, State};
 use crate::env::Timestamp;
 use crate::ids::SagaId;
@@ -55,6 +55,7 @@ pub fn words(event: &Event) -> (&'static str, String) {
                 FoundKind::Unknowable => ("undecidable", "no way to tell whether it happened".to_owned()),
             }
         }
+        Event::StepCompleted { by_hand: true, .. } => ("done by hand", String::new()),
         Event::StepCompleted { external_id, .. } => ("done", external_id.clone().unwrap_or_default()),
         Event::StepFailed { refusal, .. } => ("refused", refusal.to_string()),
         Event::PivotPassed { .. } => ("pivot", "from here only forward".to_owned()),
@@ -64,9 +65,28 @@ pub fn words(event: &Event) -> (&'static str, String) {
         Event::TimerFired { .. } => ("time is up", String::new()),
         Event::SignalReceived { .. } => ("signal", String::new()),
         Event::ValueDrawn { .. } => ("drawn", String::new()),
-        Event::ChildStarted { child, .. } => ("starts", child.to_string()),
-        Event::LabelSet { name, value } => ("label", format!("{name} = {value}")),
+        Event::ChildStarted { child, asked, .. } => {
+            let workflow = asked.as_ref().map_or(String::new(), |asked| format!(", {}", asked.activity));
+            ("starts", format!("{child}{workflow}"))
+        }
+        Event::ChildEnded { fate, child, refusal, .. } => match (fate, refusal) {
+            (ChildFate::Done | ChildFate::Kept, _) => ("child done", child.to_string()),
+            (ChildFate::Gone, Some(refusal)) => ("child undone", refusal.to_string()),
+            (ChildFate::Gone, None) => ("child undone", child.to_string()),
+        },
+        Event::ResultOffered { .. } => ("offers", "until the saga that called it ends".to_owned()),
+        Event::ParentEnded {} => ("may end", "the saga that called it has ended".to_owned()),
+        Event::RaceDecided { winner, losers, .. } => {
+            let losers = losers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            ("race won", format!("by {winner}; taken back: {losers}"))
+        }
+        Event::DeferRegistered { asked, .. } => ("put off", format!("{} to the end", asked.activity)),
+        Event::LabelSet { name, value, .. } => ("label", format!("{name} = {value}")),
         Event::Parked { attention, detail } => ("parked", format!("{attention}: {detail}")),
+        Event::Paused { until, actor, reason } => ("paused", format!("until {until} by {actor}: {reason}")),
+        Event::Resumed { actor } => {
+            ("goes on", actor.clone().unwrap_or_else(|| "the pause is over".to_owned()))
+        }
         Event::CancelRequested { actor, reason } => ("cancel", format!("{actor}: {reason}")),
         Event::UnwindingStarted { cause, refusal } => ("turns round", format!("{cause}: {refusal}")),
         Event::CompensationStarted { attempt, .. } => {
@@ -77,16 +97,25 @@ pub fn words(event: &Event) -> (&'static str, String) {
             ("undo waits", format!("{cause}: {detail}"))
         }
         Event::CompensationLost { cause, detail, .. } => ("undo lost", format!("{cause}: {detail}")),
+        Event::StepCompensated { by_hand: true, .. } => ("undone by hand", String::new()),
         Event::StepCompensated { .. } => ("undone", String::new()),
         Event::StepSkipped { reason: SkipReason::Within, .. } => {
             ("goes along", "with what it lives in".to_owned())
         }
         Event::StepSkipped { reason: SkipReason::Kept, .. } => ("kept", "by its keeper".to_owned()),
+        Event::StepSkipped { reason: SkipReason::Struck, .. } => ("struck", "from the undo plan".to_owned()),
+        Event::StepSkipped { reason: SkipReason::HandedOver, to, .. } => {
+            ("handed over", to.clone().unwrap_or_default())
+        }
+        Event::StepSkipped { reason: SkipReason::Irrevocable, .. } => {
+            ("stays", "the child is past its pivot".to_owned())
+        }
+        Event::StepSkipped { reason: SkipReason::Ended, .. } => ("nothing left", "of the child".to_owned()),
         Event::ScopeTurned { refusal, .. } => ("scope turns", refusal.to_string()),
         Event::ResourceGone { resource, .. } => ("gone", resource.to_string()),
         Event::ResourceTaken { row } => ("takes over", format!("{} {} {}", row.provider, row.kind, row.name)),
         Event::OperatorIntervened { act, actor, reason, .. } => {
-            ("act", format!("{act} by {actor}: {reason}"))
+            ("act", format!("{} by {actor}: {reason}", act.kind()))
         }
         Event::SagaCompleted { .. } => ("completed", String::new()),
         Event::SagaCompensated {} => ("compensated", "nothing of it is left outside".to_owned()),

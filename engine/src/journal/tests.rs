@@ -4,30 +4,28 @@ use std::fmt::Write as _;
 
 use strum::IntoEnumIterator;
 
-use super::event::{Asked, Event, EventKind, FoundKind, Named, SkipReason, UnwindCause};
+use super::act::{Act, ActKind, Verdict};
+use super::event::{
+    Asked, ChildFate, ChildRule, Event, EventKind, FoundKind, Named, Parent, SkipReason, UnwindCause,
+};
 use super::failure::{Cause, Refusal};
 use super::state::{Attention, SagaState};
 use super::{Entry, State, story, why};
 use crate::activity::{Effect, Resource};
 use crate::env::Timestamp;
 use crate::ids::{OperationId, ResourceId, SagaId, StepKey};
-use crate::store::{Act, ResourceRow, ResourceState};
+use crate::store::{ResourceRow, ResourceState};
 
 fn saga() -> SagaId {
     SagaId::stored("sg_1")
 }
 
 fn asked() -> Box<Asked> {
+    let input = serde_json::json!({"name": "amends-dev-1"});
+    let after = vec!["plan".into()];
     Box::new(Asked {
-        activity: "railway.create_project".into(),
-        input: serde_json::json!({"name": "amends-dev-1"}),
-        after: vec!["plan".into()],
-        local: None,
         effect: Effect::Searchable { quiet: crate::secs(31) },
-        pivot: false,
-        every: None,
-        give_up_at: Timestamp(9_000_000),
-        removes: Vec::new(),
+        ..Asked::bare("railway.create_project", input, after, Vec::new(), Timestamp(9_000_000))
     })
 }
 
@@ -44,6 +42,8 @@ fn sample(kind: EventKind) -> Event {
             input: serde_json::json!({"pool": "p"}),
             deadline_at: Some(at),
             labels: [("instance".to_owned(), "in_1".to_owned())].into(),
+            start_at: Some(at),
+            parent: Some(Parent { saga: SagaId::stored("sg_0"), step: "child".into() }),
         },
         EventKind::AttemptStarted => Event::AttemptStarted {
             step,
@@ -63,9 +63,18 @@ fn sample(kind: EventKind) -> Event {
             detail: detail(),
             retry_at: at,
             asked: None,
+            fingerprint: "fp1:0".into(),
         },
         EventKind::AttemptLost => {
-            Event::AttemptLost { step, attempt: 1, cause: Cause::Timeout, detail: detail(), look_at: at }
+            let fingerprint = "fp1:0".into();
+            Event::AttemptLost {
+                step,
+                attempt: 1,
+                cause: Cause::Timeout,
+                detail: detail(),
+                look_at: at,
+                fingerprint,
+            }
         }
         EventKind::StepFound => Event::StepFound {
             step,
@@ -74,17 +83,45 @@ fn sample(kind: EventKind) -> Event {
             external_id: Some("prj_1".into()),
         },
         EventKind::StepCompleted => {
-            Event::StepCompleted { step, output: "made".into(), external_id: Some("prj_1".into()) }
+            let (output, external_id) = ("made".into(), Some("prj_1".into()));
+            Event::StepCompleted { step, output, external_id, by_hand: false }
         }
-        EventKind::StepFailed => Event::StepFailed { step, refusal: refusal() },
+        EventKind::StepFailed => Event::StepFailed { step, refusal: refusal(), fingerprint: "fp1:0".into() },
         EventKind::PivotPassed => Event::PivotPassed { step },
         EventKind::ScopeUnwound => Event::ScopeUnwound { scope: "tools".into() },
         EventKind::TimerSet => Event::TimerSet { step, due_at: at, signal: Some("accepted".into()) },
         EventKind::TimerFired => Event::TimerFired { step },
         EventKind::SignalReceived => Event::SignalReceived { step, value: true.into() },
         EventKind::ValueDrawn => Event::ValueDrawn { step, value: 7.into() },
-        EventKind::ChildStarted => Event::ChildStarted { step, child: SagaId::stored("sg_2") },
-        EventKind::LabelSet => Event::LabelSet { name: "instance".into(), value: "in_1".into() },
+        EventKind::ChildStarted => {
+            let asked = Box::new(Asked { child: Some(ChildRule::Called), ..*asked() });
+            Event::ChildStarted { step, child: SagaId::stored("sg_2"), asked: Some(asked) }
+        }
+        EventKind::ChildEnded => Event::ChildEnded {
+            step,
+            child: SagaId::stored("sg_2"),
+            fate: ChildFate::Done,
+            output: Some("done".into()),
+            refusal: None,
+        },
+        EventKind::ResultOffered => {
+            Event::ResultOffered { output: "done".into(), owner: Some("in_1".into()) }
+        }
+        EventKind::ParentEnded => Event::ParentEnded {},
+        EventKind::RaceDecided => Event::RaceDecided {
+            scope: "race".into(),
+            winner: "race/a".into(),
+            losers: vec!["race/b".into()],
+        },
+        EventKind::DeferRegistered => {
+            Event::DeferRegistered { step, asked: Box::new(Asked { deferred: true, ..*asked() }) }
+        }
+        EventKind::LabelSet => {
+            let step = Some("label:instance".into());
+            Event::LabelSet { step, name: "instance".into(), value: "in_1".into() }
+        }
+        EventKind::Paused => Event::Paused { until: at, actor: "ann".into(), reason: detail() },
+        EventKind::Resumed => Event::Resumed { actor: Some("ann".into()) },
         EventKind::Parked => Event::Parked { attention: Attention::NoWorker, detail: detail() },
         EventKind::CancelRequested => Event::CancelRequested { actor: "ann".into(), reason: detail() },
         EventKind::UnwindingStarted => {
@@ -96,12 +133,14 @@ fn sample(kind: EventKind) -> Event {
             cause: Some(Cause::ServerError),
             detail: detail(),
             retry_at: at,
+            fingerprint: "fp1:0".into(),
         },
         EventKind::CompensationLost => {
-            Event::CompensationLost { step, cause: Cause::Timeout, detail: detail(), retry_at: at }
+            let (cause, detail, fingerprint) = (Cause::Timeout, detail(), "fp1:0".into());
+            Event::CompensationLost { step, cause, detail, retry_at: at, fingerprint }
         }
-        EventKind::StepCompensated => Event::StepCompensated { step },
-        EventKind::StepSkipped => Event::StepSkipped { step, reason: SkipReason::Within },
+        EventKind::StepCompensated => Event::StepCompensated { step, by_hand: false },
+        EventKind::StepSkipped => Event::StepSkipped { step, reason: SkipReason::Within, to: None },
         EventKind::ScopeTurned => Event::ScopeTurned { scope: "tools".into(), refusal: refusal() },
         EventKind::ResourceGone => Event::ResourceGone { resource: ResourceId::stored("rs_1"), step },
         EventKind::ResourceTaken => Event::ResourceTaken {
@@ -174,6 +213,10 @@ fn phases() -> Vec<(&'static str, Vec<EventKind>)> {
             after(&[K::StepCompleted, K::UnwindingStarted, K::CompensationStarted, K::StepCompensated]),
         ),
         ("in doubt, unwinding", after(&[K::AttemptLost, K::UnwindingStarted])),
+        ("put off", vec![K::SagaStarted, K::DeferRegistered]),
+        ("called", vec![K::SagaStarted, K::ChildStarted]),
+        ("paused", after(&[K::AttemptDeferred, K::Paused])),
+        ("offered", after(&[K::StepCompleted, K::ResultOffered])),
         ("ended", after(&[K::StepCompleted, K::SagaCompleted])),
     ]
 }
@@ -240,4 +283,34 @@ fn an_answer_lost_and_a_stuck_undo_read_as_a_story() {
     let why = why(&state, Timestamp(4_000_000));
     let text = format!("{}\n{}\n{}\n{}", story(&saga(), &entries), why.happened, why.now, why.you);
     insta::assert_snapshot!(text);
+}
+
+#[test]
+fn every_act_keeps_its_shape_and_has_a_verdict_in_every_phase() {
+    let step = || StepKey::from("project");
+    let sample = |kind: ActKind| match kind {
+        ActKind::Retry => Act::Retry,
+        ActKind::Pause => Act::Pause { until: Timestamp(99_000_000) },
+        ActKind::Resume => Act::Resume,
+        ActKind::Cancel => Act::Cancel,
+        ActKind::Policy => Act::Policy { step: step(), max_wait: crate::secs(30) },
+        ActKind::FailAttempt => Act::FailAttempt { step: step() },
+        ActKind::Settle => Act::Settle { step: step(), verdict: Verdict::Absent },
+        ActKind::Done => Act::Done { step: step(), output: Some("made".into()) },
+        ActKind::Skip => Act::Skip { step: step() },
+        ActKind::Patch => Act::Patch { step: step(), input: serde_json::json!({"name": "b"}) },
+        ActKind::Release => Act::Release { step: step(), owner: "in_2".into() },
+    };
+    let mut table = String::new();
+    for kind in ActKind::iter() {
+        let line = serde_json::to_string(&sample(kind)).unwrap();
+        assert_eq!(serde_json::from_str::<Act>(&line).unwrap(), sample(kind));
+        writeln!(table, "{line}").unwrap();
+        for (name, kinds) in phases() {
+            let state = State::fold(saga(), &journal(&kinds)).unwrap();
+            let problem = sample(kind).problem(&state, Timestamp(98_000_000));
+            writeln!(table, "  {name}: {}", problem.as_deref().unwrap_or("yes")).unwrap();
+        }
+    }
+    insta::assert_snapshot!(table);
 }

@@ -1,76 +1,24 @@
-//! The context of a saga: the verbs its function is written in, and what they ask of the engine.
+//! The context of a saga: the verbs its function is written in.
 
-use std::collections::HashMap;
 use std::future::Future;
-use std::marker::PhantomData;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 use std::time::Duration;
 
+use futures::StreamExt;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Halt, Made, Result, edges_of};
+use super::step::{AskKind, Core, Progress, Step};
+use super::{Halt, Made, Result, Workflow};
 use crate::activity::{Activity, Local};
-use crate::ids::StepKey;
-use crate::journal::failure::Refusal;
+use crate::env::Timestamp;
+use crate::ids::{SagaId, StepKey};
+use crate::journal::event::ChildRule;
 
-/// How a step ended, as the saga's function sees it.
-pub(crate) type Delivery = std::result::Result<Value, Refusal>;
-
-/// What a saga's function has asked for and not been told yet, and what it has been told.
-#[derive(Default)]
-pub(crate) struct Core {
-    told: HashMap<StepKey, Delivery>,
-    asked: HashMap<StepKey, Option<Waker>>,
-    fresh: Vec<Ask>,
-}
-
-impl Core {
-    /// What was asked for since the last call, in the order of asking.
-    pub(crate) fn take_fresh(&mut self) -> Vec<Ask> {
-        std::mem::take(&mut self.fresh)
-    }
-
-    /// Tells the function how a step ended.
-    pub(crate) fn deliver(&mut self, key: &StepKey, delivery: Delivery) {
-        self.told.insert(key.clone(), delivery);
-        if let Some(waker) = self.asked.get_mut(key).and_then(Option::take) {
-            waker.wake();
-        }
-    }
-
-    /// Whether the function waits for nothing it asked of us: it awaits something that is not the engine's.
-    pub(crate) fn waits_for_nothing(&self) -> bool {
-        self.asked.keys().all(|key| self.told.contains_key(key))
-    }
-}
-
-/// One thing that a saga's function asked for.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Ask {
-    pub(crate) key: StepKey,
-    pub(crate) after: Vec<StepKey>,
-    pub(crate) kind: AskKind,
-}
-
-/// What kind of thing.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum AskKind {
-    /// Run an activity; as the pivot, or again and again until it yields something.
-    Activity { name: &'static str, input: Value, pivot: bool, poll: Option<(Duration, Duration)> },
-    /// Run a local activity in a transaction.
-    Local { name: &'static str, input: Value, pivot: bool },
-    /// Let time pass.
-    Timer { wait: Duration },
-    /// Wait for a signal, so long.
-    Signal { name: String, limit: Duration },
-    /// The time now.
-    Now,
-    /// Unwind the steps inside the scope that has this key, because of this.
-    Unwind { refusal: Refusal },
-}
+/// So many branches of an `each` are under way at a time; the others wait their turn.
+const SIDE_BY_SIDE: usize = 16;
 
 /// The context of one saga, or of one scope in it.
 #[derive(Clone)]
@@ -78,7 +26,7 @@ pub struct Saga {
     core: Arc<Mutex<Core>>,
     scope: StepKey,
     /// The steps that the next one asked for here depends on.
-    chain: Arc<Mutex<Vec<StepKey>>>,
+    pub(super) chain: Arc<Mutex<Vec<StepKey>>>,
 }
 
 impl Saga {
@@ -90,7 +38,7 @@ impl Saga {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn chain(&self) -> MutexGuard<'_, Vec<StepKey>> {
+    pub(super) fn chain(&self) -> MutexGuard<'_, Vec<StepKey>> {
         self.chain.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -129,6 +77,11 @@ impl Saga {
         self.ask::<Value>(key, AskKind::Timer { wait }).await.map(drop)
     }
 
+    /// Lets time pass until then, durably; not at all if that is past.
+    pub async fn sleep_until(&self, key: &str, at: Timestamp) -> Result<()> {
+        self.ask::<Value>(key, AskKind::TimerUntil { at }).await.map(drop)
+    }
+
     /// Waits for a signal of this name; nothing when it has not come within `limit`.
     pub async fn signal<T>(&self, key: &str, name: &str, limit: Duration) -> Result<Option<T>>
     where
@@ -139,11 +92,63 @@ impl Saga {
     }
 
     /// The time when this was first asked.
-    pub async fn now(&self, key: &str) -> Result<crate::env::Timestamp> {
+    pub async fn now(&self, key: &str) -> Result<Timestamp> {
         self.ask(key, AskKind::Now).await.map(Made::take)
     }
 
-    /// Runs a branch for each item, side by side; each branch is a scope named by its item's key.
+    /// A UUID (version 7), the same in every replay.
+    pub async fn uuid(&self, key: &str) -> Result<uuid::Uuid> {
+        self.ask(key, AskKind::Uuid).await.map(Made::take)
+    }
+
+    /// A number from 0 up to, and not including, `below`, the same in every replay; 0 when `below` is 0.
+    pub async fn random(&self, key: &str, below: u64) -> Result<u64> {
+        self.ask(key, AskKind::Random { below }).await.map(Made::take)
+    }
+
+    /// Labels the saga, for lists. A label that is set again has its new value from then on.
+    pub async fn label(&self, name: &str, value: impl Into<String>) -> Result<()> {
+        let key = self.core().label_key(&self.scope.child(&format!("label:{name}")));
+        let kind = AskKind::Label { name: name.to_owned(), value: value.into() };
+        Step::<Value>::new(self.clone(), key, kind).await.map(drop)
+    }
+
+    /// Says how far the saga is, for lists; written with what it does next.
+    pub fn progress(&self, done: u64, of: u64) {
+        self.core().progress = Some(Progress { done, of });
+    }
+
+    /// Shows a value under a name to those who [query](crate::Engine::query) the saga. Nothing is stored: the answer
+    /// is had by running the function again over its journal.
+    pub fn show(&self, name: &str, value: impl Serialize) {
+        // What does not serialise is not shown.
+        if let Ok(value) = serde_json::to_value(value) {
+            self.core().shown.insert(name.to_owned(), value);
+        }
+    }
+
+    /// Puts an activity off until the saga ends, whichever way: it runs once all else is done or taken back, the one
+    /// put off last first, and is tried until it works. It makes nothing that would need undoing.
+    pub async fn defer<A: Activity>(&self, key: &str, activity: A) -> Result<()> {
+        let kind = |input| AskKind::Defer { name: A::NAME, input };
+        self.encoded::<_, Value>(key, &activity, kind).await.map(drop)
+    }
+
+    /// Runs another saga as a part of this one, and yields what it yields.
+    ///
+    /// The child may end only after this saga has; until then it is taken back when this one is, unless it has
+    /// passed a pivot of its own. A child that took back what it did is a refusal here.
+    pub fn call<W: Workflow>(&self, key: &str, input: &W::Input) -> Step<W::Output> {
+        self.child::<W, _>(key, input, ChildRule::Called)
+    }
+
+    /// Starts another saga as a part of this one and goes on; yields its id. It is taken back when this one is, as
+    /// one that was [called](Self::call) would be.
+    pub fn start<W: Workflow>(&self, key: &str, input: &W::Input) -> Step<SagaId> {
+        self.child::<W, _>(key, input, ChildRule::Started)
+    }
+
+    /// Runs a branch for each item, side by side (16 at a time); each branch is a scope named by its item's key.
     ///
     /// All or unwind: waits for every branch, then yields all outputs in the order of the items, or the
     /// first refusal.
@@ -159,15 +164,55 @@ impl Saga {
         Fut: Future<Output = Result<T>> + Send,
         T: Send,
     {
+        self.branches(key, items, branch).await?.into_iter().collect()
+    }
+
+    /// As [`each`](Self::each), but a branch that halts is taken back by itself and its failure stands in its place.
+    /// Halts only when fewer than `at_least` got through; 0 keeps whatever there is.
+    pub async fn each_kept<K, I, T, F, Fut>(
+        &self,
+        key: &str,
+        at_least: usize,
+        items: impl IntoIterator<Item = (K, I)>,
+        branch: F,
+    ) -> Result<Vec<Result<T>>>
+    where
+        K: AsRef<str>,
+        F: Fn(Saga, I) -> Fut,
+        Fut: Future<Output = Result<T>> + Send,
+        T: Send,
+    {
+        let guarded = |inner: Saga, item: I| inner.clone().guarded(branch(inner, item));
+        let ended = self.branches(key, items, guarded).await?;
+        let (through, all) = (ended.iter().filter(|branch| branch.is_ok()).count(), ended.len());
+        if through < at_least {
+            let message = format!("{through} of {all} got through, and {at_least} are needed");
+            return Err(Halt::give_up("too_few", message));
+        }
+        Ok(ended)
+    }
+
+    async fn branches<K, I, T, F, Fut>(
+        &self,
+        key: &str,
+        items: impl IntoIterator<Item = (K, I)>,
+        branch: F,
+    ) -> Result<Vec<Result<T>>>
+    where
+        K: AsRef<str>,
+        F: Fn(Saga, I) -> Fut,
+        Fut: Future<Output = Result<T>> + Send,
+        T: Send,
+    {
         let scope = self.scope.child(key);
         let mut chains = Vec::new();
         let mut branches = Vec::new();
         for (item_key, item) in items {
             let inner = self.inside(scope.child(item_key.as_ref()))?;
             chains.push(inner.chain.clone());
-            branches.push(Box::pin(branch(inner, item)));
+            branches.push(branch(inner, item));
         }
-        let ended = futures::future::join_all(branches).await;
+        let ended: Vec<Result<T>> = futures::stream::iter(branches).buffered(SIDE_BY_SIDE).collect().await;
         if !chains.is_empty() {
             let mut joined: Vec<StepKey> = Vec::new();
             for chain in chains {
@@ -179,7 +224,60 @@ impl Saga {
             }
             *self.chain() = joined;
         }
-        ended.into_iter().collect()
+        if let Some(Err(misuse)) = ended.iter().find(|end| matches!(end, Err(Halt::Misuse { .. }))) {
+            return Err(misuse.clone());
+        }
+        Ok(ended)
+    }
+
+    /// Runs a branch for each item, side by side, until one gets through: yields its key and its output, and the
+    /// other branches are taken back while the saga goes on. A branch that halts is taken back and drops out; when
+    /// all have, the race halts as the last of them did.
+    pub async fn race<K, I, T, F, Fut>(
+        &self,
+        key: &str,
+        items: impl IntoIterator<Item = (K, I)>,
+        branch: F,
+    ) -> Result<(K, T)>
+    where
+        K: AsRef<str>,
+        F: Fn(Saga, I) -> Fut,
+        Fut: Future<Output = Result<T>> + Send,
+        T: Send,
+    {
+        let race = self.scope.child(key);
+        let mut open = Vec::new();
+        for (item_key, item) in items {
+            let inner = self.inside(race.child(item_key.as_ref()))?;
+            let body = Box::pin(inner.clone().guarded(branch(inner.clone(), item)));
+            open.push((item_key, inner, body));
+        }
+        let mut last = Halt::give_up("empty", format!("race {race} has no branch"));
+        let decided = std::future::poll_fn(|cx| {
+            let mut place = 0;
+            while let Some((_, _, body)) = open.get_mut(place) {
+                match body.as_mut().poll(cx) {
+                    Poll::Pending => place += 1,
+                    Poll::Ready(Ok(value)) => return Poll::Ready(Ok((place, value))),
+                    Poll::Ready(Err(halt @ Halt::Misuse { .. })) => {
+                        return Poll::Ready(Err(halt));
+                    }
+                    Poll::Ready(Err(halt)) => {
+                        last = halt;
+                        drop(open.remove(place));
+                    }
+                }
+            }
+            if open.is_empty() { Poll::Ready(Err(last.clone())) } else { Poll::Pending }
+        });
+        let (place, value) = decided.await?;
+        let (winner_key, winner, _) = open.swap_remove(place);
+        let losers = open.into_iter().map(|(_, inner, _)| inner.scope).collect();
+        let kind = AskKind::Race { winner: winner.scope.clone(), losers };
+        Step::<Value>::new(self.clone(), race, kind).await?;
+        let chain = winner.chain().clone();
+        *self.chain() = chain;
+        Ok((winner_key, value))
     }
 
     /// Runs `body` as a part that can be taken back by itself: when it halts, its own steps are unwound and
@@ -190,30 +288,27 @@ impl Saga {
         Fut: Future<Output = Result<T>> + Send,
     {
         let inner = self.inside(self.scope.child(key))?;
-        let chain = inner.chain.clone();
-        match body(inner).await {
-            Ok(value) => {
-                *self.chain() = chain.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                Ok(value)
-            }
-            Err(halt @ Halt::Misuse { .. }) => Err(halt),
-            Err(halt) => {
+        let value = inner.clone().guarded(body(inner.clone())).await?;
+        let chain = inner.chain().clone();
+        *self.chain() = chain;
+        Ok(value)
+    }
+
+    /// Awaits the body of this scope; when it halts, its steps are taken back first.
+    async fn guarded<T>(self, body: impl Future<Output = Result<T>> + Send) -> Result<T> {
+        match body.await {
+            Err(halt) if !matches!(halt, Halt::Misuse { .. }) => {
                 let kind = AskKind::Unwind { refusal: halt.refusal() };
-                Step::<Value>::new(self.clone(), self.scope.child(key), kind).await?;
+                let scope = self.scope.clone();
+                Step::<Value>::new(self, scope, kind).await?;
                 Err(halt)
             }
+            other => other,
         }
     }
 
     fn inside(&self, scope: StepKey) -> Result<Saga> {
-        // A scope's name is taken like a step's, so that two scopes never share their keys.
-        if self.core().asked.insert(scope.child("."), None).is_some() {
-            return Err(Halt::Misuse {
-                step: scope,
-                problem: "a scope of this key was opened before".into(),
-            });
-        }
-        self.core().told.insert(scope.child("."), Ok(Value::Null));
+        self.core().open(&scope)?;
         Ok(Saga { core: self.core.clone(), scope, chain: Arc::new(Mutex::new(self.chain().clone())) })
     }
 
@@ -224,136 +319,26 @@ impl Saga {
         pivot: bool,
         poll: Option<(Duration, Duration)>,
     ) -> Step<T> {
-        match serde_json::to_value(activity) {
-            Ok(input) => Step::new(
-                self.clone(),
-                self.scope.child(key),
-                AskKind::Activity { name: A::NAME, input, pivot, poll },
-            ),
-            Err(error) => Step::misused(self.clone(), self.scope.child(key), error.to_string()),
-        }
+        self.encoded(key, activity, |input| AskKind::Activity { name: A::NAME, input, pivot, poll })
     }
 
     fn local<L: Local>(&self, key: &str, local: &L, pivot: bool) -> Step<L::Output> {
-        match serde_json::to_value(local) {
-            Ok(input) => {
-                Step::new(self.clone(), self.scope.child(key), AskKind::Local { name: L::NAME, input, pivot })
-            }
+        self.encoded(key, local, |input| AskKind::Local { name: L::NAME, input, pivot })
+    }
+
+    fn child<W: Workflow, T>(&self, key: &str, input: &W::Input, rule: ChildRule) -> Step<T> {
+        let kind = |input| AskKind::Child { workflow: W::NAME, version: W::VERSION, input, rule };
+        self.encoded(key, input, kind)
+    }
+
+    fn encoded<I: Serialize, T>(&self, key: &str, input: &I, kind: impl FnOnce(Value) -> AskKind) -> Step<T> {
+        match serde_json::to_value(input) {
+            Ok(input) => self.ask(key, kind(input)),
             Err(error) => Step::misused(self.clone(), self.scope.child(key), error.to_string()),
         }
     }
 
     fn ask<T>(&self, key: &str, kind: AskKind) -> Step<T> {
         Step::new(self.clone(), self.scope.child(key), kind)
-    }
-}
-
-/// A step that was asked for: awaited for its output, after saying what it depends on if that is not simply
-/// the step before it.
-#[must_use = "a step is asked for when it is awaited"]
-pub struct Step<T> {
-    saga: Saga,
-    key: StepKey,
-    kind: Option<AskKind>,
-    after: Vec<StepKey>,
-    independent: bool,
-    /// Whether what is asked for next depends on it: time and signals have nothing to take back, so that
-    /// dependencies go past them.
-    links: bool,
-    problem: Option<String>,
-    yields: PhantomData<fn() -> T>,
-}
-
-impl<T> Step<T> {
-    fn new(saga: Saga, key: StepKey, kind: AskKind) -> Self {
-        let links = matches!(kind, AskKind::Activity { .. } | AskKind::Local { .. });
-        Self {
-            saga,
-            key,
-            kind: Some(kind),
-            after: Vec::new(),
-            independent: false,
-            links,
-            problem: None,
-            yields: PhantomData,
-        }
-    }
-
-    fn misused(saga: Saga, key: StepKey, problem: String) -> Self {
-        let mut step = Self::new(saga, key, AskKind::Now);
-        step.problem = Some(problem);
-        step
-    }
-
-    /// Depends on nothing but what it holds, and nothing asked for later depends on it unless it holds it.
-    pub fn independent(mut self) -> Self {
-        self.independent = true;
-        self.links = false;
-        self
-    }
-
-    /// Depends on that step too: is undone before it.
-    pub fn after(mut self, step: impl Into<StepKey>) -> Self {
-        self.after.push(step.into());
-        self
-    }
-
-    fn register(&mut self, kind: AskKind) -> Result<()> {
-        if !self.independent {
-            self.after.extend(self.saga.chain().iter().cloned());
-        }
-        if let AskKind::Activity { input, .. } | AskKind::Local { input, .. } = &kind {
-            edges_of(input, &mut self.after);
-        }
-        self.after.sort();
-        self.after.dedup();
-        let mut core = self.saga.core();
-        if core.asked.insert(self.key.clone(), None).is_some() {
-            let problem = "a step of this key was asked for before".to_owned();
-            return Err(Halt::Misuse { step: self.key.clone(), problem });
-        }
-        core.fresh.push(Ask { key: self.key.clone(), after: self.after.clone(), kind });
-        Ok(())
-    }
-}
-
-impl<T: DeserializeOwned> Future for Step<T> {
-    type Output = Result<Made<T>>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let step = &mut *self;
-        if let Some(problem) = step.problem.take() {
-            return Poll::Ready(Err(Halt::Misuse { step: step.key.clone(), problem }));
-        }
-        if let Some(kind) = step.kind.take() {
-            step.register(kind)?;
-        }
-        let told = {
-            let mut core = step.saga.core();
-            match core.told.get(&step.key) {
-                Some(told) => told.clone(),
-                None => {
-                    core.asked.insert(step.key.clone(), Some(cx.waker().clone()));
-                    return Poll::Pending;
-                }
-            }
-        };
-        Poll::Ready(match told {
-            Err(refusal) => Err(Halt::Refused { step: step.key.clone(), refusal }),
-            Ok(output) => match serde_json::from_value(output) {
-                Ok(value) => {
-                    if step.links {
-                        let mut chain = step.saga.chain();
-                        chain.retain(|earlier| !step.after.contains(earlier));
-                        chain.push(step.key.clone());
-                    }
-                    Ok(Made::new(step.key.clone(), value))
-                }
-                Err(error) => Err(Halt::Misuse {
-                    step: step.key.clone(),
-                    problem: format!("its recorded output does not read as the type asked for: {error}"),
-                }),
-            },
-        })
     }
 }

@@ -5,16 +5,18 @@
 
 mod context;
 mod made;
+mod step;
 
 use std::future::Future;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub(crate) use context::{Ask, AskKind};
-pub use context::{Saga, Step};
+pub use context::Saga;
 pub use made::Made;
 pub(crate) use made::{edges_of, resolve};
+pub(crate) use step::{Ask, AskKind};
+pub use step::{Progress, Step};
 
 use crate::ids::StepKey;
 use crate::journal::failure::Refusal;

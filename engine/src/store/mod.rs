@@ -4,6 +4,7 @@
 //! gates and the audit of acts. Whatever belongs together is written together: an [`Append`] is one
 //! transaction, fenced by the epoch of the lease under which it is made.
 
+pub mod lease;
 pub mod memory;
 pub mod sqlite;
 pub mod tx;
@@ -19,11 +20,12 @@ use serde_json::Value;
 
 use crate::env::{Env, Timestamp};
 use crate::ids::{InstallationId, OperationId, ResourceId, SagaId, SecretRef, StepKey};
-use crate::journal::Entry;
-use crate::journal::event::closed_set;
-use crate::journal::failure::Failure;
+use crate::journal::act::Act;
+use crate::journal::event::{ChildFate, Parent, closed_set};
+use crate::journal::failure::{Failure, Refusal};
 use crate::journal::state::{Attention, SagaState};
-use crate::saga::Workflow;
+use crate::journal::{Entry, Event};
+use crate::saga::{Progress, Workflow};
 use crate::secret::Sealed;
 
 closed_set! {
@@ -39,16 +41,6 @@ closed_set! {
         Removing,
         /// It is gone, or was never made.
         Gone,
-    }
-}
-
-closed_set! {
-    /// What a person can do to a saga.
-    Act {
-        /// Try now what waits to be tried again.
-        Retry,
-        /// Turn round and undo.
-        Cancel,
     }
 }
 
@@ -111,6 +103,12 @@ pub struct SagaRow {
     pub step: Option<String>,
     /// Its last failure, in words.
     pub error: Option<String>,
+    /// What groups its trouble with that of other sagas.
+    pub fingerprint: Option<String>,
+    /// How far it says that it is; a write without it leaves it as it was.
+    pub progress: Option<Progress>,
+    /// The saga that called it.
+    pub parent: Option<SagaId>,
     /// For lists.
     pub labels: BTreeMap<String, String>,
     /// When it turns round by itself.
@@ -146,10 +144,27 @@ pub struct NewSaga {
     pub deadline_at: Option<Timestamp>,
     /// For lists.
     pub labels: BTreeMap<String, String>,
+    /// Higher ones are begun first; 0 if not set.
+    pub priority: i32,
+    /// Before this it does not begin.
+    pub start_at: Option<Timestamp>,
+    /// Under which key only so many run at a time.
+    pub concurrency: Option<Concurrency>,
+    /// The saga that called it.
+    pub parent: Option<Parent>,
     /// When it was asked for.
     pub at: Timestamp,
     /// Secrets that came with it.
     pub sealed: Vec<Sealed>,
+}
+
+/// A bound on how many sagas run at a time: those above it wait in the queue, by priority and age.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Concurrency {
+    /// What they have in common, as `customer-7`.
+    pub key: String,
+    /// How many of them may run.
+    pub limit: u32,
 }
 
 impl NewSaga {
@@ -159,17 +174,61 @@ impl NewSaga {
         key: impl Into<String>,
         input: &W::Input,
     ) -> Result<Self, serde_json::Error> {
-        Ok(Self {
-            id: SagaId::from_uuid(env.uuid()),
-            workflow: W::NAME.to_owned(),
-            workflow_version: W::VERSION,
-            input: serde_json::to_value(input)?,
-            key: key.into(),
+        let id = SagaId::from_uuid(env.uuid());
+        Ok(Self { key: key.into(), ..Self::raw(env, id, W::NAME, W::VERSION, serde_json::to_value(input)?) })
+    }
+
+    /// A saga of a workflow that is known by name alone, under its own id as its key.
+    pub fn raw(env: &Env, id: SagaId, workflow: &str, workflow_version: u32, input: Value) -> Self {
+        Self {
+            key: id.to_string(),
+            id,
+            workflow: workflow.to_owned(),
+            workflow_version,
+            input,
             deadline_at: None,
             labels: BTreeMap::new(),
+            priority: 0,
+            start_at: None,
+            concurrency: None,
+            parent: None,
             at: env.now(),
             sealed: Vec::new(),
-        })
+        }
+    }
+
+    /// The first entry of its journal.
+    pub fn started(&self) -> Event {
+        Event::SagaStarted {
+            workflow: self.workflow.clone(),
+            workflow_version: self.workflow_version,
+            input: self.input.clone(),
+            deadline_at: self.deadline_at,
+            labels: self.labels.clone(),
+            start_at: self.start_at,
+            parent: self.parent.clone(),
+        }
+    }
+
+    /// Higher priorities are begun first; 0 if not set.
+    #[must_use]
+    pub fn priority(mut self, priority: i32) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Begins this long after it was asked for, as this engine's pace has it.
+    #[must_use]
+    pub fn delayed(mut self, env: &Env, wait: Duration) -> Self {
+        self.start_at = Some(self.at.plus(env.paced(wait)));
+        self
+    }
+
+    /// Of those started with this key, `limit` run at a time; the others wait in the queue.
+    #[must_use]
+    pub fn one_of(mut self, key: impl Into<String>, limit: u32) -> Self {
+        self.concurrency = Some(Concurrency { key: key.into(), limit: limit.max(1) });
+        self
     }
 
     /// Turns round by itself this long after its start, as this engine's pace has it.
@@ -223,6 +282,21 @@ pub enum Message {
         /// Why.
         reason: String,
     },
+    /// A child says what became of it.
+    ChildEnded {
+        /// In which step it was asked for.
+        step: StepKey,
+        /// Which saga it is.
+        child: SagaId,
+        /// What became of it.
+        fate: ChildFate,
+        /// What it yields, if it did what it was asked for.
+        output: Option<Value>,
+        /// Why it did not.
+        refusal: Option<Refusal>,
+    },
+    /// The saga that called it has ended.
+    ParentEnded,
     /// A person's act.
     Act {
         /// Its id.
@@ -260,6 +334,36 @@ pub struct GateRow {
     pub reason: String,
 }
 
+/// One act of a person on a saga: who, what, why, and what came of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AuditRow {
+    /// The act's id.
+    pub operation: OperationId,
+    /// What.
+    pub act: Act,
+    /// Who.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
+    /// Where the saga stood then.
+    pub state_before: SagaState,
+    /// Where it stood afterwards; nothing until it is settled.
+    pub state_after: Option<SagaState>,
+    /// `done`, or `too_late` and why; nothing until it is settled.
+    pub outcome: Option<String>,
+}
+
+/// What came of a person's act, for the audit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// Which.
+    pub operation: OperationId,
+    /// `done`, or `too_late` and why.
+    pub outcome: String,
+}
+
 /// All that one turn of a saga writes: one transaction, fenced.
 #[derive(Debug, Clone)]
 pub struct Append {
@@ -281,6 +385,8 @@ pub struct Append {
     pub starts: Vec<NewSaga>,
     /// The letters that they send.
     pub letters: Vec<Letter>,
+    /// What came of acts; one that still lies in the inbox of a saga that ends came too late.
+    pub settled: Vec<Settled>,
     /// Owners to whom the saga's secrets pass, or nobody's: then they are destroyed.
     pub secrets: SecretFate,
     /// Owners whose secrets are destroyed.
@@ -337,6 +443,8 @@ pub struct Loaded {
     pub epoch: i64,
     /// The journal.
     pub entries: Vec<Entry>,
+    /// Whether its function may begin: not while it waits for a place among those of its concurrency key.
+    pub may_begin: bool,
 }
 
 /// Which sagas a list shows.
@@ -350,6 +458,10 @@ pub struct SagaFilter {
     pub workflow: Option<String>,
     /// With this label.
     pub label: Option<(String, String)>,
+    /// With this trouble.
+    pub fingerprint: Option<String>,
+    /// Called by this saga.
+    pub parent: Option<SagaId>,
     /// Older than this id (the cursor of the page before).
     pub before: Option<SagaId>,
     /// At most so many.
@@ -395,6 +507,13 @@ pub trait Store: Send + Sync + 'static {
     /// Gives a saga back.
     async fn release(&self, saga: &SagaId);
 
+    /// Renews this process's right to write to the sagas it holds. For how long that is, counted from before it was
+    /// asked; nothing if it lasts until the store is closed.
+    async fn renew(&self) -> Result<Option<Duration>, Error>;
+
+    /// Those of the sagas held here that have letters which another process may have left.
+    async fn mail(&self) -> Result<Vec<SagaId>, Error>;
+
     /// A held saga's journal.
     async fn load(&self, saga: &SagaId) -> Result<Loaded, Error>;
 
@@ -421,6 +540,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// A sealed secret.
     async fn secret(&self, reference: &SecretRef) -> Result<Option<Sealed>, Error>;
+
+    /// The acts on a saga, oldest first.
+    async fn audit(&self, saga: &SagaId) -> Result<Vec<AuditRow>, Error>;
 
     /// Every gate that is closed after `now`.
     async fn gates(&self, now: Timestamp) -> Result<Vec<GateRow>, Error>;

@@ -33,8 +33,12 @@ pub(crate) enum Action {
     EndScope(StepKey),
     /// Somebody asked the saga to turn round, or its deadline passed.
     Turn,
+    /// Ask a child saga to turn round.
+    CancelChild(StepKey),
     /// Everything is taken back.
     EndUnwinding,
+    /// Its pause is over.
+    Resume,
 }
 
 /// What is to be done now.
@@ -51,14 +55,21 @@ pub(crate) fn decide(
     if state.ended.is_some() {
         return actions;
     }
+    if let Some((until, _)) = &state.paused {
+        if *until <= now {
+            return vec![Action::Resume];
+        }
+        // What was under way when its process died is in doubt, paused or not; nothing is begun.
+        let died = |step: &&Step| step.is_under_way() && !step.is_local() && !in_flight.contains(&step.key);
+        return state.steps().iter().filter(died).map(|step| Action::Lost(step.key.clone())).collect();
+    }
     if state.unwinding.is_none()
         && state.pivot.is_none()
         && (state.cancel.is_some() || state.deadline_at.is_some_and(|deadline| deadline <= now))
     {
         return vec![Action::Turn];
     }
-    let back: Vec<bool> =
-        state.steps().iter().map(|step| state.unwinding.is_some() || state.is_turned(&step.key)).collect();
+    let back: Vec<bool> = state.steps().iter().map(|step| state.goes_back(&step.key)).collect();
     let held = held_back(state, &back);
     for (place, step) in state.steps().iter().enumerate() {
         if in_flight.contains(&step.key) {
@@ -75,42 +86,28 @@ pub(crate) fn decide(
         };
         actions.extend(action);
     }
-    let left_in = |scope: &StepKey| {
-        state.steps().iter().any(|step| {
-            step.key.is_inside(scope)
-                && (in_flight.contains(&step.key) || step.is_under_way() || is_left(step))
-        })
-    };
-    if state.unwinding.is_some() {
-        if in_flight.is_empty() && !left_in(&StepKey::from("")) {
-            actions.push(Action::EndUnwinding);
+    let is_open =
+        |scope: &StepKey| state.is_left_in(scope) || in_flight.iter().any(|key| key.is_inside(scope));
+    // The innermost scope turned last, and ends first.
+    let ended = state.turned_scopes.iter().rev().filter(|scope| !is_open(scope));
+    if state.unwinding.is_none() {
+        actions.extend(ended.cloned().map(Action::EndScope));
+    } else if !is_open(&StepKey::from("")) {
+        match state.next_deferred() {
+            Some(step) if step.phase == Phase::Registered => {
+                actions.push(Action::Execute(step.key.clone()));
+            }
+            Some(_) => {}
+            None => actions.push(Action::EndUnwinding),
         }
-    } else {
-        // The innermost scope turned last, and ends first.
-        actions.extend(
-            state.turned_scopes.iter().rev().filter(|scope| !left_in(scope)).cloned().map(Action::EndScope),
-        );
     }
     actions
-}
-
-fn is_local(step: &Step) -> bool {
-    step.asked.as_ref().is_some_and(|asked| asked.local.is_some())
-}
-
-/// Whether the step happened, or may have, and still waits to be taken back.
-fn is_left(step: &Step) -> bool {
-    match step.phase {
-        Phase::Trying { .. } | Phase::Removing { .. } => true,
-        Phase::InDoubt { .. } | Phase::Undecidable | Phase::Completed => step.is_compensable(),
-        _ => false,
-    }
 }
 
 fn interrupted(step: &Step, goes_back: bool) -> Action {
     match step.phase {
         // Its transaction was not committed, or the journal would say so.
-        Phase::Trying { .. } if is_local(step) && !goes_back => Action::Apply(step.key.clone()),
+        Phase::Trying { .. } if step.is_local() && !goes_back => Action::Apply(step.key.clone()),
         _ => Action::Lost(step.key.clone()),
     }
 }
@@ -127,8 +124,8 @@ fn forward(state: &State, step: &Step, now: Timestamp, nudged: bool) -> Option<A
     match step.phase {
         Phase::Deferred { retry_at } => {
             let too_late = step.asked.as_ref().is_some_and(|asked| asked.give_up_at <= now);
-            // Past the pivot there is no way back, so there is no giving up either.
-            if too_late && state.pivot.is_none() {
+            // Past the pivot there is no way back, so there is no giving up either; nor is there at the very end.
+            if too_late && state.pivot.is_none() && !step.is_deferred() {
                 Some(Action::GiveUp(key))
             } else if nudged || retry_at <= now {
                 Some(Action::Execute(key))
@@ -162,8 +159,11 @@ fn backward(state: &State, step: &Step, is_held: bool, now: Timestamp) -> Option
         Phase::InDoubt { look_at } if step.is_compensable() && look_at <= now && outer.is_none() => {
             Some(settle(step))
         }
+        Phase::Child if !is_held => Some(Action::CancelChild(key)),
         Phase::Completed if step.is_compensable() && !is_held => {
-            if row.is_some_and(|row| row.keeper.is_some()) {
+            if step.child.is_some() {
+                Some(Action::CancelChild(key))
+            } else if row.is_some_and(|row| row.keeper.is_some()) {
                 Some(Action::Skip(key, SkipReason::Kept))
             } else if step.asked.as_ref().is_some_and(|asked| asked.local == Some(LocalRule::Reverts)) {
                 Some(Action::Revert(key))
@@ -174,7 +174,7 @@ fn backward(state: &State, step: &Step, is_held: bool, now: Timestamp) -> Option
             }
         }
         Phase::Removing { due_at, .. } if due_at <= now => {
-            if is_local(step) {
+            if step.is_local() {
                 Some(Action::Revert(key))
             } else {
                 Some(Action::Compensate(key))
@@ -197,7 +197,7 @@ fn held_back(state: &State, back: &[bool]) -> Vec<bool> {
         }
         let row = step.resource.as_ref().and_then(|id| state.ledger.get(id));
         let goes_by_itself = row.is_none_or(|row| row.within.is_none());
-        let pending = step.is_under_way() || is_left(step) && goes_by_itself;
+        let pending = step.is_under_way() || step.is_left() && goes_by_itself;
         if pending || held.get(place).copied().unwrap_or(false) {
             for earlier in step.asked.iter().flat_map(|asked| &asked.after) {
                 if let Some(place) = steps.iter().position(|candidate| candidate.key == *earlier)

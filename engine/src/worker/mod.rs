@@ -1,7 +1,9 @@
 //! The worker: finds due sagas, takes their lease, drives them, hands them back, drains.
 
 mod decide;
+mod effects_off;
 mod executor;
+mod function;
 mod gates;
 
 use std::collections::HashMap;
@@ -15,14 +17,17 @@ use crate::activity::Registry;
 use crate::activity::call::Outside;
 use crate::env::Env;
 use crate::ids::SagaId;
+use crate::store::lease::RENEW;
 use crate::store::{Error, Store};
+pub use effects_off::{DryRun, Seen};
+pub(crate) use effects_off::{dry_run, shown};
 use executor::{Executor, Stop};
 use gates::Gates;
 
 /// How many sagas one claim takes.
 const CLAIM: usize = 64;
 /// How many sagas are driven at a time.
-const LIVE_MAX: usize = 4096;
+pub(crate) const LIVE_MAX: usize = 4096;
 /// How long a saga rests before it is loaded again because another had written.
 const RELOAD: Duration = Duration::from_millis(100);
 
@@ -34,9 +39,11 @@ pub(crate) struct Shared {
     pub(crate) environment: String,
     pub(crate) outside: Arc<Outside>,
     pub(crate) gates: Gates,
+    live_max: usize,
     live: Mutex<HashMap<SagaId, Arc<Notify>>>,
     watched: Mutex<HashMap<SagaId, Arc<Notify>>>,
     draining: watch::Sender<bool>,
+    crowded: watch::Sender<bool>,
 }
 
 impl Shared {
@@ -46,6 +53,7 @@ impl Shared {
         env: Env,
         environment: String,
         vault: crate::secret::Vault,
+        live_max: usize,
     ) -> Self {
         let outside = Arc::new(Outside { env: env.clone(), vault, store: store.clone() });
         Self {
@@ -55,9 +63,11 @@ impl Shared {
             environment,
             outside,
             gates: Gates::default(),
+            live_max,
             live: Mutex::default(),
             watched: Mutex::default(),
             draining: watch::Sender::new(false),
+            crowded: watch::Sender::new(false),
         }
     }
 
@@ -68,6 +78,15 @@ impl Shared {
     pub(crate) async fn draining(&self) {
         // The sender lives as long as this, so waiting cannot fail.
         let _ = self.draining.subscribe().wait_for(|draining| *draining).await;
+    }
+
+    /// Whether more sagas are due than can be driven at a time.
+    pub(crate) fn is_crowded(&self) -> bool {
+        *self.crowded.borrow()
+    }
+
+    pub(crate) async fn crowded(&self) {
+        let _ = self.crowded.subscribe().wait_for(|crowded| *crowded).await;
     }
 
     pub(crate) fn drain(&self) {
@@ -113,9 +132,10 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         Ok(rows) => shared.gates.load(rows),
         Err(error) => tracing::warn!(%error, "closed gates could not be read"),
     }
+    let lease = tokio::spawn(keep_lease(shared.clone()));
     let mut driven = JoinSet::new();
     while !shared.is_draining() {
-        let room = LIVE_MAX.saturating_sub(driven.len()).min(CLAIM);
+        let room = shared.live_max.saturating_sub(driven.len()).min(CLAIM);
         let claimed = match shared.store.claim(shared.env.now(), room).await {
             Ok(claimed) => claimed,
             Err(error) => {
@@ -123,20 +143,40 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                 Vec::new()
             }
         };
-        let took_all = claimed.len() < room;
+        shared.crowded.send_if_modified(|crowded| std::mem::replace(crowded, room == 0) != (room == 0));
+        let took_all = claimed.len() < room || room == 0;
         for saga in claimed {
             let shared = shared.clone();
             driven.spawn(async move { drive(shared, saga).await });
         }
+        // What another process left for the sagas that are held here.
+        for saga in shared.store.mail().await.unwrap_or_default() {
+            shared.poke(&saga);
+        }
         while driven.try_join_next().is_some() {}
         if took_all {
             tokio::select! {
-                () = shared.store.changed() => {}
+                biased;
                 () = shared.draining() => {}
+                () = shared.store.changed() => {}
             }
         }
     }
     while driven.join_next().await.is_some() {}
+    lease.abort();
+}
+
+/// Renews the right to write to what this process holds. When that cannot be done in time, whatever it still writes
+/// is refused, and what it holds is taken up again like any other saga.
+async fn keep_lease(shared: Arc<Shared>) {
+    loop {
+        match shared.store.renew().await {
+            Ok(None) => return,
+            Ok(Some(_)) => {}
+            Err(error) => tracing::warn!(%error, "the lease could not be renewed"),
+        }
+        shared.env.sleep(RENEW).await;
+    }
 }
 
 async fn drive(shared: Arc<Shared>, saga: SagaId) {
@@ -157,6 +197,8 @@ async fn drive(shared: Arc<Shared>, saga: SagaId) {
                 }
                 shared.env.sleep(Duration::from_secs(1)).await;
             }
+            // Another has it now.
+            Err(Error::Fenced(_)) => break,
             Err(error) => {
                 tracing::error!(%saga, %error, "the saga cannot be loaded");
                 // It stays held, so that it is not tried in a circle; a restart tries it again.

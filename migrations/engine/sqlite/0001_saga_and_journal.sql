@@ -13,14 +13,22 @@ create table saga (
   workflow text not null,
   workflow_version integer not null,
   state text not null check (state in
-    ('queued', 'running', 'waiting', 'compensating', 'completed', 'compensated', 'failed')),
+    ('queued', 'running', 'waiting', 'paused', 'compensating', 'completed', 'compensated', 'failed')),
   attention text not null default '[]',
   step text,
   error text,
+  fingerprint text,
+  progress text,
+  parent text,
   labels text not null default '{}',
   output text,
   start_key text not null unique,
   start_fingerprint text not null,
+  priority integer not null default 0,
+  -- Of those with the same key only so many have a place, and only those with a place are begun.
+  concurrency_key text,
+  concurrency_limit integer,
+  has_place integer not null default 0,
   deadline_at integer,
   due_at integer,
   epoch integer not null,
@@ -31,6 +39,9 @@ create table saga (
 ) strict;
 
 create index saga_due on saga (due_at) where due_at is not null;
+create index saga_concurrent on saga (concurrency_key, priority) where concurrency_key is not null and ended_at is null;
+create index saga_troubled on saga (fingerprint) where fingerprint is not null;
+create index saga_called on saga (parent) where parent is not null;
 
 -- A row is one line of a saga's journal: what happened, in order, for ever.
 create table journal (
@@ -89,7 +100,7 @@ create table inbox (
 
 create index inbox_waiting on inbox (saga, number) where consumed_at is null;
 
--- A row is one act of a person: who, what, why.
+-- A row is one act of a person: who, what, why, and what came of it.
 create table audit (
   id text primary key,
   saga text not null,
@@ -97,7 +108,9 @@ create table audit (
   act text not null,
   reason text not null,
   state_before text not null,
-  at integer not null
+  at integer not null,
+  state_after text,
+  outcome text
 ) strict;
 
 -- A row is a gate that is closed until a time, for everyone who uses its credential.

@@ -20,12 +20,11 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 pub use open::{Migrations, OpenError};
-pub(super) use statements::SqliteStatements;
 use writer::{Answer, Ask, Write};
 
 use super::{
-    Append, Error, GateRow, Job, Letter, Loaded, LooseJob, NewSaga, ResourceFilter, ResourceRow, SagaFilter,
-    SagaRow, Started, Store, tx,
+    Append, AuditRow, Error, GateRow, Job, Letter, Loaded, LooseJob, NewSaga, ResourceFilter, ResourceRow,
+    SagaFilter, SagaRow, Started, Store, tx,
 };
 use crate::env::{Env, Timestamp};
 use crate::ids::{InstallationId, SagaId, SecretRef};
@@ -90,6 +89,13 @@ impl SqliteStore {
         Ok((store, opened.vault))
     }
 
+    async fn take_place(&self, saga: &SagaId) -> Result<bool, Error> {
+        match self.write(Ask::TakePlace(saga.clone())).await? {
+            Answer::Placed(placed) => Ok(placed),
+            _ => Err(Error::Closed),
+        }
+    }
+
     async fn write(&self, ask: Ask) -> Result<Answer, Error> {
         let writes =
             self.writes.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Error::Closed)?;
@@ -130,20 +136,48 @@ impl Store for SqliteStore {
     async fn claim(&self, now: Timestamp, limit: usize) -> Result<Vec<SagaId>, Error> {
         // Held ones may be due too, so that many more are read.
         let many = limit + self.held.lock().unwrap_or_else(PoisonError::into_inner).len();
-        let due = read::due(&self.readers, now, many).await.map_err(read_error)?;
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(due.into_iter().filter(|saga| held.insert(saga.clone())).take(limit).collect())
+        let mut claimed = Vec::new();
+        for due in read::due(&self.readers, now, many).await.map_err(read_error)? {
+            if claimed.len() == limit {
+                break;
+            }
+            let is_free = self.held.lock().unwrap_or_else(PoisonError::into_inner).insert(due.saga.clone());
+            if !is_free {
+                continue;
+            }
+            let placed = !due.needs_place || self.take_place(&due.saga).await?;
+            if placed {
+                claimed.push(due.saga);
+            } else {
+                self.release(&due.saga).await;
+            }
+        }
+        Ok(claimed)
     }
 
     async fn release(&self, saga: &SagaId) {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(saga);
     }
 
+    async fn renew(&self) -> Result<Option<Duration>, Error> {
+        // The lock on the file is the lease.
+        Ok(None)
+    }
+
+    async fn mail(&self) -> Result<Vec<SagaId>, Error> {
+        Ok(Vec::new())
+    }
+
     async fn load(&self, saga: &SagaId) -> Result<Loaded, Error> {
-        let row = read::saga(&self.readers, saga).await.map_err(read_error)?;
-        let epoch = row.ok_or_else(|| Error::NoSuchSaga(saga.clone()))?.epoch;
+        let row: Option<(i64, bool)> =
+            sqlx::query_as("select epoch, concurrency_key is null or has_place = 1 from saga where id = $1")
+                .bind(saga.as_str())
+                .fetch_optional(&self.readers)
+                .await
+                .map_err(read_error)?;
+        let (epoch, may_begin) = row.ok_or_else(|| Error::NoSuchSaga(saga.clone()))?;
         let entries = read::entries(&self.readers, saga).await.map_err(read_error)?;
-        Ok(Loaded { epoch, entries })
+        Ok(Loaded { epoch, entries, may_begin })
     }
 
     async fn letters(&self, saga: &SagaId) -> Result<Vec<Letter>, Error> {
@@ -188,6 +222,10 @@ impl Store for SqliteStore {
 
     async fn secret(&self, reference: &SecretRef) -> Result<Option<Sealed>, Error> {
         read::secret(&self.readers, reference).await.map_err(read_error)
+    }
+
+    async fn audit(&self, saga: &SagaId) -> Result<Vec<AuditRow>, Error> {
+        read::audit(&self.readers, saga).await.map_err(read_error)
     }
 
     async fn gates(&self, now: Timestamp) -> Result<Vec<GateRow>, Error> {

@@ -5,11 +5,11 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqlitePool};
 
 use crate::env::Timestamp;
-use crate::ids::{ResourceId, SagaId, SecretRef, StepKey};
+use crate::ids::{OperationId, ResourceId, SagaId, SecretRef, StepKey};
 use crate::journal::state::SagaState;
 use crate::journal::{Entry, Event};
 use crate::secret::Sealed;
-use crate::store::{GateRow, Letter, ResourceFilter, ResourceRow, SagaFilter, SagaRow};
+use crate::store::{AuditRow, GateRow, Letter, ResourceFilter, ResourceRow, SagaFilter, SagaRow};
 
 /// How many rows a page has when nobody says.
 const PAGE: u32 = 50;
@@ -47,6 +47,11 @@ pub(super) fn saga_row(row: &SqliteRow) -> Result<SagaRow, sqlx::Error> {
         attention: json(row, "attention")?,
         step: row.try_get("step")?,
         error: row.try_get("error")?,
+        fingerprint: row.try_get("fingerprint")?,
+        progress: row
+            .try_get::<Option<String>, _>("progress")?
+            .and_then(|text| serde_json::from_str(&text).ok()),
+        parent: row.try_get::<Option<String>, _>("parent")?.map(SagaId::stored),
         labels: json(row, "labels")?,
         deadline_at: optional_time(row, "deadline_at")?,
         due_at: optional_time(row, "due_at")?,
@@ -129,6 +134,8 @@ pub(super) async fn sagas(pool: &SqlitePool, filter: SagaFilter) -> Result<Vec<S
            and ($3 is null or workflow = $3)
            and ($4 is null or exists (select 1 from json_each(labels) where key = $4 and value = $5))
            and ($6 is null or id < $6)
+           and ($8 is null or fingerprint = $8)
+           and ($9 is null or parent = $9)
          order by id desc limit $7",
     )
     .bind(serde_json::json!(states).to_string())
@@ -138,6 +145,8 @@ pub(super) async fn sagas(pool: &SqlitePool, filter: SagaFilter) -> Result<Vec<S
     .bind(value)
     .bind(filter.before.map(|id| id.to_string()))
     .bind(page(filter.limit))
+    .bind(filter.fingerprint)
+    .bind(filter.parent.map(|id| id.to_string()))
     .fetch_all(pool)
     .await?;
     rows.iter().map(saga_row).collect()
@@ -185,19 +194,52 @@ pub(super) async fn gates(pool: &SqlitePool, now: Timestamp) -> Result<Vec<GateR
     Ok(rows.into_iter().map(row).collect())
 }
 
-/// Sagas that are due or have a letter, the longest due first.
-pub(super) async fn due(pool: &SqlitePool, now: Timestamp, limit: usize) -> Result<Vec<SagaId>, sqlx::Error> {
-    let rows: Vec<(String,)> = sqlx::query_as(
-        "select id from (
-           select id, due_at as since from saga where due_at <= $1
-           union
-           select saga.id, 0 from inbox join saga on saga.id = inbox.saga
+/// The acts on a saga, oldest first.
+pub(super) async fn audit(pool: &SqlitePool, saga: &SagaId) -> Result<Vec<AuditRow>, sqlx::Error> {
+    let rows = sqlx::query("select * from audit where saga = $1 order by at, id")
+        .bind(saga.as_str())
+        .fetch_all(pool)
+        .await?;
+    rows.iter()
+        .map(|row| {
+            let after: Option<String> = row.try_get("state_after")?;
+            Ok(AuditRow {
+                operation: OperationId::stored(row.try_get::<String, _>("id")?),
+                act: json(row, "act")?,
+                actor: row.try_get("actor")?,
+                reason: row.try_get("reason")?,
+                at: time(row, "at")?,
+                state_before: word(row, "state_before")?,
+                state_after: after.map(|_| word(row, "state_after")).transpose()?,
+                outcome: row.try_get("outcome")?,
+            })
+        })
+        .collect()
+}
+
+/// A saga that may be taken up.
+pub(super) struct Due {
+    pub(super) saga: SagaId,
+    /// It runs under a concurrency key, and has no place yet.
+    pub(super) needs_place: bool,
+}
+
+/// Sagas that are due or have a letter: those of the highest priority, and of these the longest due, first.
+pub(super) async fn due(pool: &SqlitePool, now: Timestamp, limit: usize) -> Result<Vec<Due>, sqlx::Error> {
+    let rows: Vec<(String, bool)> = sqlx::query_as(
+        "select id, max(needs_place) from (
+           select id, priority, due_at as since, concurrency_key is not null and has_place = 0 as needs_place
+           from saga where due_at <= $1
+           union all
+           select saga.id, saga.priority, 0, 0 from inbox join saga on saga.id = inbox.saga
            where inbox.consumed_at is null and saga.ended_at is null
-         ) group by id order by min(since) limit $2",
+             -- What has not begun reads only what may end it before it does.
+             and (saga.state <> 'queued' or inbox.message ->> 'kind' in ('act', 'cancel'))
+         ) group by id order by max(priority) desc, min(since) limit $2",
     )
     .bind(now.0)
     .bind(i64::try_from(limit).unwrap_or(i64::MAX))
     .fetch_all(pool)
     .await?;
-    Ok(rows.into_iter().map(|(id,)| SagaId::stored(id)).collect())
+    Ok(rows.into_iter().map(|(id, needs_place)| Due { saga: SagaId::stored(id), needs_place }).collect())
 }

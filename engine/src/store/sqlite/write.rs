@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sqlx::SqliteConnection;
 
 use crate::ids::SagaId;
-use crate::journal::{Event, SCHEMA_VERSION};
+use crate::journal::SCHEMA_VERSION;
 use crate::secret::Sealed;
 use crate::store::{Append, Error, Letter, Message, NewSaga, SecretFate, Started};
 
@@ -52,6 +52,7 @@ pub(super) async fn start(connection: &mut SqliteConnection, new: &[&NewSaga]) -
     let mut sagas = Vec::with_capacity(new.len());
     for saga in new {
         let labels = serde_json::to_string(&saga.labels).map_err(unreadable)?;
+        let concurrency = saga.concurrency.as_ref();
         sagas.push(json!([
             saga.id,
             saga.workflow,
@@ -60,32 +61,38 @@ pub(super) async fn start(connection: &mut SqliteConnection, new: &[&NewSaga]) -
             saga.key,
             saga.fingerprint(),
             saga.deadline_at,
+            saga.start_at.unwrap_or(saga.at),
             saga.at,
+            saga.priority,
+            concurrency.map(|bound| &bound.key),
+            concurrency.map(|bound| bound.limit),
+            saga.parent.as_ref().map(|parent| &parent.saga),
         ]));
     }
     let fresh = spread_returning(
         connection,
         "insert into saga (id, workflow, workflow_version, state, labels, start_key, start_fingerprint,
-           deadline_at, due_at, epoch, seq, created_at, updated_at)
+           deadline_at, due_at, priority, concurrency_key, concurrency_limit, parent, epoch, seq, created_at, updated_at)
          select value ->> 0, value ->> 1, value ->> 2, 'queued', value ->> 3, value ->> 4, value ->> 5,
-           value ->> 6, value ->> 7, 1, 1, value ->> 7, value ->> 7
+           value ->> 6, value ->> 7, value ->> 9, value ->> 10, value ->> 11, value ->> 12, 1, 1,
+           value ->> 8, value ->> 8
          from json_each($1) where true
          on conflict (start_key) do nothing
          returning id",
         sagas,
     )
     .await?;
+    // One by one: each takes the place that the next one then finds taken.
+    for saga in new.iter().filter(|saga| saga.concurrency.is_some() && saga.start_at.is_none()) {
+        if fresh.contains(saga.id.as_str()) {
+            take_place(connection, &saga.id).await?;
+        }
+    }
     let is_fresh = |saga: &&&NewSaga| fresh.contains(saga.id.as_str());
     let mut first_entries = Vec::new();
     let mut sealed = Vec::new();
     for saga in new.iter().filter(is_fresh) {
-        let event = Event::SagaStarted {
-            workflow: saga.workflow.clone(),
-            workflow_version: saga.workflow_version,
-            input: saga.input.clone(),
-            deadline_at: saga.deadline_at,
-            labels: saga.labels.clone(),
-        };
+        let event = saga.started();
         let text = serde_json::to_string(&event).map_err(unreadable)?;
         first_entries.push(json!([saga.id, 1, saga.at, 1, SCHEMA_VERSION, event.name(), text]));
         sealed.extend(saga.sealed.iter().map(|sealed| secret_row(saga.id.as_str(), sealed)));
@@ -111,6 +118,44 @@ pub(super) async fn start(connection: &mut SqliteConnection, new: &[&NewSaga]) -
     Ok(started)
 }
 
+/// Gives a saga that runs under a concurrency key its place, or lets it wait, due at no time, until one is free.
+/// Whether it has one.
+pub(super) async fn take_place(connection: &mut SqliteConnection, saga: &SagaId) -> Done<bool> {
+    let has_place: Option<bool> = sqlx::query_scalar(
+        "update saga set
+           has_place = (select count(*) from saga other where other.concurrency_key = saga.concurrency_key
+             and other.has_place = 1 and other.ended_at is null) < concurrency_limit
+         where id = $1 and has_place = 0 and ended_at is null returning has_place",
+    )
+    .bind(saga.as_str())
+    .fetch_optional(&mut *connection)
+    .await
+    .map_err(unavailable)?;
+    if has_place == Some(false) {
+        sqlx::query("update saga set due_at = null where id = $1")
+            .bind(saga.as_str())
+            .execute(connection)
+            .await
+            .map_err(unavailable)?;
+    }
+    Ok(has_place.unwrap_or(true))
+}
+
+/// Gives the places that ended sagas had to those that wait for one, by priority and age.
+async fn pass_places(connection: &mut SqliteConnection, ended: Vec<Value>) -> Done<()> {
+    spread(
+        connection,
+        "update saga set has_place = 1, due_at = j.value ->> 1
+         from json_each($1) j join saga ended on ended.id = j.value ->> 0
+         where ended.has_place = 1 and saga.id = (
+           select id from saga waiting where waiting.concurrency_key = ended.concurrency_key
+             and waiting.has_place = 0 and waiting.due_at is null and waiting.ended_at is null
+           order by priority desc, id limit 1)",
+        ended,
+    )
+    .await
+}
+
 /// Writes turns; answers the sagas whose fence did not hold, of which nothing was written.
 ///
 /// A ledger row that another has changed fails the whole group: the caller finds out whose it was.
@@ -133,6 +178,8 @@ pub(super) async fn append(connection: &mut SqliteConnection, appends: &[&Append
             row.due_at,
             row.updated_at,
             row.ended_at,
+            row.fingerprint,
+            row.progress.as_ref().map(serde_json::to_string).transpose().map_err(unreadable)?,
         ]));
     }
     // The fence: a write that finds another epoch, or a longer journal, changes nothing.
@@ -141,7 +188,8 @@ pub(super) async fn append(connection: &mut SqliteConnection, appends: &[&Append
         "update saga set seq = j.value ->> 3, state = j.value ->> 4, attention = j.value ->> 5,
            step = j.value ->> 6, error = j.value ->> 7, labels = j.value ->> 8, output = j.value ->> 9,
            deadline_at = j.value ->> 10, due_at = j.value ->> 11, updated_at = j.value ->> 12,
-           ended_at = j.value ->> 13
+           ended_at = j.value ->> 13, fingerprint = j.value ->> 14,
+           progress = coalesce(j.value ->> 15, saga.progress)
          from json_each($1) j
          where saga.id = j.value ->> 0 and saga.epoch = j.value ->> 1 and saga.seq = j.value ->> 2
          returning saga.id",
@@ -186,8 +234,36 @@ pub(super) async fn append(connection: &mut SqliteConnection, appends: &[&Append
     }
     let letters: Vec<&Letter> = held.iter().flat_map(|append| &append.letters).collect();
     post(connection, &letters).await?;
+    settle(connection, &held).await?;
+    // One by one, so that two places that become free go to two sagas.
+    for append in held.iter().filter(|append| append.row.ended_at.is_some()) {
+        pass_places(connection, vec![json!([append.row.id, append.row.updated_at])]).await?;
+    }
     pass_secrets(connection, &held).await?;
     Ok(fenced.into_iter().map(|append| append.row.id.clone()).collect())
+}
+
+/// Writes what came of acts; those that nobody will read any more came too late.
+async fn settle(connection: &mut SqliteConnection, appends: &[&Append]) -> Done<()> {
+    let settled = appends.iter().flat_map(|append| {
+        append.settled.iter().map(|act| json!([act.operation, act.outcome, append.row.state]))
+    });
+    spread(
+        connection,
+        "update audit set outcome = j.value ->> 1, state_after = j.value ->> 2
+         from json_each($1) j where audit.id = j.value ->> 0",
+        settled.collect(),
+    )
+    .await?;
+    let ended = appends.iter().filter(|append| append.row.ended_at.is_some());
+    let ended: Vec<Value> = ended.map(|append| json!([append.row.id, append.row.state])).collect();
+    spread(
+        connection,
+        "update audit set outcome = 'too_late: it had ended', state_after = j.value ->> 1
+         from json_each($1) j where audit.saga = j.value ->> 0 and audit.outcome is null",
+        ended,
+    )
+    .await
 }
 
 fn journal_rows(appends: &[&Append]) -> Done<Vec<Value>> {
@@ -323,6 +399,7 @@ pub(super) async fn post(connection: &mut SqliteConnection, letters: &[&Letter])
         let message = serde_json::to_string(&letter.message).map_err(unreadable)?;
         rows.push(json!([letter.id, letter.saga, message, letter.at]));
         if let Message::Act { operation, act, actor, reason } = &letter.message {
+            let act = serde_json::to_string(act).map_err(unreadable)?;
             acts.push(json!([operation, letter.saga, actor, act, reason, letter.at]));
         }
     }
@@ -345,8 +422,9 @@ pub(super) async fn post(connection: &mut SqliteConnection, letters: &[&Letter])
     .await?;
     spread(
         connection,
-        "insert into audit (id, saga, actor, act, reason, state_before, at)
-         select j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4, saga.state, j.value ->> 5
+        "insert into audit (id, saga, actor, act, reason, state_before, at, state_after, outcome)
+         select j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4, saga.state, j.value ->> 5,
+           iif(saga.ended_at is null, null, saga.state), iif(saga.ended_at is null, null, 'too_late: it had ended')
          from json_each($1) j join saga on saga.id = j.value ->> 1 where true
          on conflict (id) do nothing",
         acts,

@@ -25,6 +25,7 @@ pub(super) enum Ask {
     Start(Box<NewSaga>),
     Append(Box<Append>),
     Post(Box<Letter>),
+    TakePlace(SagaId),
     Transact(Job),
     Run(LooseJob),
 }
@@ -33,6 +34,7 @@ pub(super) enum Ask {
 pub(super) enum Answer {
     Started(Started),
     Written,
+    Placed(bool),
     Appended(Box<Append>),
     Ran(Value, Vec<SagaId>),
 }
@@ -109,7 +111,7 @@ async fn write_members(
             Ask::Start(new) => starts.push(&**new),
             Ask::Append(append) => appends.push(&**append),
             Ask::Post(letter) => letters.push(&**letter),
-            Ask::Transact(_) | Ask::Run(_) => {}
+            Ask::TakePlace(_) | Ask::Transact(_) | Ask::Run(_) => {}
         }
     }
     let mut started = write::start(connection, &starts).await?.into_iter();
@@ -126,6 +128,7 @@ async fn write_members(
                 Err(Error::NoSuchSaga(letter.saga.clone()))
             }
             Ask::Append(_) | Ask::Post(_) => Ok(Answer::Written),
+            Ask::TakePlace(saga) => Ok(Answer::Placed(write::take_place(connection, saga).await?)),
             Ask::Transact(_) | Ask::Run(_) => guarded(connection, ask).await?,
         });
     }

@@ -5,8 +5,9 @@ use crate::activity::registry::ActivityFacts;
 use crate::activity::{Cause, Effect, Refusal, retry};
 use crate::env::Timestamp;
 use crate::ids::StepKey;
-use crate::journal::event::{Event, UnwindCause};
+use crate::journal::event::{ChildFate, Event, SkipReason, UnwindCause};
 use crate::journal::state::{Attention, Phase};
+use crate::store::{Letter, Message};
 use crate::worker::decide::{Action, decide};
 
 impl Executor {
@@ -23,7 +24,7 @@ impl Executor {
         match action {
             Action::Execute(key) => {
                 let Some(step) = self.state.step(&key) else { return };
-                let Some(asked) = step.asked.clone() else { return };
+                let Some(asked) = step.current() else { return };
                 if asked.local.is_some() {
                     return self.intend_local(&key, None);
                 }
@@ -34,10 +35,11 @@ impl Executor {
                 }
             }
             Action::GiveUp(step) => {
-                let message = self.state.step(&step).and_then(|step| step.last_failure.clone());
-                let message = message.map_or_else(|| "not within its time".to_owned(), |(_, detail)| detail);
+                let trouble = self.state.step(&step).and_then(|step| step.trouble.clone());
+                let message =
+                    trouble.map_or_else(|| "not within its time".to_owned(), |trouble| trouble.detail);
                 let refusal = Refusal { code: "gave_up".into(), message };
-                self.record(Event::StepFailed { step, refusal });
+                self.fail(step, refusal);
             }
             Action::Find(step) => self.turn.launches.push(Launch::Find(step)),
             Action::Apply(step) => self.turn.launches.push(Launch::Apply(step)),
@@ -45,7 +47,7 @@ impl Executor {
             Action::Compensate(key) => {
                 let Some(step) = self.state.step(&key) else { return };
                 let (attempt, generation) = (step.undo_attempts + 1, step.generation);
-                let Some(asked) = step.asked.clone() else { return };
+                let Some(asked) = step.current() else { return };
                 let call = self.call(&key, generation, attempt);
                 match self.facts(&asked, &call) {
                     Ok(facts) => {
@@ -65,13 +67,16 @@ impl Executor {
                                 cause: Some(Cause::RateLimited),
                                 detail: format!("gate {} is closed: {}", gate.key, gate.reason),
                                 retry_at: gate.next_allowed_at,
+                                fingerprint: String::new(),
                             }),
                         }
                     }
                     Err(detail) => self.no_worker(detail),
                 }
             }
-            Action::Skip(step, reason) => self.record(Event::StepSkipped { step, reason }),
+            Action::Skip(step, reason) => self.record(Event::StepSkipped { step, reason, to: None }),
+            Action::CancelChild(step) => self.cancel_child(step, now),
+            Action::Resume => self.record(Event::Resumed { actor: None }),
             Action::Lost(key) => self.lost(key, now),
             Action::Fire(step) => self.record(Event::TimerFired { step }),
             Action::EndScope(scope) => self.record(Event::ScopeUnwound { scope }),
@@ -118,6 +123,7 @@ impl Executor {
                     detail,
                     retry_at: now,
                     asked: None,
+                    fingerprint: String::new(),
                 });
             }
             (Phase::Trying { not_after }, Some(asked)) => {
@@ -127,13 +133,40 @@ impl Executor {
                 } else {
                     not_after.plus(env.paced(asked.effect.quiet()))
                 };
-                self.record(Event::AttemptLost { step: key, attempt, cause, detail, look_at });
+                let fingerprint = String::new();
+                self.record(Event::AttemptLost { step: key, attempt, cause, detail, look_at, fingerprint });
             }
             _ => {
                 let retry_at = now.plus(retry::delay(step.undo_attempts.max(1), None, env));
-                self.record(Event::CompensationLost { step: key, cause, detail, retry_at });
+                let fingerprint = String::new();
+                self.record(Event::CompensationLost { step: key, cause, detail, retry_at, fingerprint });
             }
         }
+    }
+
+    /// Asks a child to turn round; it says when it has, so that nothing is due until then.
+    fn cancel_child(&mut self, key: StepKey, now: Timestamp) {
+        let Some((child, fate)) = self.state.step(&key).and_then(|step| step.child.clone()) else { return };
+        match fate {
+            Some(ChildFate::Gone) => {
+                self.record(Event::StepSkipped { step: key, reason: SkipReason::Ended, to: None });
+            }
+            Some(ChildFate::Kept) => {
+                self.record(Event::StepSkipped { step: key, reason: SkipReason::Irrevocable, to: None });
+            }
+            Some(ChildFate::Done) | None => {
+                let reason = "the saga that called it takes back what it did".to_owned();
+                let message = Message::Cancel { actor: self.saga.to_string(), reason };
+                let id = format!("{child}:undo");
+                self.turn.letters.push(Letter { id, saga: child, message, at: now });
+                self.record(Event::CompensationStarted { step: key, attempt: 1, not_after: now });
+            }
+        }
+    }
+
+    /// The step did not happen and will not.
+    pub(super) fn fail(&mut self, step: StepKey, refusal: Refusal) {
+        self.record(Event::StepFailed { step, refusal, fingerprint: String::new() });
     }
 
     pub(super) fn no_worker(&mut self, detail: String) {
@@ -144,35 +177,40 @@ impl Executor {
 
     pub(super) fn turn_round(&mut self, cause: UnwindCause, refusal: Refusal) {
         // The function is never run to undo what it did.
-        self.function = None;
-        self.asks.clear();
+        self.function.stop();
         self.record(Event::UnwindingStarted { cause, refusal });
     }
 
     /// Ends the saga, or turns it round, once its function has returned and nothing is under way or in doubt.
     pub(super) fn finish(&mut self) {
-        let settled =
-            self.in_flight.is_empty() && self.turn.launches.is_empty() && !self.state.is_unsettled();
-        match self.returned.take() {
-            None => {
-                let foreign = self.function.is_some()
-                    && self.asks.is_empty()
-                    && self.state.parked.is_none()
-                    && self.context.core().waits_for_nothing();
-                if foreign {
-                    let detail = "its function waits for something that is not one of its steps".to_owned();
-                    self.record(Event::Parked { attention: Attention::NoProgress, detail });
-                }
+        if self.state.paused.is_some() || self.state.ended.is_some() {
+            return;
+        }
+        let settled = self.in_flight.is_empty() && self.turn.launches.is_empty() && self.state.is_settled();
+        if let Some((output, owner)) = &self.state.offered {
+            if self.state.parent_ended && self.state.unwinding.is_none() && settled {
+                let (output, owner) = (output.clone(), owner.clone());
+                self.end_well(output, owner);
             }
+            return;
+        }
+        match self.function.returned.take() {
+            None => self.look_for_foreign_wait(),
             Some(Ok(output)) if settled => {
                 let owner = self
                     .shared
                     .registry
                     .find_workflow(&self.state.workflow.0, self.state.workflow.1)
                     .and_then(|workflow| workflow.owner(&self.state.input, &output));
-                self.record(Event::SagaCompleted { output, owner });
+                let can_be_undone = self.state.pivot.is_none() && !self.state.parent_ended;
+                if self.state.parent.is_some() && can_be_undone {
+                    self.record(Event::ResultOffered { output, owner });
+                } else {
+                    self.function.returned = Some(Ok(output.clone()));
+                    self.end_well(output, owner);
+                }
             }
-            Some(Ok(output)) => self.returned = Some(Ok(output)),
+            Some(Ok(output)) => self.function.returned = Some(Ok(output)),
             Some(Err(halt)) if self.state.unwinding.is_none() => {
                 let refusal = halt.refusal();
                 if self.state.pivot.is_none() {
@@ -183,6 +221,31 @@ impl Executor {
                 }
             }
             Some(Err(_)) => {}
+        }
+    }
+
+    /// Completes the saga, once what was put off to its end is done.
+    fn end_well(&mut self, output: Value, owner: Option<String>) {
+        match self.state.next_deferred() {
+            None => self.record(Event::SagaCompleted { output, owner }),
+            Some(step) if step.phase == Phase::Registered => {
+                let key = step.key.clone();
+                self.perform(Action::Execute(key), self.shared.env.now());
+            }
+            // It is being tried; a refusal leaves it waiting for a person, like that of an undo.
+            Some(_) => {}
+        }
+    }
+
+    /// A function that waits for something that is not the engine's would wait for ever.
+    fn look_for_foreign_wait(&mut self) {
+        let dropped = |key: &StepKey| {
+            self.state.is_turned(key) || self.state.ended_scopes.iter().any(|s| key.is_inside(s))
+        };
+        if self.state.parked.is_none() && self.function.waits_for_nothing(dropped) {
+            let last = self.function.last_key().map_or(String::new(), |key| format!(", behind step {key}"));
+            let detail = format!("its function waits for something that is not one of its steps{last}");
+            self.record(Event::Parked { attention: Attention::NoProgress, detail });
         }
     }
 }

@@ -3,19 +3,40 @@
 use serde_json::Value;
 
 use super::*;
+use crate::activity::Cause;
 use crate::activity::registry::ActivityFacts;
-use crate::activity::{Cause, Effect};
-use crate::ids::{ResourceId, StepKey};
-use crate::journal::event::{Asked, Event, LocalRule, Named};
-use crate::journal::state::Phase;
+use crate::ids::{ResourceId, SagaId, StepKey};
+use crate::journal::event::{Asked, ChildRule, Event, LocalRule, Named, Parent};
+use crate::journal::state::{Attention, Phase};
 use crate::saga::{Ask, AskKind};
+use crate::store::NewSaga;
+
+/// A saga that has written so much is parked before it asks for more; undoing does not count.
+const ENTRIES_MAX: i64 = 20_000;
 
 impl Executor {
     pub(super) fn accept_asks(&mut self) {
-        for ask in std::mem::take(&mut self.asks) {
+        // What it asks for while it is paused is kept until it goes on.
+        if self.state.paused.is_some() {
+            return;
+        }
+        for ask in std::mem::take(&mut self.function.asks) {
             // A function that has returned no longer waits for what it asked for last.
-            if self.state.unwinding.is_some() || self.function.is_none() {
+            if self.state.unwinding.is_some() || !self.function.is_running() {
                 return;
+            }
+            // Nor does a branch that was dropped when its race was decided.
+            if self.state.is_turned(&ask.key) {
+                continue;
+            }
+            if self.state.seq >= ENTRIES_MAX && self.state.parked.is_none() {
+                let detail =
+                    format!("its journal has {} entries, and {ENTRIES_MAX} are allowed", self.state.seq);
+                self.record(Event::Parked { attention: Attention::OverLimit, detail });
+            }
+            if self.state.parked.is_some() {
+                self.function.asks.push(ask);
+                continue;
             }
             self.accept(ask);
         }
@@ -23,7 +44,7 @@ impl Executor {
 
     pub(super) fn accept(&mut self, ask: Ask) {
         let now = self.shared.env.now();
-        let Ask { key, after, kind } = ask;
+        let Ask { key, after, said, kind } = ask;
         match kind {
             AskKind::Activity { name, input, pivot, poll } => {
                 let Some(activity) = self.shared.registry.find_activity(name).cloned() else {
@@ -42,14 +63,40 @@ impl Executor {
                     activity: name.to_owned(),
                     input,
                     after,
+                    said,
                     local: None,
                     effect: facts.effect,
                     pivot,
                     every: poll.map(|(every, _)| every),
                     give_up_at: now.plus(self.shared.env.paced(limit)),
                     removes: facts.removes.clone(),
+                    deferred: false,
+                    child: None,
                 };
                 self.attempt(&key, Some(asked), facts);
+            }
+            AskKind::Defer { name, input } => {
+                let Some(activity) = self.shared.registry.find_activity(name).cloned() else {
+                    return self.misuse(&key, &format!("no activity {name} is registered"));
+                };
+                let facts = match activity.facts(&self.resolved(&input), &self.call(&key, 1, 1)) {
+                    Ok(facts) => facts,
+                    Err(failure) => return self.misuse(&key, &failure.to_string()),
+                };
+                if facts.resource.is_some() {
+                    let problem = "what is put off to the end is not taken back, and this makes something";
+                    return self.misuse(&key, problem);
+                }
+                let asked = Box::new(Asked {
+                    effect: facts.effect,
+                    removes: facts.removes,
+                    deferred: true,
+                    ..Asked::bare(name, input, after, said, now)
+                });
+                self.record(Event::DeferRegistered { step: key, asked });
+            }
+            AskKind::Child { workflow, version, input, rule } => {
+                self.start_child(key, workflow, version, input, rule, (after, said));
             }
             AskKind::Local { name, input, pivot } => {
                 let Some(local) = self.shared.registry.find_local(name) else {
@@ -60,21 +107,19 @@ impl Executor {
                     return self.misuse(&key, problem);
                 }
                 let asked = Asked {
-                    activity: name.to_owned(),
-                    input,
-                    after,
                     local: Some(rule),
-                    effect: Effect::Repeatable,
                     pivot,
-                    every: None,
                     give_up_at: now.plus(self.shared.env.paced(local.give_up_after())),
-                    removes: Vec::new(),
+                    ..Asked::bare(name, input, after, said, now)
                 };
                 self.intend_local(&key, Some(asked));
             }
             AskKind::Timer { wait } => {
                 let due_at = now.plus(self.shared.env.paced(wait));
                 self.record(Event::TimerSet { step: key, due_at, signal: None });
+            }
+            AskKind::TimerUntil { at } => {
+                self.record(Event::TimerSet { step: key, due_at: at, signal: None });
             }
             AskKind::Signal { name, limit } => {
                 let due_at = now.plus(self.shared.env.paced(limit));
@@ -83,8 +128,48 @@ impl Executor {
                 self.reread = true;
             }
             AskKind::Now => self.record(Event::ValueDrawn { step: key, value: Value::from(now.0) }),
+            AskKind::Uuid => {
+                let value = Value::from(self.shared.env.uuid().to_string());
+                self.record(Event::ValueDrawn { step: key, value });
+            }
+            AskKind::Random { below } => {
+                let value = Value::from(self.shared.env.below(below));
+                self.record(Event::ValueDrawn { step: key, value });
+            }
+            AskKind::Label { name, value } => {
+                self.record(Event::LabelSet { step: Some(key), name, value });
+            }
+            AskKind::Race { winner, losers } => {
+                self.record(Event::RaceDecided { scope: key, winner, losers });
+            }
             AskKind::Unwind { refusal } => self.record(Event::ScopeTurned { scope: key, refusal }),
         }
+    }
+
+    /// Starts a saga as a part of this one, in the append that records it.
+    fn start_child(
+        &mut self,
+        step: StepKey,
+        workflow: &'static str,
+        version: u32,
+        input: Value,
+        rule: ChildRule,
+        (after, said): (Vec<StepKey>, Vec<StepKey>),
+    ) {
+        if self.state.pivot.is_some() && rule == ChildRule::Started {
+            let problem = "nothing is taken back after the pivot: start it in a transaction instead";
+            return self.misuse(&step, problem);
+        }
+        let env = &self.shared.env;
+        let child = SagaId::from_uuid(env.uuid());
+        let mut new = NewSaga::raw(env, child.clone(), workflow, version, self.resolved(&input));
+        new.key = format!("{}/{step}", self.saga);
+        new.parent = Some(Parent { saga: self.saga.clone(), step: step.clone() });
+
+        let asked =
+            Box::new(Asked { child: Some(rule), ..Asked::bare(workflow, input, after, said, env.now()) });
+        self.turn.starts.push(new);
+        self.record(Event::ChildStarted { step, child, asked: Some(asked) });
     }
 
     /// What the journal promises must be possible: said when the step is asked for, before its intent.
@@ -106,8 +191,7 @@ impl Executor {
 
     pub(super) fn misuse(&mut self, step: &StepKey, problem: &str) {
         let halt = crate::saga::Halt::Misuse { step: step.clone(), problem: problem.to_owned() };
-        self.function = None;
-        self.returned = Some(Err(halt));
+        self.function.halt(halt);
     }
 
     /// Records the intent of an attempt, or that its gate is closed.
@@ -137,6 +221,7 @@ impl Executor {
                 detail: format!("gate {} is closed: {}", gate.key, gate.reason),
                 retry_at: gate.next_allowed_at,
                 asked: asked.map(Box::new),
+                fingerprint: String::new(),
             }),
         }
     }

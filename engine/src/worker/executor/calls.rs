@@ -43,7 +43,7 @@ impl Executor {
     pub(super) fn launch(&mut self, launch: Launch) {
         let key = launch.step().clone();
         let Some(step) = self.state.step(&key) else { return };
-        let Some(asked) = step.asked.clone() else { return };
+        let Some(asked) = step.current() else { return };
         let attempt =
             if matches!(launch, Launch::Compensate(_)) { step.undo_attempts } else { step.attempts };
         let made = step.output.clone().unwrap_or(Value::Null);

@@ -10,7 +10,7 @@ use crate::env::Timestamp;
 use crate::ids::StepKey;
 use crate::journal::event::{Event, FoundKind};
 use crate::journal::state::Phase;
-use crate::store::{Act, Error, Message};
+use crate::store::{Error, Message};
 
 impl Executor {
     pub(super) async fn read_letters(&mut self) -> Result<(), Error> {
@@ -41,21 +41,34 @@ impl Executor {
                 self.record(Event::SignalReceived { step, value });
             }
             Message::Cancel { actor, reason } => self.cancel(actor, reason),
-            Message::Act { operation, act, actor, reason } => {
-                let said = (actor.clone(), reason.clone());
-                self.record(Event::OperatorIntervened { operation, act, actor, reason });
-                if act == Act::Cancel {
-                    self.cancel(said.0, said.1);
-                } else {
-                    self.reload |= self.function.is_none() && self.state.unwinding.is_none();
+            Message::ChildEnded { step, child, fate, output, refusal } => {
+                // A fate that is already known, or that came after the step was settled otherwise, changes nothing.
+                let waits = self.state.step(&step).is_some_and(|place| {
+                    matches!(place.phase, Phase::Child | Phase::Completed | Phase::Removing { .. })
+                        && place
+                            .child
+                            .as_ref()
+                            .is_some_and(|(id, known)| *id == child && *known != Some(fate))
+                });
+                if waits {
+                    self.record(Event::ChildEnded { step, child, fate, output, refusal });
                 }
             }
+            Message::ParentEnded => {
+                if !self.state.parent_ended {
+                    self.record(Event::ParentEnded {});
+                }
+            }
+            Message::Act { operation, act, actor, reason } => self.intervene(operation, act, actor, reason),
         }
         true
     }
 
     pub(super) fn cancel(&mut self, actor: String, reason: String) {
         if self.state.pivot.is_none() && self.state.unwinding.is_none() && self.state.cancel.is_none() {
+            if self.state.paused.is_some() {
+                self.record(Event::Resumed { actor: Some(actor.clone()) });
+            }
             self.record(Event::CancelRequested { actor, reason });
         }
     }
@@ -82,7 +95,7 @@ impl Executor {
             }
             Outcome::Found(Err(failure)) => {
                 let looks = self.state.step(&step).map_or(1, |step| step.looks + 1);
-                let (cause, detail, retry_at) = self.wait_after(failure, looks, &gates);
+                let (cause, detail, retry_at) = self.wait_after(failure, looks, None, &gates);
                 self.record(Event::AttemptDeferred {
                     step,
                     attempt: None,
@@ -90,9 +103,10 @@ impl Executor {
                     detail,
                     retry_at,
                     asked: None,
+                    fingerprint: String::new(),
                 });
             }
-            Outcome::Compensated(Ok(())) => self.record(Event::StepCompensated { step }),
+            Outcome::Compensated(Ok(())) => self.record(Event::StepCompensated { step, by_hand: false }),
             Outcome::Compensated(Err(failure)) => self.undo_failed(step, failure, &gates),
         }
     }
@@ -106,14 +120,35 @@ impl Executor {
             let retry_at = self.shared.env.now().plus(self.shared.env.paced(every));
             let detail = "not yet".to_owned();
             let cause = Cause::NotYet;
-            self.record(Event::AttemptDeferred { step, attempt, cause, detail, retry_at, asked: None });
+            self.defer(step, attempt, cause, detail, retry_at);
             return;
         }
-        self.record(Event::StepCompleted { step: step.clone(), output, external_id });
+        self.record(Event::StepCompleted { step: step.clone(), output, external_id, by_hand: false });
         self.close_rows(&step);
         if asked.pivot && self.state.unwinding.is_none() {
             self.record(Event::PivotPassed { step });
         }
+    }
+
+    /// It did not happen, and is tried again.
+    fn defer(
+        &mut self,
+        step: StepKey,
+        attempt: Option<u32>,
+        cause: Cause,
+        detail: String,
+        retry_at: Timestamp,
+    ) {
+        let fingerprint = String::new();
+        self.record(Event::AttemptDeferred {
+            step,
+            attempt,
+            cause,
+            detail,
+            retry_at,
+            asked: None,
+            fingerprint,
+        });
     }
 
     /// What the step was to take away is gone.
@@ -129,49 +164,54 @@ impl Executor {
 
     pub(super) fn failed(&mut self, step: StepKey, failure: Failure, gates: &[String]) {
         let Some(known) = self.state.step(&step) else { return };
-        let (attempt, doubted) = (known.attempts, known.doubted);
+        let (attempt, doubted, is_deferred) = (known.attempts, known.doubted, known.is_deferred());
+        let max_wait = known.max_wait;
         let quiet = known.asked.as_ref().map_or(Duration::ZERO, |asked| asked.effect.quiet());
         let sent_again = known.asked.as_ref().is_some_and(|asked| asked.effect.is_sent_again());
         let is_read = known.asked.as_ref().is_some_and(|asked| asked.effect == Effect::Read);
         match failure {
             // Past the pivot there is no way back, and a lost attempt may have happened all the same: a person
             // has to look, and until then it is tried again, slowly.
-            Failure::Refused(refusal) if self.state.pivot.is_some() || doubted => {
+            Failure::Refused(refusal) if self.state.pivot.is_some() || doubted || is_deferred => {
                 let retry_at = self.shared.env.now().plus(self.shared.env.paced(retry::CAP));
                 let (cause, detail) = (Cause::Refused, refusal.to_string());
                 let attempt = Some(attempt);
-                self.record(Event::AttemptDeferred { step, attempt, cause, detail, retry_at, asked: None });
+                self.defer(step, attempt, cause, detail, retry_at);
             }
-            Failure::Refused(refusal) => self.record(Event::StepFailed { step, refusal }),
+            Failure::Refused(refusal) => self.fail(step, refusal),
             Failure::NoAnswer { cause, detail } if !is_read => {
                 let env = &self.shared.env;
                 let wait = if sent_again { retry::delay(attempt, None, env) } else { env.paced(quiet) };
                 let look_at = env.now().plus(wait);
-                self.record(Event::AttemptLost { step, attempt, cause, detail, look_at });
+                let fingerprint = String::new();
+                self.record(Event::AttemptLost { step, attempt, cause, detail, look_at, fingerprint });
             }
             unavailable => {
-                let (cause, detail, retry_at) = self.wait_after(unavailable, attempt, gates);
+                let (cause, detail, retry_at) = self.wait_after(unavailable, attempt, max_wait, gates);
                 let attempt = Some(attempt);
-                self.record(Event::AttemptDeferred { step, attempt, cause, detail, retry_at, asked: None });
+                self.defer(step, attempt, cause, detail, retry_at);
             }
         }
     }
 
     pub(super) fn undo_failed(&mut self, step: StepKey, failure: Failure, gates: &[String]) {
         let attempt = self.state.step(&step).map_or(1, |step| step.undo_attempts.max(1));
+        let max_wait = self.state.step(&step).and_then(|step| step.max_wait);
+        let fingerprint = String::new();
         match failure {
             Failure::Refused(refusal) => {
                 let retry_at = self.shared.env.now().plus(self.shared.env.paced(retry::CAP));
                 let detail = refusal.to_string();
-                self.record(Event::CompensationDeferred { step, cause: None, detail, retry_at });
+                self.record(Event::CompensationDeferred { step, cause: None, detail, retry_at, fingerprint });
             }
             Failure::NoAnswer { cause, detail } => {
                 let retry_at = self.shared.env.now().plus(retry::delay(attempt, None, &self.shared.env));
-                self.record(Event::CompensationLost { step, cause, detail, retry_at });
+                self.record(Event::CompensationLost { step, cause, detail, retry_at, fingerprint });
             }
             unavailable => {
-                let (cause, detail, retry_at) = self.wait_after(unavailable, attempt, gates);
-                self.record(Event::CompensationDeferred { step, cause: Some(cause), detail, retry_at });
+                let (cause, detail, retry_at) = self.wait_after(unavailable, attempt, max_wait, gates);
+                let cause = Some(cause);
+                self.record(Event::CompensationDeferred { step, cause, detail, retry_at, fingerprint });
             }
         }
     }
@@ -181,6 +221,7 @@ impl Executor {
         &mut self,
         failure: Failure,
         attempt: u32,
+        max_wait: Option<Duration>,
         gates: &[String],
     ) -> (Cause, String, Timestamp) {
         let env = &self.shared.env;
@@ -192,6 +233,9 @@ impl Executor {
         // What our own side asks to wait is paced; what a provider asks for is taken by its word.
         let asked = if cause == Cause::NotYet { asked.map(|wait| env.paced(wait)) } else { asked };
         let mut wait = retry::delay(attempt, asked, env);
+        if let Some(max_wait) = max_wait {
+            wait = wait.min(max_wait).max(asked.unwrap_or_default());
+        }
         if cause == Cause::NotYet {
             wait = asked.unwrap_or(wait);
         }

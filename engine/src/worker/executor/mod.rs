@@ -5,9 +5,9 @@
 //! calls leave.
 
 mod actions;
+mod acts;
 mod asks;
 mod calls;
-mod function;
 mod inbox;
 mod writing;
 
@@ -15,24 +15,25 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
 use super::Shared;
+use super::function::Function;
 use crate::activity::{Failure, Found};
 use crate::env::Timestamp;
 use crate::ids::{SagaId, StepKey};
 use crate::journal::event::Event;
-use crate::journal::state::{Attention, Phase};
+use crate::journal::state::Attention;
 use crate::journal::{Entry, State};
-use crate::saga::{Ask, Saga};
 use crate::secret::Sealed;
 use crate::store::tx::Beside;
-use crate::store::{Error, GateRow};
+use crate::store::{Error, GateRow, Letter, NewSaga, Settled};
 
 /// A saga whose next due time is further away than this is put down.
 const IDLE: Duration = Duration::from_secs(60);
+/// And when more are due than can be driven at a time, one whose next due time is further away than this.
+const CROWDED: Duration = Duration::from_secs(1);
 /// How long a shut-down waits for calls that are under way.
 const DRAIN: Duration = Duration::from_secs(20);
 
@@ -76,6 +77,9 @@ struct Turn {
     sealed: Vec<Sealed>,
     consumed: Vec<String>,
     gates: Vec<GateRow>,
+    starts: Vec<NewSaga>,
+    letters: Vec<Letter>,
+    settled: Vec<Settled>,
     launches: Vec<Launch>,
 }
 
@@ -84,14 +88,9 @@ pub(crate) struct Executor {
     saga: SagaId,
     epoch: i64,
     state: State,
-    context: Saga,
-    function: Option<BoxFuture<'static, crate::saga::Result<Value>>>,
-    /// What the function came to, until what is still under way is settled.
-    returned: Option<crate::saga::Result<Value>>,
+    function: Function,
     in_flight: HashSet<StepKey>,
     calls: JoinSet<Answer>,
-    /// What the function asked for and what is not in the journal yet.
-    asks: Vec<Ask>,
     turn: Turn,
     nudged: bool,
     /// A letter lies in the inbox that nothing waits for yet.
@@ -102,6 +101,8 @@ pub(crate) struct Executor {
     reload: bool,
     /// The row says that it is due now: what follows from its last entry is not written yet.
     is_due_at_once: bool,
+    /// Its function does not run before this.
+    early_until: Option<Timestamp>,
 }
 
 impl Executor {
@@ -117,26 +118,35 @@ impl Executor {
             saga,
             epoch: loaded.epoch,
             state,
-            context: Saga::new(),
-            function: None,
-            returned: None,
+            function: Function::absent(),
             in_flight: HashSet::new(),
             calls: JoinSet::new(),
-            asks: Vec::new(),
             turn: Turn::default(),
             nudged: false,
             has_waiting_letters: false,
             reread: false,
             reload: false,
             is_due_at_once: true,
+            early_until: None,
         };
-        executor.replay(&loaded.entries);
+        executor.replay(&loaded.entries, loaded.may_begin);
         Ok(executor)
     }
 
     /// Brings the saga's function to where its journal ends: one recorded outcome, one poll.
-    fn replay(&mut self, entries: &[Entry]) {
+    fn replay(&mut self, entries: &[Entry], may_begin: bool) {
         if self.state.unwinding.is_some() || self.state.ended.is_some() {
+            return;
+        }
+        if self.state.seq == 1 {
+            let start_at = self.state.start_at.filter(|at| *at > self.shared.env.now());
+            self.early_until = start_at.or((!may_begin).then_some(Timestamp(i64::MAX)));
+        }
+        if self.early_until.is_some() {
+            return;
+        }
+        // What it will yield is in its journal already; it waits for the saga that called it.
+        if self.state.offered.is_some() {
             return;
         }
         let (name, version) = &self.state.workflow;
@@ -147,11 +157,8 @@ impl Executor {
             }
             return;
         };
-        self.function = Some(workflow.run(self.context.clone(), self.state.input.clone()));
-        self.poll();
-        for entry in entries {
-            self.tell(&entry.event);
-        }
+        self.function = Function::replay(workflow, &self.state, entries);
+        self.note_divergence();
     }
 
     /// Drives the saga until it rests.
@@ -170,17 +177,25 @@ impl Executor {
                 return Stop::Reload;
             }
             let now = self.shared.env.now();
+            match self.early_until {
+                Some(until) if until <= now => return Stop::Reload,
+                Some(_) => return Stop::Rest,
+                None => {}
+            }
             let wait = self.state.due_at().map(|due| due.since(now));
-            if self.in_flight.is_empty() && !self.has_waiting_letters && wait.is_none_or(|wait| wait > IDLE) {
+            let long = if self.shared.is_crowded() { CROWDED } else { IDLE };
+            if self.in_flight.is_empty() && !self.has_waiting_letters && wait.is_none_or(|wait| wait > long) {
                 return self.rest().await;
             }
             // An answer, a letter or the time: whatever comes first begins the next turn.
             let wait = if self.in_flight.is_empty() { wait.unwrap_or(IDLE) } else { self.next_wait(now) };
             tokio::select! {
+                biased;
                 Some(answer) = self.calls.join_next(), if !self.calls.is_empty() => self.take(answer),
                 () = poke.notified() => {}
                 () = self.shared.env.sleep(wait.min(IDLE)) => {}
                 () = self.shared.draining() => {}
+                () = self.shared.crowded(), if self.in_flight.is_empty() && wait > CROWDED => {}
             }
             while let Some(answer) = self.calls.try_join_next() {
                 self.take(answer);
@@ -202,17 +217,8 @@ impl Executor {
 
     /// When something besides the calls under way is next due.
     fn next_wait(&self, now: Timestamp) -> Duration {
-        let idle = self.state.steps().iter().filter(|step| !self.in_flight.contains(&step.key));
-        let due = idle.filter_map(|step| match step.phase {
-            Phase::Deferred { retry_at } => Some(retry_at),
-            Phase::InDoubt { look_at } => Some(look_at),
-            Phase::Waiting { due_at, .. } => Some(due_at),
-            Phase::Removing { due_at, .. } => Some(due_at),
-            _ => None,
-        });
-        let turns =
-            self.state.deadline_at.filter(|_| self.state.pivot.is_none() && self.state.unwinding.is_none());
-        due.chain(turns).min().map_or(IDLE, |due| due.since(now).max(Duration::from_millis(1)))
+        let due = self.state.paused.as_ref().map(|(until, _)| *until).or_else(|| self.state.next_due());
+        due.map_or(IDLE, |due| due.since(now).max(Duration::from_millis(1)))
     }
 
     /// No new attempts; what is under way may end, within limits, and is recorded.
@@ -239,7 +245,7 @@ impl Executor {
             self.accept_asks();
             self.act();
             self.finish();
-            if self.turn.entries.len() == before && self.asks.is_empty() {
+            if self.turn.entries.len() == before && self.function.asks.is_empty() {
                 break;
             }
         }

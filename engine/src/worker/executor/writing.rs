@@ -7,14 +7,17 @@ use serde_json::Value;
 use super::*;
 use crate::activity::{Cause, Failure, retry};
 use crate::ids::StepKey;
-use crate::journal::event::Event;
+use crate::journal::event::{ChildFate, Event, Parent};
+use crate::journal::fingerprint::fingerprint;
+use crate::journal::state::Phase;
 use crate::journal::{Entry, State};
 use crate::store::tx::{Beside, Tx};
-use crate::store::{Append, Error, Job, Letter, SagaRow, SecretFate};
+use crate::store::{Append, Error, Job, Letter, Message, SagaRow, SecretFate};
 
 impl Executor {
     /// Adds a fact to the state and to this turn, and tells the function what it decides.
     pub(super) fn record(&mut self, event: Event) {
+        let event = fingerprinted(&self.state, event);
         let entry = Entry { seq: self.state.seq + 1, at: self.shared.env.now(), epoch: self.epoch, event };
         if let Err(illegal) = self.state.apply(&entry) {
             // A fault of the engine's own: it is said, and nothing is written that the journal could not bear.
@@ -24,7 +27,17 @@ impl Executor {
         }
         let event = entry.event.clone();
         self.turn.entries.push(entry);
-        self.tell(&event);
+        self.function.tell(&self.state, &event);
+        self.note_divergence();
+    }
+
+    /// A function that asks for something else than its journal holds is parked, with both sides shown.
+    pub(super) fn note_divergence(&mut self) {
+        if let Some(detail) = self.function.take_divergence()
+            && self.state.parked.is_none()
+        {
+            self.record(Event::Parked { attention: Attention::Diverged, detail });
+        }
     }
 
     pub(super) async fn append(&mut self, is_due_at_once: bool) -> Result<(), Stop> {
@@ -36,15 +49,20 @@ impl Executor {
         if is_due_at_once {
             append.row.due_at = Some(self.state.at);
         }
+        append.row.progress = self.function.progress();
         append.sealed = turn.sealed;
         append.consumed = turn.consumed;
         append.gates = turn.gates;
+        append.settled = turn.settled;
+        append.starts = turn.starts;
+        append.letters.extend(turn.letters);
         let mut attempt = 0;
         loop {
             match self.shared.store.append(append.clone()).await {
                 Ok(()) => {
                     self.is_due_at_once = is_due_at_once;
                     self.shared.written(&self.saga);
+                    append.letters.iter().for_each(|letter| self.shared.poke(&letter.saga));
                     return Ok(());
                 }
                 Err(Error::Unavailable(detail)) => {
@@ -68,7 +86,7 @@ impl Executor {
         // What an earlier transaction of this turn came to has to be durable first.
         self.append(true).await?;
         let Some(step) = self.state.step(key) else { return Ok(()) };
-        let Some(asked) = step.asked.clone() else { return Ok(()) };
+        let Some(asked) = step.current() else { return Ok(()) };
         let Some(local) = self.shared.registry.find_local(&asked.activity).cloned() else {
             self.no_worker(format!("no worker here offers the local activity {}", asked.activity));
             return Ok(());
@@ -94,20 +112,27 @@ impl Executor {
                 let mut events = Vec::new();
                 if revert {
                     local.revert(&input, &made, &mut tx).await?;
-                    events.push(Event::StepCompensated { step: step.clone() });
+                    events.push(Event::StepCompensated { step: step.clone(), by_hand: false });
                 } else {
                     let output = local.apply(&input, &mut tx).await?;
-                    events.push(Event::StepCompleted { step: step.clone(), output, external_id: None });
+                    events.push(Event::StepCompleted {
+                        step: step.clone(),
+                        output,
+                        external_id: None,
+                        by_hand: false,
+                    });
                     if pivot {
                         events.push(Event::PivotPassed { step: step.clone() });
                     }
                 }
                 let beside = tx.beside;
                 for new in &beside.starts {
-                    events.push(Event::ChildStarted { step: step.clone(), child: new.id.clone() });
+                    let child = new.id.clone();
+                    events.push(Event::ChildStarted { step: step.clone(), child, asked: None });
                 }
                 for (name, value) in &beside.labels {
-                    events.push(Event::LabelSet { name: name.clone(), value: value.clone() });
+                    let (name, value) = (name.clone(), value.clone());
+                    events.push(Event::LabelSet { step: None, name, value });
                 }
                 for row in &beside.taken {
                     events.push(Event::ResourceTaken { row: Box::new(row.clone()) });
@@ -127,19 +152,20 @@ impl Executor {
             })
         });
         match self.shared.store.transact(self.saga.clone(), job).await {
-            Ok(append) => {
-                for entry in append.entries {
-                    let event = entry.event.clone();
+            Ok(mut append) => {
+                for entry in std::mem::take(&mut append.entries) {
                     if let Err(illegal) = self.state.apply(&entry) {
                         tracing::error!(saga = %self.saga, %illegal, "reloading");
                         return Err(Stop::Reload);
                     }
-                    self.tell(&event);
+                    self.function.tell(&self.state, &entry.event);
+                    self.note_divergence();
                 }
                 // They are written: only what changes from here on is written again.
                 self.state.ledger.take_changed();
                 self.is_due_at_once = true;
                 self.shared.written(&self.saga);
+                append.letters.iter().for_each(|letter| self.shared.poke(&letter.saga));
                 Ok(())
             }
             Err(Error::Job(failure)) => {
@@ -167,6 +193,78 @@ impl Executor {
     }
 }
 
+/// A failure, with what groups it with the same trouble elsewhere.
+fn fingerprinted(state: &State, mut event: Event) -> Event {
+    let (lane, step, cause, detail, place) = match &mut event {
+        Event::AttemptDeferred { step, cause, detail, fingerprint, .. }
+        | Event::AttemptLost { step, cause, detail, fingerprint, .. } => {
+            ("forward", step, cause.to_string(), detail, fingerprint)
+        }
+        Event::StepFailed { step, refusal, fingerprint } => {
+            ("forward", step, refusal.code.clone(), &mut refusal.message, fingerprint)
+        }
+        Event::CompensationDeferred { step, cause, detail, fingerprint, .. } => {
+            let cause = cause.map_or_else(|| "refused".to_owned(), |cause| cause.to_string());
+            ("undo", step, cause, detail, fingerprint)
+        }
+        Event::CompensationLost { step, cause, detail, fingerprint, .. } => {
+            ("undo", step, cause.to_string(), detail, fingerprint)
+        }
+        _ => return event,
+    };
+    let asked = state.step(step).and_then(|step| step.asked.as_ref());
+    let activity = asked.map_or("", |asked| asked.activity.as_str());
+    *place = fingerprint(&state.workflow.0, lane, step.as_str(), activity, &cause, detail);
+    event
+}
+
+/// The word that a child's end, or its offer, sends to the saga that called it, and the word that a saga's end sends
+/// to its children.
+fn family(state: &State, entries: &[Entry]) -> Vec<Letter> {
+    let mut letters = Vec::new();
+    let Some(last) = entries.last() else { return letters };
+    if let Some(Parent { saga, step }) = &state.parent {
+        let (fate, output, refusal) = match &last.event {
+            Event::ResultOffered { output, .. } => (ChildFate::Done, Some(output.clone()), None),
+            Event::SagaCompleted { output, .. } if state.offered.is_none() => {
+                (ChildFate::Kept, Some(output.clone()), None)
+            }
+            Event::SagaCompensated {} | Event::SagaFailed { .. } => {
+                let refusal = state.unwinding.as_ref().map(|unwinding| unwinding.refusal.clone());
+                (ChildFate::Gone, None, refusal)
+            }
+            _ => return children(state, last),
+        };
+        let (child, step) = (state.saga.clone(), step.clone());
+        let message = Message::ChildEnded { step, child, fate, output, refusal };
+        letters.push(Letter {
+            id: format!("{}:{fate}", state.saga),
+            saga: saga.clone(),
+            message,
+            at: state.at,
+        });
+    }
+    letters.extend(children(state, last));
+    letters
+}
+
+fn children(state: &State, last: &Entry) -> Vec<Letter> {
+    if state.ended.is_none() {
+        return Vec::new();
+    }
+    let steps = state.steps().iter().filter(|step| !matches!(step.phase, Phase::Undone | Phase::Refused));
+    let held = steps
+        .filter_map(|step| step.child.as_ref())
+        .filter(|(_, fate)| !matches!(fate, Some(ChildFate::Gone | ChildFate::Kept)));
+    let letter = |(child, _): &(crate::ids::SagaId, _)| Letter {
+        id: format!("{child}:parent_ended"),
+        saga: child.clone(),
+        message: Message::ParentEnded,
+        at: last.at,
+    };
+    held.map(letter).collect()
+}
+
 /// The append that makes these entries durable, with the projections that go with them.
 pub(super) fn build(state: &mut State, epoch: i64, entries: Vec<Entry>, beside: Beside) -> Append {
     let resources = state.ledger.take_changed();
@@ -177,6 +275,7 @@ pub(super) fn build(state: &mut State, epoch: i64, entries: Vec<Entry>, beside: 
         let id = format!("{}:{}:{number}", state.saga, state.seq);
         letters.push(Letter { id, saga: post.saga, message: post.message, at });
     }
+    letters.extend(family(state, &entries));
     let ended = state.ended.is_some();
     let secrets = match entries.last().map(|entry| &entry.event) {
         Some(Event::SagaCompleted { owner: Some(owner), .. }) => SecretFate::PassTo(owner.clone()),
@@ -194,6 +293,9 @@ pub(super) fn build(state: &mut State, epoch: i64, entries: Vec<Entry>, beside: 
             attention: state.attention(),
             step: if ended { None } else { state.current_step() },
             error: state.last_error(),
+            fingerprint: if ended { None } else { state.fingerprint() },
+            progress: None,
+            parent: state.parent.as_ref().map(|parent| parent.saga.clone()),
             labels: state.labels.clone(),
             deadline_at: state.deadline_at,
             due_at: state.due_at(),
@@ -211,6 +313,7 @@ pub(super) fn build(state: &mut State, epoch: i64, entries: Vec<Entry>, beside: 
         gates: Vec::new(),
         starts: beside.starts,
         letters,
+        settled: Vec::new(),
         secrets,
         destroyed: beside.destroyed,
     }

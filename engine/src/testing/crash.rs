@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use amends_engine::env::Timestamp;
-use amends_engine::ids::InstallationId;
-use amends_engine::journal::Entry;
-use amends_engine::secret::Sealed;
-use amends_engine::store::{
-    Append, Error, GateRow, Job, Letter, Loaded, LooseJob, NewSaga, ResourceFilter, ResourceRow, SagaFilter,
-    SagaRow, Started, Store, tx,
+use crate::env::Timestamp;
+use crate::ids::InstallationId;
+use crate::ids::{SagaId, SecretRef};
+use crate::journal::Entry;
+use crate::secret::Sealed;
+use crate::store::{
+    Append, AuditRow, Error, GateRow, Job, Letter, Loaded, LooseJob, NewSaga, ResourceFilter, ResourceRow,
+    SagaFilter, SagaRow, Started, Store, tx,
 };
-use amends_engine::{SagaId, SecretRef};
 use async_trait::async_trait;
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -19,10 +19,13 @@ use tokio::sync::Notify;
 /// At which of a saga's appends the process dies, counted from 1, and on which side of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Crash {
+    /// Just before this one is durable.
     Before(usize),
+    /// Just after.
     After(usize),
 }
 
+/// A store that does what another does, until its process dies.
 pub struct CrashingStore {
     inner: Arc<dyn Store>,
     crash: Option<Crash>,
@@ -31,6 +34,7 @@ pub struct CrashingStore {
 }
 
 impl CrashingStore {
+    /// Over this store, dying there, or never.
     pub fn new(inner: Arc<dyn Store>, crash: Option<Crash>) -> Self {
         Self { inner, crash, appends: AtomicUsize::new(0), crashed: Notify::new() }
     }
@@ -88,6 +92,18 @@ impl Store for CrashingStore {
     async fn claim(&self, now: Timestamp, limit: usize) -> Result<Vec<SagaId>, Error> {
         self.inner.claim(now, limit).await
     }
+    async fn renew(&self) -> Result<Option<std::time::Duration>, Error> {
+        self.inner.renew().await
+    }
+
+    async fn mail(&self) -> Result<Vec<SagaId>, Error> {
+        self.inner.mail().await
+    }
+
+    async fn audit(&self, saga: &SagaId) -> Result<Vec<AuditRow>, Error> {
+        self.inner.audit(saga).await
+    }
+
     async fn release(&self, saga: &SagaId) {
         self.inner.release(saga).await;
     }

@@ -1,0 +1,216 @@
+//! Act: what a person can do to a saga, and whether it can be done where the saga stands.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::State;
+use super::state::Phase;
+use crate::env::Timestamp;
+use crate::ids::StepKey;
+
+/// The longest pause that can be asked for.
+pub const PAUSE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// One act. Whoever does it says who they are and why; both are journalled and audited with it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, strum::EnumDiscriminants)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[strum_discriminants(
+    name(ActKind),
+    derive(
+        Hash,
+        Serialize,
+        Deserialize,
+        strum::EnumIter,
+        strum::EnumString,
+        strum::Display,
+        strum::IntoStaticStr
+    ),
+    serde(rename_all = "snake_case"),
+    strum(serialize_all = "snake_case"),
+    doc = "The name of an act."
+)]
+pub enum Act {
+    /// Try now what waits to be tried again.
+    Retry,
+    /// Do nothing more for a while; what is under way may end.
+    Pause {
+        /// Until when; at most a day ahead.
+        until: Timestamp,
+    },
+    /// Go on.
+    Resume,
+    /// Turn round and undo.
+    Cancel,
+    /// Wait at most this long between the tries of a step.
+    Policy {
+        /// Which.
+        step: StepKey,
+        /// The longest wait.
+        #[serde(with = "humantime_serde")]
+        max_wait: Duration,
+    },
+    /// Give up what a step is waiting for: it counts as refused, a wait as over.
+    FailAttempt {
+        /// Which.
+        step: StepKey,
+    },
+    /// Say what came of a lost call.
+    Settle {
+        /// Of which step.
+        step: StepKey,
+        /// What came of it.
+        verdict: Verdict,
+    },
+    /// Say that a step, or the undo of one, was done by hand.
+    Done {
+        /// Which.
+        step: StepKey,
+        /// What the step yields; nothing for an undo.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        output: Option<Value>,
+    },
+    /// Strike a step from the undo plan: its row stays on the ledger, held by nobody.
+    Skip {
+        /// Which.
+        step: StepKey,
+    },
+    /// Ask a step that has not got through for something else.
+    Patch {
+        /// Which.
+        step: StepKey,
+        /// The activity, as it shall be from the next try on.
+        input: Value,
+    },
+    /// Hand what a step made to another owner instead of undoing it.
+    Release {
+        /// Which.
+        step: StepKey,
+        /// To whom.
+        owner: String,
+    },
+}
+
+/// What came of a lost call, as a person saw it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Verdict {
+    /// It is there: adopt it.
+    Adopt {
+        /// What the step yields.
+        output: Value,
+        /// The provider's id of it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        external_id: Option<String>,
+    },
+    /// It never happened: the call may be made again.
+    Absent,
+    /// It is there and of no use: take it away, then make it anew.
+    Useless {
+        /// What taking it away needs to know.
+        output: Value,
+        /// The provider's id of it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        external_id: Option<String>,
+    },
+}
+
+/// Who holds what was struck from an undo plan.
+pub const NOBODY: &str = "nobody";
+
+impl Act {
+    /// The act's name.
+    pub fn kind(&self) -> ActKind {
+        self.into()
+    }
+
+    /// The step it is about.
+    pub fn step(&self) -> Option<&StepKey> {
+        match self {
+            Self::Policy { step, .. }
+            | Self::FailAttempt { step }
+            | Self::Settle { step, .. }
+            | Self::Done { step, .. }
+            | Self::Skip { step }
+            | Self::Patch { step, .. }
+            | Self::Release { step, .. } => Some(step),
+            Self::Retry | Self::Pause { .. } | Self::Resume | Self::Cancel => None,
+        }
+    }
+
+    /// Why the act cannot be done to a saga that stands so; nothing if it can.
+    pub fn problem(&self, state: &State, now: Timestamp) -> Option<String> {
+        if let Some(ended) = state.ended {
+            return Some(format!("it has ended: {ended}"));
+        }
+        let step = match self.step() {
+            None => None,
+            Some(key) => match state.step(key) {
+                None => return Some(format!("it has no step {key}")),
+                step => step,
+            },
+        };
+        if !matches!(self, Self::Policy { .. }) && step.is_some_and(|step| step.is_under_way()) {
+            return Some("a try of that step is under way; wait for its end".to_owned());
+        }
+        let phase = step.map(|step| &step.phase);
+        let goes_back = self.step().is_some_and(|key| state.goes_back(key));
+        let doubted = step.is_some_and(|step| step.doubted);
+        let says = |ok: bool, problem: &str| (!ok).then(|| problem.to_owned());
+        match self {
+            Self::Retry | Self::Policy { .. } => None,
+            Self::Pause { until } => {
+                says(*until > now && until.since(now) <= PAUSE_MAX, "a pause ends within a day from now")
+            }
+            Self::Resume => says(state.paused.is_some(), "it is not paused"),
+            Self::Cancel if state.pivot.is_some() => {
+                Some("it is past its pivot and can only go forward".to_owned())
+            }
+            Self::Cancel => says(state.unwinding.is_none(), "it is being undone already"),
+            Self::FailAttempt { .. } if state.pivot.is_some() => {
+                Some("past its pivot there is no way back, so a step cannot fail".to_owned())
+            }
+            Self::FailAttempt { .. } if doubted => {
+                Some("a try of it may have happened; settle that first".to_owned())
+            }
+            Self::FailAttempt { .. } => says(
+                matches!(phase, Some(Phase::Deferred { .. } | Phase::Waiting { .. })) && !goes_back,
+                "it is not waiting to be tried again",
+            ),
+            Self::Settle { .. } => {
+                says(matches!(phase, Some(Phase::InDoubt { .. } | Phase::Undecidable)), "it is not in doubt")
+            }
+            Self::Done { output, .. } => match phase {
+                Some(Phase::Removing { .. }) => says(output.is_none(), "an undo yields nothing"),
+                Some(Phase::Deferred { .. } | Phase::InDoubt { .. } | Phase::Undecidable) if !goes_back => {
+                    says(output.is_some(), "say what the step yields")
+                }
+                _ => Some("it is neither waiting to be tried again nor to be undone".to_owned()),
+            },
+            Self::Skip { .. } | Self::Release { .. } => says(
+                goes_back
+                    && step.is_some_and(|step| step.is_compensable())
+                    && matches!(
+                        phase,
+                        Some(
+                            Phase::Completed
+                                | Phase::InDoubt { .. }
+                                | Phase::Undecidable
+                                | Phase::Removing { .. }
+                        )
+                    ),
+                "it is not waiting to be undone",
+            ),
+            Self::Patch { .. } if doubted => {
+                Some("a try of it may have happened; settle that first".to_owned())
+            }
+            Self::Patch { .. } => says(
+                matches!(phase, Some(Phase::Deferred { .. }))
+                    && step.is_some_and(|step| step.asked.is_some())
+                    && !goes_back,
+                "it is not waiting to be tried again",
+            ),
+        }
+    }
+}

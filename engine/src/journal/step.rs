@@ -1,0 +1,193 @@
+//! Step: one step of a saga, and the phases it goes through.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::event::{Asked, ChildFate, LocalRule, SkipReason};
+use super::failure::{Cause, Refusal};
+use crate::env::Timestamp;
+use crate::ids::{ResourceId, SagaId, StepKey};
+
+/// From how many attempts on a step counts as retrying, or an undo as stuck.
+pub const STUCK_ATTEMPTS: u32 = 5;
+/// From what time on it does.
+pub const STUCK_AFTER: Duration = Duration::from_secs(600);
+
+/// Where a step stands.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Phase {
+    /// An attempt is under way, at the latest until then.
+    Trying {
+        /// When its call is certainly over.
+        not_after: Timestamp,
+    },
+    /// It did not happen; it is tried again.
+    Deferred {
+        /// When.
+        retry_at: Timestamp,
+    },
+    /// It may have happened; it is settled.
+    InDoubt {
+        /// Not before this.
+        look_at: Timestamp,
+    },
+    /// It may have happened, and there is no way to tell.
+    Undecidable,
+    /// A timer, or a signal with a time limit.
+    Waiting {
+        /// When it ends by itself.
+        due_at: Timestamp,
+        /// The signal that ends it earlier.
+        signal: Option<String>,
+    },
+    /// Put off until the saga ends.
+    Registered,
+    /// A child saga is at it.
+    Child,
+    /// It happened.
+    Completed,
+    /// It did not happen and will not.
+    Refused,
+    /// It is being taken back: to be tried anew when `clearing`, for good otherwise.
+    Removing {
+        /// A call is under way, at the latest until then.
+        under_way: Option<Timestamp>,
+        /// When the next attempt is due, if none is under way.
+        due_at: Timestamp,
+        /// Only what was found useless is taken away; the step itself goes on in its next generation.
+        clearing: bool,
+    },
+    /// It is taken back.
+    Undone,
+    /// It needs no taking back of its own.
+    Skipped(SkipReason),
+}
+
+/// One step of a saga.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// Its name.
+    pub key: StepKey,
+    /// What it is; nothing for timers, signals and drawn values.
+    pub asked: Option<Asked>,
+    /// Where it stands.
+    pub phase: Phase,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// How often asking about a lost attempt failed, or told nothing.
+    pub looks: u32,
+    /// Which generation it is in.
+    pub generation: u32,
+    /// When it was first asked for.
+    pub asked_at: Timestamp,
+    /// What it yielded, or what was found.
+    pub output: Option<Value>,
+    /// Why it was refused.
+    pub refusal: Option<Refusal>,
+    /// The ledger row of its generation.
+    pub resource: Option<ResourceId>,
+    /// Where its last attempt, or its last compensation, failed.
+    pub trouble: Option<Trouble>,
+    /// How often it was tried to take it back.
+    pub undo_attempts: u32,
+    /// When taking it back began.
+    pub undo_at: Option<Timestamp>,
+    /// When its present attempt began.
+    pub since: Timestamp,
+    /// Whether an attempt of this generation was lost and nothing has settled since whether it happened.
+    pub doubted: bool,
+    /// What it is asked for instead of what the function asked, since a person said so.
+    pub patched: Option<Value>,
+    /// The longest wait between its tries, since a person said so.
+    pub max_wait: Option<Duration>,
+    /// The saga that is at it, and what became of that one.
+    pub child: Option<(SagaId, Option<ChildFate>)>,
+}
+
+/// Where an attempt, or a compensation, failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// How; nothing when an undo was refused.
+    pub cause: Option<Cause>,
+    /// In words.
+    pub detail: String,
+    /// What groups it with the same trouble elsewhere.
+    pub fingerprint: String,
+}
+
+impl Step {
+    /// A step that has just been asked for.
+    pub(super) fn new(key: StepKey, asked: Option<Asked>, at: Timestamp) -> Self {
+        Self {
+            key,
+            asked,
+            phase: Phase::Deferred { retry_at: at },
+            attempts: 0,
+            looks: 0,
+            generation: 1,
+            asked_at: at,
+            output: None,
+            refusal: None,
+            resource: None,
+            trouble: None,
+            undo_attempts: 0,
+            undo_at: None,
+            since: at,
+            doubted: false,
+            patched: None,
+            max_wait: None,
+            child: None,
+        }
+    }
+
+    /// Whether it runs in our own database.
+    pub fn is_local(&self) -> bool {
+        self.asked.as_ref().is_some_and(|asked| asked.local.is_some())
+    }
+
+    /// Whether it was put off until the saga ends.
+    pub fn is_deferred(&self) -> bool {
+        self.asked.as_ref().is_some_and(|asked| asked.deferred)
+    }
+
+    /// Whether something is to be taken back for this step once it is known to have happened.
+    pub fn is_compensable(&self) -> bool {
+        self.resource.is_some()
+            || self.asked.as_ref().is_some_and(|asked| asked.local == Some(LocalRule::Reverts))
+            || self.child.as_ref().is_some_and(|(_, fate)| *fate != Some(ChildFate::Kept))
+    }
+
+    /// Whether it happened, or may have, and still waits to be taken back.
+    pub fn is_left(&self) -> bool {
+        match self.phase {
+            Phase::Trying { .. } | Phase::Removing { .. } => true,
+            Phase::InDoubt { .. } | Phase::Undecidable | Phase::Completed | Phase::Child => {
+                self.is_compensable()
+            }
+            _ => false,
+        }
+    }
+
+    /// What is asked of it now: as the function asked, or as a person changed it.
+    pub fn current(&self) -> Option<Asked> {
+        let mut asked = self.asked.clone()?;
+        if let Some(patched) = &self.patched {
+            asked.input.clone_from(patched);
+        }
+        Some(asked)
+    }
+
+    /// Whether it has failed so often, or for so long, that a person should know. Waiting for what is not ready
+    /// yet is no failure.
+    pub(super) fn is_tried_in_vain(&self, for_long: bool) -> bool {
+        let is_polled = self.asked.as_ref().is_none_or(|asked| asked.every.is_some());
+        let has_failed = self.trouble.as_ref().is_some_and(|trouble| trouble.cause != Some(Cause::NotYet));
+        !is_polled && has_failed && (self.attempts >= STUCK_ATTEMPTS || for_long)
+    }
+
+    /// Whether a call of it may be under way.
+    pub fn is_under_way(&self) -> bool {
+        matches!(self.phase, Phase::Trying { .. } | Phase::Removing { under_way: Some(_), .. })
+    }
+}

@@ -1,0 +1,8 @@
+//! The lease: how long a worker may write to the sagas it holds without saying that it is alive.
+
+use std::time::Duration;
+
+/// From one renewal to its end, by the store's clock.
+pub const LEASE: Duration = Duration::from_secs(15);
+/// How often it is renewed.
+pub(crate) const RENEW: Duration = Duration::from_secs(5);

@@ -1,0 +1,305 @@
+//! The memory store: the promises of a store as plainly as Rust can say them, for tests and for readers.
+//!
+//! Everything is in maps behind one lock. User SQL runs on a SQLite database in memory, on the caller's own thread,
+//! and its transaction is committed together with the maps. Several workers may share one: each has a handle.
+
+mod statements;
+mod tables;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rusqlite::Connection;
+use serde_json::Value;
+use tokio::sync::{Mutex, Notify};
+
+use self::statements::MemoryStatements;
+use self::tables::{Known, Tables};
+use super::lease::LEASE;
+use super::sqlite::Migrations;
+use super::tx::{self, Param};
+use super::{
+    Append, AuditRow, Error, GateRow, Job, Letter, Loaded, Loose, LooseJob, NewSaga, ResourceFilter,
+    ResourceRow, SagaFilter, SagaRow, Started, Store,
+};
+use crate::env::{Env, Timestamp};
+use crate::ids::{InstallationId, SagaId, SecretRef};
+use crate::journal::Entry;
+use crate::journal::failure::Failure;
+use crate::secret::{Key, Sealed, Vault};
+
+const TICK: Duration = Duration::from_millis(100);
+const PAGE: usize = 50;
+
+/// One worker's handle on a store that lives as long as the process.
+pub struct MemoryStore {
+    env: Env,
+    worker: u64,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    installation: InstallationId,
+    inner: Mutex<(Tables, Connection)>,
+    workers: AtomicU64,
+    changed: Notify,
+}
+
+impl MemoryStore {
+    /// An empty store with these tables of the program's own.
+    ///
+    /// # Errors
+    /// SQLite cannot open a database in memory, or a script of `own` is wrong.
+    pub async fn new(own: &[Migrations], env: &Env) -> Result<(Self, Vault), Error> {
+        let connection = Connection::open_in_memory().map_err(unavailable)?;
+        for (_, script) in own.iter().flat_map(|part| part.scripts) {
+            connection.execute_batch(script).map_err(unavailable)?;
+        }
+        let installation = InstallationId::from_uuid(env.uuid());
+        let vault = Vault::new(&Key::from_bytes(env.bytes()), installation.clone());
+        let shared = Shared {
+            installation,
+            inner: Mutex::new((Tables::default(), connection)),
+            workers: AtomicU64::new(1),
+            changed: Notify::new(),
+        };
+        Ok((Self { env: env.clone(), worker: 0, shared: Arc::new(shared) }, vault))
+    }
+
+    /// Another worker's handle on the same store: the two never hold one saga at a time.
+    #[must_use]
+    pub fn another(&self, env: &Env) -> Self {
+        let worker = self.shared.workers.fetch_add(1, Ordering::Relaxed);
+        Self { env: env.clone(), worker, shared: self.shared.clone() }
+    }
+
+    async fn read<T>(&self, read: impl FnOnce(&Tables) -> T) -> T {
+        read(&self.shared.inner.lock().await.0)
+    }
+
+    /// Changes the tables; what fails, changes nothing.
+    async fn write<T>(&self, write: impl FnOnce(&mut Tables) -> Result<T, Error>) -> Result<T, Error> {
+        let done = write(&mut self.shared.inner.lock().await.0)?;
+        self.shared.changed.notify_waiters();
+        Ok(done)
+    }
+}
+
+fn unavailable(error: rusqlite::Error) -> Error {
+    Error::Unavailable(error.to_string())
+}
+
+/// Runs user SQL and what follows from it; the connection and the tables change together or not at all.
+macro_rules! together {
+    ($store:expr, $job:expr, |$tables:ident, $output:ident| $apply:expr) => {{
+        let mut inner = $store.shared.inner.lock().await;
+        let ($tables, connection) = &mut *inner;
+        connection.execute_batch("begin").map_err(unavailable)?;
+        let outcome: Result<_, Failure> = $job(&mut MemoryStatements { connection, tables: $tables }).await;
+        let outcome: Result<_, Error> = outcome.map_err(Error::from).and_then(|$output| $apply);
+        let end = if outcome.is_ok() { "commit" } else { "rollback" };
+        connection.execute_batch(end).map_err(unavailable)?;
+        if outcome.is_ok() {
+            $store.shared.changed.notify_waiters();
+        }
+        outcome
+    }};
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    fn installation(&self) -> &InstallationId {
+        &self.shared.installation
+    }
+
+    async fn start(&self, new: NewSaga) -> Result<Started, Error> {
+        self.write(|tables| Ok(tables.start(new))).await
+    }
+
+    async fn append(&self, append: Append) -> Result<(), Error> {
+        self.write(|tables| tables.append(append)).await
+    }
+
+    async fn transact(&self, _saga: SagaId, job: Job) -> Result<Append, Error> {
+        together!(self, job, |tables, append| tables.append(append.clone()).map(|()| append))
+    }
+
+    async fn post(&self, letter: Letter) -> Result<(), Error> {
+        let saga = letter.saga.clone();
+        self.write(|tables| if tables.post(letter) { Ok(()) } else { Err(Error::NoSuchSaga(saga)) }).await
+    }
+
+    async fn claim(&self, now: Timestamp, limit: usize) -> Result<Vec<SagaId>, Error> {
+        let mut inner = self.shared.inner.lock().await;
+        let tables = &mut inner.0;
+        // The store's clock says whose lease holds.
+        let clock = self.env.now();
+        tables.workers.entry(self.worker).or_insert_with(|| clock.plus(LEASE));
+        let holds = |worker: u64| tables.workers.get(&worker).is_some_and(|until| *until > clock);
+        let is_due = |known: &&Known| {
+            !known.row.state.is_ended()
+                && (known.row.due_at.is_some_and(|due| due <= now) || known.has_mail())
+                && known.holder.is_none_or(|worker| !holds(worker))
+        };
+        let mut due: Vec<&Known> = tables.sagas.values().filter(is_due).collect();
+        due.sort_by_key(|known| (-i64::from(known.priority), known.row.due_at.map_or(0, |due| due.0)));
+        let due: Vec<SagaId> = due.into_iter().map(|known| known.row.id.clone()).collect();
+        let mut claimed = Vec::new();
+        for id in due {
+            if claimed.len() == limit {
+                break;
+            }
+            let has_mail = tables.sagas.get(&id).is_some_and(Known::has_mail);
+            if !tables.take_place(&id) && !has_mail {
+                continue;
+            }
+            let Some(known) = tables.sagas.get_mut(&id) else { continue };
+            // The number of the lease rises when it is taken over from a worker that did not give it back.
+            known.row.epoch += i64::from(known.holder.is_some());
+            known.holder = Some(self.worker);
+            claimed.push(id);
+        }
+        Ok(claimed)
+    }
+
+    async fn release(&self, saga: &SagaId) {
+        let mut inner = self.shared.inner.lock().await;
+        if let Some(known) = inner.0.sagas.get_mut(saga).filter(|known| known.holder == Some(self.worker)) {
+            known.holder = None;
+        }
+    }
+
+    async fn renew(&self) -> Result<Option<Duration>, Error> {
+        let until = self.env.now().plus(LEASE);
+        self.shared.inner.lock().await.0.workers.insert(self.worker, until);
+        Ok(Some(LEASE))
+    }
+
+    async fn mail(&self) -> Result<Vec<SagaId>, Error> {
+        let mine = |known: &&Known| known.holder == Some(self.worker) && known.has_mail();
+        Ok(self
+            .read(|tables| tables.sagas.values().filter(mine).map(|known| known.row.id.clone()).collect())
+            .await)
+    }
+
+    async fn load(&self, saga: &SagaId) -> Result<Loaded, Error> {
+        self.read(|tables| {
+            let known = tables.sagas.get(saga).ok_or_else(|| Error::NoSuchSaga(saga.clone()))?;
+            if known.holder != Some(self.worker) {
+                return Err(Error::Fenced(saga.clone()));
+            }
+            let (epoch, entries) = (known.row.epoch, known.journal.clone());
+            Ok(Loaded { epoch, entries, may_begin: known.may_begin() })
+        })
+        .await
+    }
+
+    async fn letters(&self, saga: &SagaId) -> Result<Vec<Letter>, Error> {
+        self.read(|tables| {
+            let inbox = tables.sagas.get(saga).map(|known| known.inbox.as_slice()).unwrap_or_default();
+            Ok(inbox.iter().filter(|(_, consumed)| !consumed).map(|(letter, _)| letter.clone()).collect())
+        })
+        .await
+    }
+
+    async fn changed(&self) {
+        tokio::select! {
+            biased;
+            () = self.shared.changed.notified() => {}
+            () = self.env.sleep(TICK) => {}
+        }
+    }
+
+    async fn saga(&self, saga: &SagaId) -> Result<Option<SagaRow>, Error> {
+        Ok(self.read(|tables| tables.sagas.get(saga).map(|known| known.row.clone())).await)
+    }
+
+    async fn output(&self, saga: &SagaId) -> Result<Option<Value>, Error> {
+        Ok(self.read(|tables| tables.sagas.get(saga).and_then(|known| known.output.clone())).await)
+    }
+
+    async fn journal(&self, saga: &SagaId) -> Result<Vec<Entry>, Error> {
+        let journal = |tables: &Tables| tables.sagas.get(saga).map(|known| known.journal.clone());
+        Ok(self.read(journal).await.unwrap_or_default())
+    }
+
+    async fn sagas(&self, filter: SagaFilter) -> Result<Vec<SagaRow>, Error> {
+        let wanted = |row: &&SagaRow| {
+            (filter.states.is_empty() || filter.states.contains(&row.state))
+                && (!filter.attention || !row.attention.is_empty())
+                && filter.workflow.as_ref().is_none_or(|name| *name == row.workflow)
+                && filter.label.as_ref().is_none_or(|(name, value)| row.labels.get(name) == Some(value))
+                && filter.fingerprint.as_ref().is_none_or(|text| row.fingerprint.as_ref() == Some(text))
+                && filter.parent.as_ref().is_none_or(|parent| row.parent.as_ref() == Some(parent))
+                && filter.before.as_ref().is_none_or(|before| row.id < *before)
+        };
+        let limit = page(filter.limit);
+        let rows = |tables: &Tables| {
+            tables.sagas.values().rev().map(|known| &known.row).filter(wanted).take(limit).cloned().collect()
+        };
+        Ok(self.read(rows).await)
+    }
+
+    async fn resources(&self, filter: ResourceFilter) -> Result<Vec<ResourceRow>, Error> {
+        let wanted = |row: &&ResourceRow| {
+            (filter.states.is_empty() || filter.states.contains(&row.state))
+                && filter.holder.as_ref().is_none_or(|id| *id == row.holder || id == row.saga.as_str())
+                && filter.provider.as_ref().is_none_or(|name| *name == row.provider)
+                && filter.before.as_ref().is_none_or(|before| row.id < *before)
+        };
+        let limit = page(filter.limit);
+        Ok(self
+            .read(|tables| tables.resources.values().rev().filter(wanted).take(limit).cloned().collect())
+            .await)
+    }
+
+    async fn secret(&self, reference: &SecretRef) -> Result<Option<Sealed>, Error> {
+        Ok(self.read(|tables| tables.secrets.get(reference).map(|(_, sealed)| sealed.clone())).await)
+    }
+
+    async fn audit(&self, saga: &SagaId) -> Result<Vec<AuditRow>, Error> {
+        let of_saga = |tables: &Tables| {
+            tables.audit.iter().filter(|(id, _)| id == saga).map(|(_, row)| row.clone()).collect()
+        };
+        Ok(self.read(of_saga).await)
+    }
+
+    async fn gates(&self, now: Timestamp) -> Result<Vec<GateRow>, Error> {
+        let closed = |gate: &&GateRow| gate.next_allowed_at > now;
+        Ok(self.read(|tables| tables.gates.values().filter(closed).cloned().collect()).await)
+    }
+
+    async fn run(&self, job: LooseJob) -> Result<(Value, Vec<SagaId>), Error> {
+        together!(self, job, |tables, loose| {
+            let Loose { output, beside, letters } = loose;
+            let owner = beside.starts.first().map_or(String::new(), |saga| saga.id.to_string());
+            for new in beside.starts {
+                tables.start(new);
+            }
+            for sealed in beside.sealed {
+                tables.secrets.insert(sealed.id.clone(), (owner.clone(), sealed));
+            }
+            for owner in beside.destroyed {
+                tables.pass_secrets(&owner, None);
+            }
+            let sagas = letters.iter().map(|letter| letter.saga.clone()).collect();
+            for letter in letters {
+                tables.post(letter);
+            }
+            Ok((output, sagas))
+        })
+    }
+
+    async fn fetch(&self, sql: &'static str, params: Vec<Param>) -> Result<Vec<tx::Row>, Error> {
+        let inner = self.shared.inner.lock().await;
+        statements::fetch(&inner.1, sql, params).map_err(|error| Error::Unreadable(error.to_string()))
+    }
+
+    async fn close(&self) {}
+}
+
+fn page(limit: u32) -> usize {
+    if limit == 0 { PAGE } else { usize::try_from(limit).unwrap_or(usize::MAX) }
+}

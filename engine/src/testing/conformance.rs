@@ -1,0 +1,432 @@
+//! What every store promises, as cases that any store can be tried against.
+//!
+//! [`run`] takes a way to make a fresh store and runs each case on one of its own; a case that does not hold panics
+//! with what it saw. The store needs one table of the program's own, [`NOTES`].
+
+#![allow(clippy::unwrap_used, clippy::cloned_ref_to_slice_refs, reason = "a case fails by panicking")]
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+
+use crate::env::{Env, Timestamp};
+use crate::ids::{OperationId, ResourceId, SagaId, StepKey};
+use crate::journal::act::Act;
+use crate::journal::failure::Failure;
+use crate::journal::state::SagaState;
+use crate::journal::{Entry, Event};
+use crate::secret::Vault;
+use crate::store::sqlite::Migrations;
+use crate::store::{
+    Append, Error, GateRow, Job, Letter, Message, NewSaga, ResourceFilter, ResourceRow, ResourceState,
+    ResourceWrite, SagaFilter, SecretFate, Settled, Started, Store,
+};
+
+/// The table that the cases write user SQL to.
+pub const NOTES: &[Migrations] = &[Migrations {
+    table: "note_migration",
+    scripts: &[("note", "create table note (text text primary key);")],
+}];
+
+/// A fresh store to be tried.
+pub struct Subject {
+    /// What it is called when a case does not hold.
+    pub name: &'static str,
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// What seals for it.
+    pub vault: Vault,
+    /// Its clock and dice.
+    pub env: Env,
+    /// Another worker's handle on the same store, if several may share it.
+    pub another: Option<Arc<dyn Store>>,
+}
+
+/// One promise, and the code that tries it.
+pub type Case = (&'static str, for<'s> fn(&'s Subject) -> BoxFuture<'s, ()>);
+
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => {
+        /// Every case, by the promise it is about.
+        pub const CASES: &[Case] = &[$((stringify!($name), |subject| Box::pin($name(subject)))),*];
+    };
+}
+
+cases! {
+    a_start_under_a_known_key_is_the_same_saga_or_none,
+    an_append_under_another_epoch_or_behind_another_entry_writes_nothing,
+    a_ledger_row_is_written_only_by_who_knows_it_as_it_is,
+    a_member_that_cannot_be_written_does_not_hold_up_its_group,
+    a_saga_is_claimed_when_it_is_due_or_has_a_letter_and_by_one_only,
+    a_gate_is_only_ever_moved_later,
+    a_sagas_secrets_pass_to_its_owner_or_are_destroyed,
+    user_sql_is_written_with_its_append_or_not_at_all,
+    a_saga_whose_worker_is_gone_is_taken_over_and_the_old_one_writes_nothing,
+    of_those_with_one_concurrency_key_so_many_run_and_the_next_is_the_most_urgent,
+    a_saga_with_a_delay_is_not_due_before_it,
+    an_act_is_audited_with_what_came_of_it,
+}
+
+/// Runs every case on a store of its own; how many there were.
+pub async fn run<F: Future<Output = Subject>>(mut make: impl FnMut() -> F) -> usize {
+    for (name, case) in CASES {
+        let subject = make().await;
+        tracing::info!(store = subject.name, case = name, "trying");
+        case(&subject).await;
+        subject.store.close().await;
+    }
+    CASES.len()
+}
+
+impl Subject {
+    fn new_saga(&self, key: &str) -> NewSaga {
+        let id = SagaId::from_uuid(self.env.uuid());
+        let new = NewSaga::raw(&self.env, id, "w", 1, serde_json::json!({"n": 1}));
+        NewSaga { key: key.into(), ..new }.labelled("colour", "red")
+    }
+
+    async fn started(&self, key: &str) -> SagaId {
+        let new = self.new_saga(key);
+        let id = new.id.clone();
+        assert_eq!(self.store.start(new).await.unwrap(), Started::New(id.clone()), "{}", self.name);
+        id
+    }
+
+    /// An append of one harmless entry behind what is stored.
+    async fn next(&self, saga: &SagaId) -> Append {
+        let mut row = self.store.saga(saga).await.unwrap().unwrap();
+        row.seq += 1;
+        row.state = SagaState::Running;
+        row.due_at = Some(Timestamp(i64::MAX));
+        let event = Event::LabelSet { step: None, name: "colour".into(), value: "blue".into() };
+        Append {
+            entries: vec![Entry { seq: row.seq, at: self.env.now(), epoch: row.epoch, event }],
+            row,
+            output: None,
+            resources: Vec::new(),
+            sealed: Vec::new(),
+            consumed: Vec::new(),
+            gates: Vec::new(),
+            starts: Vec::new(),
+            letters: Vec::new(),
+            settled: Vec::new(),
+            secrets: SecretFate::Stay,
+            destroyed: Vec::new(),
+        }
+    }
+
+    fn resource(&self, saga: &SagaId) -> ResourceRow {
+        ResourceRow {
+            id: ResourceId::from_uuid(self.env.uuid()),
+            provider: "railway".into(),
+            kind: "project".into(),
+            name: "amends-test-1".into(),
+            external_id: None,
+            state: ResourceState::Intended,
+            holder: saga.to_string(),
+            keeper: None,
+            saga: saga.clone(),
+            step: StepKey::from("project"),
+            within: None,
+            rev: 1,
+            intended_at: self.env.now(),
+            changed_at: self.env.now(),
+        }
+    }
+}
+
+async fn a_start_under_a_known_key_is_the_same_saga_or_none(subject: &Subject) {
+    let first = subject.started("k").await;
+    let again = subject.new_saga("k");
+    assert_eq!(subject.store.start(again).await.unwrap(), Started::Before(first.clone()), "{}", subject.name);
+    let other = NewSaga { input: serde_json::json!({"n": 2}), ..subject.new_saga("k") };
+    assert_eq!(
+        subject.store.start(other).await.unwrap(),
+        Started::KeyReused(first.clone()),
+        "{}",
+        subject.name
+    );
+    let journal = subject.store.journal(&first).await.unwrap();
+    assert_eq!(journal.len(), 1);
+    assert_eq!(subject.store.sagas(SagaFilter::default()).await.unwrap().len(), 1);
+    let red = SagaFilter { label: Some(("colour".into(), "red".into())), ..SagaFilter::default() };
+    assert_eq!(subject.store.sagas(red).await.unwrap().len(), 1);
+    let blue = SagaFilter { label: Some(("colour".into(), "blue".into())), ..SagaFilter::default() };
+    assert!(subject.store.sagas(blue).await.unwrap().is_empty(), "{}", subject.name);
+}
+
+async fn an_append_under_another_epoch_or_behind_another_entry_writes_nothing(subject: &Subject) {
+    let saga = subject.started("k").await;
+    let good = subject.next(&saga).await;
+    let mut old = good.clone();
+    old.row.epoch -= 1;
+    let mut skips = good.clone();
+    skips.row.seq += 1;
+    for wrong in [old, skips] {
+        assert_eq!(subject.store.append(wrong).await, Err(Error::Fenced(saga.clone())), "{}", subject.name);
+    }
+    assert_eq!(subject.store.journal(&saga).await.unwrap().len(), 1);
+    subject.store.append(good.clone()).await.unwrap();
+    assert_eq!(subject.store.append(good).await, Err(Error::Fenced(saga.clone())), "twice, {}", subject.name);
+    let journal = subject.store.journal(&saga).await.unwrap();
+    assert_eq!(journal.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(subject.store.saga(&saga).await.unwrap().unwrap().state, SagaState::Running);
+}
+
+async fn a_ledger_row_is_written_only_by_who_knows_it_as_it_is(subject: &Subject) {
+    let saga = subject.started("k").await;
+    let row = subject.resource(&saga);
+    let mut append = subject.next(&saga).await;
+    append.resources = vec![ResourceWrite { row: row.clone(), stored: None }];
+    subject.store.append(append).await.unwrap();
+
+    let mut later = row.clone();
+    later.rev = 2;
+    later.state = ResourceState::Live;
+    let mut moved = subject.next(&saga).await;
+    moved.resources = vec![ResourceWrite { row: later.clone(), stored: Some(("another".into(), 1)) }];
+    assert_eq!(subject.store.append(moved).await, Err(Error::LedgerMoved(saga.clone())), "{}", subject.name);
+    assert_eq!(subject.store.journal(&saga).await.unwrap().len(), 2, "all or nothing, {}", subject.name);
+
+    let mut good = subject.next(&saga).await;
+    good.resources = vec![ResourceWrite { row: later.clone(), stored: Some((saga.to_string(), 1)) }];
+    subject.store.append(good).await.unwrap();
+    let stored = subject.store.resources(ResourceFilter::default()).await.unwrap();
+    assert_eq!(stored, [later], "{}", subject.name);
+}
+
+async fn a_member_that_cannot_be_written_does_not_hold_up_its_group(subject: &Subject) {
+    let (good, bad) = (subject.started("good").await, subject.started("bad").await);
+    let mut moved = subject.next(&bad).await;
+    moved.resources = vec![ResourceWrite { row: subject.resource(&bad), stored: Some((bad.to_string(), 7)) }];
+    let fine = subject.next(&good).await;
+    let (moved, fine) = tokio::join!(subject.store.append(moved), subject.store.append(fine));
+    assert_eq!(moved, Err(Error::LedgerMoved(bad.clone())), "{}", subject.name);
+    fine.unwrap();
+    assert_eq!(subject.store.journal(&bad).await.unwrap().len(), 1);
+}
+
+async fn a_saga_is_claimed_when_it_is_due_or_has_a_letter_and_by_one_only(subject: &Subject) {
+    let saga = subject.started("k").await;
+    let now = subject.env.now();
+    assert_eq!(subject.store.claim(now, 10).await.unwrap(), [saga.clone()], "{}", subject.name);
+    assert!(subject.store.claim(now, 10).await.unwrap().is_empty(), "it is held");
+    subject.store.append(subject.next(&saga).await).await.unwrap();
+    subject.store.release(&saga).await;
+    assert!(subject.store.claim(now, 10).await.unwrap().is_empty(), "it is not due");
+
+    let letter = Letter { id: "l1".into(), saga: saga.clone(), message: Message::Wake, at: now };
+    subject.store.post(letter.clone()).await.unwrap();
+    subject.store.post(letter.clone()).await.unwrap();
+    assert_eq!(subject.store.letters(&saga).await.unwrap(), [letter.clone()], "once, {}", subject.name);
+    assert_eq!(subject.store.claim(now, 10).await.unwrap(), [saga.clone()]);
+    let mut reads = subject.next(&saga).await;
+    reads.consumed = vec!["l1".into()];
+    subject.store.append(reads).await.unwrap();
+    assert!(subject.store.letters(&saga).await.unwrap().is_empty());
+    subject.store.post(letter.clone()).await.unwrap();
+    assert!(subject.store.letters(&saga).await.unwrap().is_empty(), "a known id changes nothing");
+    let nobody = SagaId::from_uuid(subject.env.uuid());
+    let lost = Letter { id: "l2".into(), saga: nobody.clone(), ..letter };
+    assert_eq!(subject.store.post(lost).await, Err(Error::NoSuchSaga(nobody)), "{}", subject.name);
+}
+
+async fn a_gate_is_only_ever_moved_later(subject: &Subject) {
+    let saga = subject.started("k").await;
+    for at in [500, 300] {
+        let mut append = subject.next(&saga).await;
+        let gate = GateRow { key: "g".into(), next_allowed_at: Timestamp(at), reason: at.to_string() };
+        append.gates = vec![gate];
+        subject.store.append(append).await.unwrap();
+    }
+    let gates = subject.store.gates(Timestamp(0)).await.unwrap();
+    assert_eq!(gates.len(), 1);
+    assert_eq!(
+        (gates[0].next_allowed_at, gates[0].reason.as_str()),
+        (Timestamp(500), "500"),
+        "{}",
+        subject.name
+    );
+    assert!(subject.store.gates(Timestamp(500)).await.unwrap().is_empty());
+}
+
+async fn a_sagas_secrets_pass_to_its_owner_or_are_destroyed(subject: &Subject) {
+    let (kept, lost) = (subject.started("kept").await, subject.started("lost").await);
+    let seal = || subject.vault.seal("test", &"hush".into(), &subject.env).unwrap();
+    let (first, second) = (seal(), seal());
+    for (saga, sealed, fate) in
+        [(&kept, &first, SecretFate::PassTo("owner".into())), (&lost, &second, SecretFate::Destroyed)]
+    {
+        let mut append = subject.next(saga).await;
+        append.sealed = vec![sealed.clone()];
+        subject.store.append(append).await.unwrap();
+        assert_eq!(
+            subject.store.secret(&sealed.id).await.unwrap().as_ref(),
+            Some(sealed),
+            "{}",
+            subject.name
+        );
+        let mut ends = subject.next(saga).await;
+        ends.secrets = fate;
+        subject.store.append(ends).await.unwrap();
+    }
+    assert_eq!(subject.store.secret(&first.id).await.unwrap(), Some(first.clone()), "{}", subject.name);
+    assert_eq!(subject.store.secret(&second.id).await.unwrap(), None, "{}", subject.name);
+    let mut destroys = subject.next(&kept).await;
+    destroys.destroyed = vec!["owner".into()];
+    subject.store.append(destroys).await.unwrap();
+    assert_eq!(subject.store.secret(&first.id).await.unwrap(), None, "{}", subject.name);
+}
+
+async fn user_sql_is_written_with_its_append_or_not_at_all(subject: &Subject) {
+    let saga = subject.started("k").await;
+    let append = subject.next(&saga).await;
+    let fenced = Append {
+        row: {
+            let mut row = append.row.clone();
+            row.epoch += 9;
+            row
+        },
+        ..append.clone()
+    };
+    let notes = || async { subject.store.fetch("select text from note", vec![]).await.unwrap().len() };
+    let job = |append: Append, fails: bool| {
+        let job: Job = Arc::new(move |statements| {
+            let append = append.clone();
+            Box::pin(async move {
+                statements.execute("insert into note (text) values ($1)", crate::params!["x"]).await?;
+                if fails { Err(Failure::refused("no", "said the user")) } else { Ok(append) }
+            })
+        });
+        job
+    };
+    let refused = subject.store.transact(saga.clone(), job(append.clone(), true)).await;
+    assert_eq!(refused.unwrap_err(), Error::Job(Failure::refused("no", "said the user")), "{}", subject.name);
+    let stale = subject.store.transact(saga.clone(), job(fenced, false)).await;
+    assert_eq!(stale.unwrap_err(), Error::Fenced(saga.clone()), "{}", subject.name);
+    assert_eq!(notes().await, 0, "{}", subject.name);
+    subject.store.transact(saga.clone(), job(append.clone(), false)).await.unwrap();
+    assert_eq!(notes().await, 1);
+    let twice = subject.store.transact(saga.clone(), job(subject.next(&saga).await, false)).await;
+    assert!(
+        matches!(&twice, Err(Error::Job(Failure::Refused(refusal))) if refusal.code == "conflict"),
+        "{}: {twice:?}",
+        subject.name
+    );
+    assert_eq!(subject.store.journal(&saga).await.unwrap().len(), 2);
+}
+
+async fn a_saga_whose_worker_is_gone_is_taken_over_and_the_old_one_writes_nothing(subject: &Subject) {
+    let Some(another) = &subject.another else { return };
+    let saga = subject.started("k").await;
+    let now = subject.env.now();
+    let lease = subject.store.renew().await.unwrap().unwrap();
+    assert_eq!(subject.store.claim(now, 10).await.unwrap(), [saga.clone()], "{}", subject.name);
+    another.renew().await.unwrap();
+    assert!(another.claim(now, 10).await.unwrap().is_empty(), "it is held, {}", subject.name);
+    let stale = subject.next(&saga).await;
+    // The first one says nothing more; its lease runs out by the store's clock.
+    let step = lease / 4;
+    for _ in 0..6 {
+        subject.env.sleep(step).await;
+        another.renew().await.unwrap();
+    }
+    assert_eq!(another.claim(subject.env.now(), 10).await.unwrap(), [saga.clone()], "{}", subject.name);
+    let taken = another.load(&saga).await.unwrap();
+    assert_eq!(taken.epoch, stale.row.epoch + 1, "{}", subject.name);
+    assert_eq!(subject.store.append(stale).await, Err(Error::Fenced(saga.clone())), "{}", subject.name);
+    another.append(subject.next(&saga).await).await.unwrap();
+    // Given back and taken again, its number stays.
+    another.release(&saga).await;
+    subject.store.renew().await.unwrap();
+    let letter = Letter { id: "wake".into(), saga: saga.clone(), message: Message::Wake, at: now };
+    another.post(letter).await.unwrap();
+    assert_eq!(subject.store.claim(subject.env.now(), 10).await.unwrap(), [saga.clone()], "{}", subject.name);
+    assert_eq!(subject.store.load(&saga).await.unwrap().epoch, taken.epoch, "{}", subject.name);
+    // What another process leaves for a saga that is held here is seen.
+    assert_eq!(subject.store.mail().await.unwrap(), [saga], "{}", subject.name);
+}
+
+async fn of_those_with_one_concurrency_key_so_many_run_and_the_next_is_the_most_urgent(subject: &Subject) {
+    let mut ids = Vec::new();
+    for (key, priority) in [("a", 0), ("b", 0), ("c", 5)] {
+        let new = subject.new_saga(key).priority(priority).one_of("customer-7", 1);
+        ids.push(new.id.clone());
+        subject.store.start(new).await.unwrap();
+    }
+    let free = subject.started("free").await;
+    let now = subject.env.now();
+    let mut claimed = subject.store.claim(now, 10).await.unwrap();
+    claimed.sort();
+    let mut expected = [ids[0].clone(), free];
+    expected.sort();
+    assert_eq!(claimed, expected, "{}", subject.name);
+    // One that waits for a place is claimed for what may end it, and does not begin.
+    let act = Message::Cancel { actor: "ann".into(), reason: "no more".into() };
+    let letter = Letter { id: "l".into(), saga: ids[1].clone(), message: act, at: now };
+    subject.store.post(letter).await.unwrap();
+    assert_eq!(subject.store.claim(now, 10).await.unwrap(), [ids[1].clone()], "{}", subject.name);
+    assert!(!subject.store.load(&ids[1]).await.unwrap().may_begin, "{}", subject.name);
+    subject.store.release(&ids[1]).await;
+    for (ends, next) in [(&ids[0], &ids[2]), (&ids[2], &ids[1])] {
+        let mut append = subject.next(ends).await;
+        append.row.state = SagaState::Completed;
+        append.row.due_at = None;
+        append.row.ended_at = Some(append.row.updated_at);
+        subject.store.append(append).await.unwrap();
+        subject.store.release(ends).await;
+        let claimed = subject.store.claim(subject.env.now(), 10).await.unwrap();
+        assert!(claimed.contains(next), "{}: {claimed:?} instead of {next}", subject.name);
+        assert!(subject.store.load(next).await.unwrap().may_begin, "{}", subject.name);
+        // Its letter still lies there, so that it is claimed each time.
+        subject.store.release(&ids[1]).await;
+    }
+}
+
+async fn a_saga_with_a_delay_is_not_due_before_it(subject: &Subject) {
+    let new = subject.new_saga("late").delayed(&subject.env, std::time::Duration::from_secs(60));
+    let (id, due) = (new.id.clone(), new.start_at.unwrap());
+    subject.store.start(new).await.unwrap();
+    assert!(subject.store.claim(Timestamp(due.0 - 1), 10).await.unwrap().is_empty(), "{}", subject.name);
+    assert_eq!(subject.store.claim(due, 10).await.unwrap(), [id], "{}", subject.name);
+}
+
+async fn an_act_is_audited_with_what_came_of_it(subject: &Subject) {
+    let saga = subject.started("k").await;
+    let post = async |number: u128| {
+        let operation = OperationId::from_uuid(uuid::Uuid::from_u128(number));
+        let message = Message::Act {
+            operation: operation.clone(),
+            act: Act::Retry,
+            actor: "ann".into(),
+            reason: "it is well again".into(),
+        };
+        let at = Timestamp(i64::try_from(number).unwrap());
+        let letter = Letter { id: operation.to_string(), saga: saga.clone(), message, at };
+        subject.store.post(letter).await.unwrap();
+        operation
+    };
+    let done = post(1).await;
+    post(2).await;
+    let mut append = subject.next(&saga).await;
+    append.consumed = vec![done.to_string()];
+    append.settled = vec![Settled { operation: done.clone(), outcome: "done".into() }];
+    subject.store.append(append).await.unwrap();
+    let mut ends = subject.next(&saga).await;
+    ends.row.state = SagaState::Failed;
+    ends.row.ended_at = Some(ends.row.updated_at);
+    subject.store.append(ends).await.unwrap();
+    post(3).await;
+    let audit = subject.store.audit(&saga).await.unwrap();
+    let told: Vec<_> =
+        audit.iter().map(|row| (row.state_before, row.state_after, row.outcome.clone())).collect();
+    let late = Some("too_late: it had ended".to_owned());
+    let expected = [
+        (SagaState::Queued, Some(SagaState::Running), Some("done".to_owned())),
+        (SagaState::Queued, Some(SagaState::Failed), late.clone()),
+        (SagaState::Failed, Some(SagaState::Failed), late),
+    ];
+    assert_eq!(told, expected, "{}", subject.name);
+    assert_eq!((audit[0].actor.as_str(), audit[0].reason.as_str()), ("ann", "it is well again"));
+    assert_eq!(audit[0].act, Act::Retry);
+}

@@ -1,0 +1,4 @@
+//! For tests: what every store must keep, a process that dies at a chosen write, and the kit that tries a saga.
+
+pub mod conformance;
+pub mod crash;
