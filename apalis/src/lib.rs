@@ -103,11 +103,11 @@
 //!   (a rate limit) goes behind tower's `Buffer`.
 //! - Waiting to be ready may take half of [`JobActivity::TIME_LIMIT`]; then the step is unavailable and waits
 //!   without holding a call. A time-out of the service's own should be shorter than the other half.
-//! - There is no worker: a handler that takes a `WorkerContext` finds none, unless a layer
-//!   `Data::new(WorkerContext::new("name"))` brings it.
-//! - apalis' retry policies ask the worker's context and so never send anything again here; it is the engine that
-//!   does, if it may, with a journal entry before each attempt. A retry policy that asks nobody does send again
-//!   inside an attempt, unseen: take it out of the stack, or be `Repeatable`.
+//! - There is no worker. A handler that takes a `WorkerContext` finds none, unless the innermost layer, below any
+//!   retry, is a `Data::new(WorkerContext::new("name"))`.
+//! - apalis' retry policies ask the worker's context, and without one send nothing again. It is the engine that
+//!   does, if it may, with a journal entry before each attempt. A retry policy that asks nobody sends again inside
+//!   an attempt, unseen: take it out of the stack, or be `Repeatable`.
 
 mod failure;
 mod handler;
