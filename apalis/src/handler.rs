@@ -56,8 +56,8 @@ impl<A: JobActivity> Handler<A> {
     }
 
     /// Settles doubt: `find` is told the arguments and the task id of a call whose answer was lost, and says
-    /// whether it happened. Without one it is a person who is asked. It must change nothing, so whatever its
-    /// error it is asked again.
+    /// whether it happened. Without one it is a person who is asked; a job that may be sent again is sent, and
+    /// nobody asked. It must change nothing, so whatever its error it is asked again.
     #[must_use]
     pub fn with_find<F, Fut>(mut self, find: F) -> Self
     where

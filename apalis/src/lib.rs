@@ -1,6 +1,6 @@
 //! An apalis job as a step of a saga: the same handler, the same tower layers, and now journalled and taken back.
 //!
-//! A team that has [apalis](apalis) jobs keeps them as they are. What a worker runs, a
+//! A team that has [apalis] jobs keeps them as they are. What a worker runs, a
 //! [`tower::Service`] of [`Task<Args>`](apalis::prelude::Task) or an `async fn` through apalis' own
 //! [`task_fn`](apalis::prelude::task_fn), is bound to a [`Handler`], and the job's arguments are the request:
 //! `saga.step("receipt", Job(email))`.

@@ -12,7 +12,8 @@ use amends_engine::journal::state::{Attention, SagaState};
 use amends_engine::store::Store;
 use amends_engine::store::sqlite::SqliteStore;
 use amends_engine::{Engine, Env};
-use desk::{Desk, PACE, Running, Say, begin, booking, registry, telling};
+use desk::stay::{PACE, Running, begin, registry};
+use desk::{Desk, Say, booking, telling};
 
 async fn process(desk: &Arc<Desk>, folder: &Path) -> Running {
     let env = Env::seeded(7).with_pace(PACE).with_shortest_limit(Duration::from_millis(300));

@@ -11,7 +11,8 @@ use amends_engine::activity::Found;
 use amends_engine::journal::event::Event;
 use amends_engine::journal::state::{Attention, SagaState};
 use amends_engine::store::{ResourceFilter, ResourceState};
-use desk::{Desk, Say, booking, stay, telling};
+use desk::stay::stay;
+use desk::{Desk, Say, booking, telling};
 
 fn needs_decision(row: &amends_engine::store::SagaRow) -> bool {
     row.attention.contains(&Attention::NeedsDecision)

@@ -15,7 +15,8 @@ use apalis::layers::catch_panic::CatchPanicLayer;
 use apalis::layers::limit::ConcurrencyLimitLayer;
 use apalis::layers::retry::{RetryLayer, RetryPolicy};
 use apalis::prelude::{AbortError, Data, task_fn};
-use desk::{Book, Desk, Say, book, booking, free, stay, tell, telling};
+use desk::stay::stay;
+use desk::{Book, Desk, Say, book, booking, free, tell, telling};
 use tower::{ServiceBuilder, service_fn};
 
 /// The desk's booking service with a stack of layers around it.
