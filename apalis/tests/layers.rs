@@ -42,7 +42,7 @@ async fn a_time_out_of_the_service_cuts_the_call_and_leaves_doubt() {
     let desk = Arc::new(Desk::default());
     desk.says("tell", &[Say::Slow(60_000)]);
     let told = ServiceBuilder::new()
-        .timeout(Duration::from_millis(50))
+        .timeout(Duration::from_millis(300))
         .layer(Data::new(desk.clone()))
         .service(task_fn(tell));
 
