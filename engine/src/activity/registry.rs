@@ -80,6 +80,18 @@ impl Registry {
         self
     }
 
+    /// The same, with something around each activity and each local activity.
+    #[cfg(feature = "testing")]
+    pub(crate) fn around(
+        mut self,
+        activity: impl Fn(Arc<dyn AnyActivity>) -> Arc<dyn AnyActivity>,
+        local: impl Fn(Arc<dyn AnyLocal>) -> Arc<dyn AnyLocal>,
+    ) -> Self {
+        self.activities.values_mut().for_each(|inner| *inner = activity(inner.clone()));
+        self.locals.values_mut().for_each(|inner| *inner = local(inner.clone()));
+        self
+    }
+
     pub(crate) fn find_activity(&self, name: &str) -> Option<&Arc<dyn AnyActivity>> {
         self.activities.get(name)
     }

@@ -289,6 +289,7 @@ impl State {
             return illegal(objection);
         }
         self.record(&entry.event, at);
+        self.close_what_never_was(&entry.event, at);
         self.seq = entry.seq;
         self.at = at;
         self.begun |= self.seq > 1;
@@ -329,6 +330,25 @@ impl State {
         let open =
             |step: &&Step| step.is_deferred() && !matches!(step.phase, Phase::Completed | Phase::Refused);
         self.steps.iter().rfind(open)
+    }
+
+    /// What did not happen, and is not tried again since the saga or its scope has turned round, is nowhere.
+    fn close_what_never_was(&mut self, event: &Event, at: Timestamp) {
+        let turns = matches!(
+            event,
+            Event::UnwindingStarted { .. } | Event::ScopeTurned { .. } | Event::RaceDecided { .. }
+        );
+        let settles = matches!(event, Event::AttemptDeferred { .. } | Event::StepFound { .. });
+        let is_over = |step: &&Step| {
+            matches!(step.phase, Phase::Deferred { .. })
+                && (turns || settles && event.step() == Some(&step.key))
+                && self.goes_back(&step.key)
+        };
+        let rows: Vec<_> =
+            self.steps.iter().filter(is_over).filter_map(|step| step.resource.clone()).collect();
+        for row in rows {
+            self.ledger.set(&row, ResourceState::Gone, at);
+        }
     }
 
     fn record(&mut self, event: &Event, at: Timestamp) {
@@ -620,8 +640,9 @@ impl State {
         if !self.begun {
             return Some(self.start_at.unwrap_or(self.at));
         }
-        if self.offered.is_some() && self.unwinding.is_none() && self.cancel.is_none() {
-            return self.parent_ended.then_some(self.at).or(self.deadline_at);
+        let is_held = self.offered.is_some() && !self.parent_ended;
+        if is_held && self.unwinding.is_none() && self.cancel.is_none() {
+            return self.deadline_at;
         }
         // What waits for nothing is to be gone on with.
         let waits = self.steps.iter().any(|step| match &step.phase {
@@ -630,12 +651,13 @@ impl State {
             Phase::Removing { due_at, .. } => *due_at == NEVER,
             _ => false,
         });
-        self.next_due().or((!waits).then_some(self.at))
+        self.next_due(|_| false).or((!waits).then_some(self.at))
     }
 
-    /// The earliest time at which something that waits for a time is due.
-    pub(crate) fn next_due(&self) -> Option<Timestamp> {
-        let times = self.steps.iter().filter_map(|step| match &step.phase {
+    /// The earliest time at which something that waits for a time is due, except steps that are `busy`.
+    pub(crate) fn next_due(&self, busy: impl Fn(&StepKey) -> bool) -> Option<Timestamp> {
+        let idle = self.steps.iter().filter(|step| !busy(&step.key));
+        let times = idle.filter_map(|step| match &step.phase {
             Phase::Deferred { retry_at } if !self.goes_back(&step.key) => Some(*retry_at),
             Phase::Waiting { due_at, .. } if !self.goes_back(&step.key) => Some(*due_at),
             Phase::InDoubt { look_at } => Some(*look_at),

@@ -1,7 +1,7 @@
 //! A store whose process dies at a chosen write: just before it is durable, or just after.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::env::Timestamp;
 use crate::ids::InstallationId;
@@ -16,6 +16,8 @@ use async_trait::async_trait;
 use serde_json::Value;
 use tokio::sync::Notify;
 
+use crate::store::lease::LEASE;
+
 /// At which of a saga's appends the process dies, counted from 1, and on which side of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Crash {
@@ -23,6 +25,8 @@ pub enum Crash {
     Before(usize),
     /// Just after.
     After(usize),
+    /// It does not die, but stands still there for four leases, and then writes.
+    Stall(usize),
 }
 
 /// A store that does what another does, until its process dies.
@@ -31,12 +35,19 @@ pub struct CrashingStore {
     crash: Option<Crash>,
     appends: AtomicUsize,
     crashed: Notify,
+    stands_still: AtomicBool,
 }
 
 impl CrashingStore {
     /// Over this store, dying there, or never.
     pub fn new(inner: Arc<dyn Store>, crash: Option<Crash>) -> Self {
-        Self { inner, crash, appends: AtomicUsize::new(0), crashed: Notify::new() }
+        Self {
+            inner,
+            crash,
+            appends: AtomicUsize::new(0),
+            crashed: Notify::new(),
+            stands_still: AtomicBool::new(false),
+        }
     }
 
     /// How many appends there were.
@@ -60,9 +71,16 @@ impl CrashingStore {
             // Nothing is written from the crash on.
             Crash::Before(at) => number >= *at,
             Crash::After(at) => number > *at,
+            Crash::Stall(_) => false,
         });
         if crash.is_some() {
             self.die().await;
+        }
+        if self.crash == Some(Crash::Stall(number)) {
+            self.stands_still.store(true, Ordering::SeqCst);
+            self.crashed.notify_one();
+            stand_still().await;
+            self.stands_still.store(false, Ordering::SeqCst);
         }
         let done = write.await;
         if self.crash == Some(Crash::After(number)) {
@@ -70,6 +88,11 @@ impl CrashingStore {
         }
         done
     }
+}
+
+#[allow(clippy::disallowed_methods, reason = "the process as a whole stands still, whatever its clock")]
+async fn stand_still() {
+    tokio::time::sleep(LEASE * 4).await;
 }
 
 #[async_trait]
@@ -93,6 +116,9 @@ impl Store for CrashingStore {
         self.inner.claim(now, limit).await
     }
     async fn renew(&self) -> Result<Option<std::time::Duration>, Error> {
+        if self.stands_still.load(Ordering::SeqCst) {
+            return Err(Error::Unavailable("it stands still".to_owned()));
+        }
         self.inner.renew().await
     }
 

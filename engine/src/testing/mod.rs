@@ -2,3 +2,5 @@
 
 pub mod conformance;
 pub mod crash;
+pub mod inject;
+pub mod kit;

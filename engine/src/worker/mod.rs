@@ -132,7 +132,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         Ok(rows) => shared.gates.load(rows),
         Err(error) => tracing::warn!(%error, "closed gates could not be read"),
     }
-    let lease = tokio::spawn(keep_lease(shared.clone()));
+    // In a set, so that it ends with this.
+    let mut lease = JoinSet::new();
+    lease.spawn(keep_lease(shared.clone()));
     let mut driven = JoinSet::new();
     while !shared.is_draining() {
         let room = shared.live_max.saturating_sub(driven.len()).min(CLAIM);
@@ -163,7 +165,6 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         }
     }
     while driven.join_next().await.is_some() {}
-    lease.abort();
 }
 
 /// Renews the right to write to what this process holds. When that cannot be done in time, whatever it still writes

@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rusqlite::Connection;
 use serde_json::Value;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, Notify, watch};
 
 use self::statements::MemoryStatements;
 use self::tables::{Known, Tables};
@@ -30,7 +30,8 @@ use crate::journal::Entry;
 use crate::journal::failure::Failure;
 use crate::secret::{Key, Sealed, Vault};
 
-const TICK: Duration = Duration::from_millis(100);
+/// How long it waits for something to become due when it knows of nothing.
+const LONG: Duration = Duration::from_secs(3600);
 const PAGE: usize = 50;
 
 /// One worker's handle on a store that lives as long as the process.
@@ -38,13 +39,17 @@ pub struct MemoryStore {
     env: Env,
     worker: u64,
     shared: Arc<Shared>,
+    changed: Mutex<watch::Receiver<()>>,
 }
 
 struct Shared {
     installation: InstallationId,
     inner: Mutex<(Tables, Connection)>,
     workers: AtomicU64,
-    changed: Notify,
+    /// Something may have become due.
+    changed: watch::Sender<()>,
+    /// Something was written.
+    written: Notify,
 }
 
 impl MemoryStore {
@@ -63,16 +68,19 @@ impl MemoryStore {
             installation,
             inner: Mutex::new((Tables::default(), connection)),
             workers: AtomicU64::new(1),
-            changed: Notify::new(),
+            changed: watch::Sender::new(()),
+            written: Notify::new(),
         };
-        Ok((Self { env: env.clone(), worker: 0, shared: Arc::new(shared) }, vault))
+        let changed = Mutex::new(shared.changed.subscribe());
+        Ok((Self { env: env.clone(), worker: 0, shared: Arc::new(shared), changed }, vault))
     }
 
     /// Another worker's handle on the same store: the two never hold one saga at a time.
     #[must_use]
     pub fn another(&self, env: &Env) -> Self {
         let worker = self.shared.workers.fetch_add(1, Ordering::Relaxed);
-        Self { env: env.clone(), worker, shared: self.shared.clone() }
+        let changed = Mutex::new(self.shared.changed.subscribe());
+        Self { env: env.clone(), worker, shared: self.shared.clone(), changed }
     }
 
     async fn read<T>(&self, read: impl FnOnce(&Tables) -> T) -> T {
@@ -82,8 +90,20 @@ impl MemoryStore {
     /// Changes the tables; what fails, changes nothing.
     async fn write<T>(&self, write: impl FnOnce(&mut Tables) -> Result<T, Error>) -> Result<T, Error> {
         let done = write(&mut self.shared.inner.lock().await.0)?;
-        self.shared.changed.notify_waiters();
+        self.shared.tell();
         Ok(done)
+    }
+
+    /// Returns when something was written after this was first polled.
+    pub async fn written(&self) {
+        self.shared.written.notified().await;
+    }
+}
+
+impl Shared {
+    fn tell(&self) {
+        self.changed.send_replace(());
+        self.written.notify_waiters();
     }
 }
 
@@ -102,7 +122,7 @@ macro_rules! together {
         let end = if outcome.is_ok() { "commit" } else { "rollback" };
         connection.execute_batch(end).map_err(unavailable)?;
         if outcome.is_ok() {
-            $store.shared.changed.notify_waiters();
+            $store.shared.tell();
         }
         outcome
     }};
@@ -168,6 +188,7 @@ impl Store for MemoryStore {
         let mut inner = self.shared.inner.lock().await;
         if let Some(known) = inner.0.sagas.get_mut(saga).filter(|known| known.holder == Some(self.worker)) {
             known.holder = None;
+            self.shared.tell();
         }
     }
 
@@ -205,10 +226,22 @@ impl Store for MemoryStore {
     }
 
     async fn changed(&self) {
+        let now = self.env.now();
+        // A lease that is about to end makes what its worker holds claimable.
+        let due = |tables: &Tables| {
+            let next = |known: &Known| {
+                let until = known.holder.and_then(|worker| tables.workers.get(&worker).copied());
+                let due = if known.has_mail() { Some(now) } else { known.row.due_at };
+                due.filter(|_| known.holder != Some(self.worker)).map(|due| due.max(until.unwrap_or(due)))
+            };
+            tables.sagas.values().filter(|known| !known.row.state.is_ended()).filter_map(next).min()
+        };
+        let wait = self.read(due).await.map_or(LONG, |due| due.since(now).max(Duration::from_millis(1)));
+        let mut changed = self.changed.lock().await;
         tokio::select! {
             biased;
-            () = self.shared.changed.notified() => {}
-            () = self.env.sleep(TICK) => {}
+            _ = changed.changed() => {}
+            () = self.env.sleep(wait) => {}
         }
     }
 

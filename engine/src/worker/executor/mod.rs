@@ -34,6 +34,8 @@ use crate::store::{Error, GateRow, Letter, NewSaga, Settled};
 const IDLE: Duration = Duration::from_secs(60);
 /// And when more are due than can be driven at a time, one whose next due time is further away than this.
 const CROWDED: Duration = Duration::from_secs(1);
+/// After so many turns without anything to do, a saga that says it is due is wrong.
+const IDLE_TURNS_MAX: u32 = 20;
 /// How long a shut-down waits for calls that are under way.
 const DRAIN: Duration = Duration::from_secs(20);
 
@@ -101,6 +103,8 @@ pub(crate) struct Executor {
     reload: bool,
     /// The row says that it is due now: what follows from its last entry is not written yet.
     is_due_at_once: bool,
+    /// How many turns in a row had nothing to do.
+    idle_turns: u32,
     /// Its function does not run before this.
     early_until: Option<Timestamp>,
 }
@@ -127,6 +131,7 @@ impl Executor {
             reread: false,
             reload: false,
             is_due_at_once: true,
+            idle_turns: 0,
             early_until: None,
         };
         executor.replay(&loaded.entries, loaded.may_begin);
@@ -182,7 +187,13 @@ impl Executor {
                 Some(_) => return Stop::Rest,
                 None => {}
             }
-            let wait = self.state.due_at().map(|due| due.since(now));
+            let mut wait = self.state.due_at().map(|due| due.since(now));
+            if self.in_flight.is_empty() && self.idle_turns > IDLE_TURNS_MAX && wait == Some(Duration::ZERO) {
+                // A fault of the engine's own: it is said, and costs no processor.
+                tracing::error!(saga = %self.saga, state = %self.state.state(), "due, and nothing to be done");
+                debug_assert!(false, "saga {}: due, and nothing to be done", self.saga);
+                wait = Some(CROWDED);
+            }
             let long = if self.shared.is_crowded() { CROWDED } else { IDLE };
             if self.in_flight.is_empty() && !self.has_waiting_letters && wait.is_none_or(|wait| wait > long) {
                 return self.rest().await;
@@ -217,7 +228,12 @@ impl Executor {
 
     /// When something besides the calls under way is next due.
     fn next_wait(&self, now: Timestamp) -> Duration {
-        let due = self.state.paused.as_ref().map(|(until, _)| *until).or_else(|| self.state.next_due());
+        let due = self
+            .state
+            .paused
+            .as_ref()
+            .map(|(until, _)| *until)
+            .or_else(|| self.state.next_due(|step| self.in_flight.contains(step)));
         due.map_or(IDLE, |due| due.since(now).max(Duration::from_millis(1)))
     }
 
@@ -241,15 +257,17 @@ impl Executor {
             self.has_waiting_letters = true;
         }
         loop {
-            let before = self.turn.entries.len();
+            let before = (self.turn.entries.len(), self.function.asks.len());
             self.accept_asks();
             self.act();
             self.finish();
-            if self.turn.entries.len() == before && self.function.asks.is_empty() {
+            if (self.turn.entries.len(), self.function.asks.len()) == before {
                 break;
             }
         }
         self.nudged = false;
+        let is_idle = self.turn.entries.is_empty() && self.turn.launches.is_empty();
+        self.idle_turns = if is_idle { self.idle_turns + 1 } else { 0 };
         let launches = std::mem::take(&mut self.turn.launches);
         // A transaction has no intent of its own in the journal, so the row says that there is more to do.
         let transacts = launches.iter().any(|launch| matches!(launch, Launch::Apply(_) | Launch::Revert(_)));

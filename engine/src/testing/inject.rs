@@ -1,0 +1,333 @@
+//! Faults put between the engine and a saga's activities, so that fakes need not know of any.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use crate::activity::registry::{ActivityFacts, AnyActivity, AnyLocal};
+use crate::activity::{Call, Cause, Effect, Failure, Found, Registry};
+use crate::env::Env;
+use crate::ids::StepKey;
+use crate::journal::event::{LocalRule, closed_set};
+use crate::store::tx::Tx;
+
+closed_set! {
+    /// What is asked of an activity.
+    Verb {
+        /// Do it.
+        Execute,
+        /// Look whether it is there.
+        Find,
+        /// Take it back.
+        Compensate,
+        /// Do it in our own database.
+        Apply,
+        /// Take it back there.
+        Revert,
+    }
+}
+
+closed_set! {
+    /// What goes wrong with one call.
+    Fault {
+        /// It did not happen and will not.
+        Refused,
+        /// It did not happen, but may later.
+        Unavailable,
+        /// It did not happen, and nobody knows.
+        LostBefore,
+        /// It happened, and nobody knows.
+        LostAfter,
+        /// It has not happened, nobody knows, and then it does.
+        CommitsLate,
+        /// It arrives twice.
+        Twice,
+    }
+}
+
+/// One call: which verb, of which step, for the how-manyth time.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Point {
+    /// Which verb.
+    pub verb: Verb,
+    /// Of which step.
+    pub step: StepKey,
+    /// 1 for the first.
+    pub nth: usize,
+}
+
+/// A call that was made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seen {
+    /// Which.
+    pub point: Point,
+    /// What sending it twice would do.
+    pub effect: Effect,
+    /// Whether it makes something outside.
+    pub makes: bool,
+}
+
+/// How likely each call is to go wrong, in thousandths; for simulations.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rates {
+    /// It is refused.
+    pub refused: u64,
+    /// It is unavailable.
+    pub unavailable: u64,
+    /// Its answer is lost, before or after it happened, or it happens late.
+    pub lost: u64,
+    /// It arrives twice, where that is allowed.
+    pub twice: u64,
+    /// The longest a call takes.
+    pub latency: Duration,
+}
+
+#[derive(Default)]
+struct Inner {
+    planned: HashMap<Point, Fault>,
+    rates: Rates,
+    counts: HashMap<(Verb, StepKey, String), usize>,
+    seen: Vec<Seen>,
+    fired: Vec<(Point, Fault)>,
+}
+
+/// What goes wrong in one world, and what was called there.
+#[derive(Clone)]
+pub struct Injector {
+    env: Env,
+    inner: Arc<Mutex<Inner>>,
+}
+
+impl Injector {
+    /// Nothing goes wrong.
+    pub fn new(env: Env) -> Self {
+        Self { env, inner: Arc::default() }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This goes wrong with this call.
+    pub fn plan(&self, point: Point, fault: Fault) {
+        self.inner().planned.insert(point, fault);
+    }
+
+    /// Calls go wrong this often from now on.
+    pub fn set_rates(&self, rates: Rates) {
+        self.inner().rates = rates;
+    }
+
+    /// The calls that were made, in order.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.inner().seen.clone()
+    }
+
+    /// What went wrong, in order.
+    pub fn fired(&self) -> Vec<(Point, Fault)> {
+        self.inner().fired.clone()
+    }
+
+    /// Puts itself around every activity.
+    pub fn around(&self, registry: Registry) -> Registry {
+        registry.around(
+            |inner| Arc::new(Around { inner, injector: self.clone() }),
+            |inner| Arc::new(Around { inner, injector: self.clone() }),
+        )
+    }
+
+    /// Notes a call, lets its latency pass, and says what goes wrong with it.
+    async fn meet(
+        &self,
+        verb: Verb,
+        step: &StepKey,
+        saga: &str,
+        effect: Effect,
+        makes: bool,
+    ) -> Option<Fault> {
+        let (fault, latency) = {
+            let mut inner = self.inner();
+            let count = inner.counts.entry((verb, step.clone(), saga.to_owned())).or_default();
+            *count += 1;
+            let point = Point { verb, step: step.clone(), nth: *count };
+            inner.seen.push(Seen { point: point.clone(), effect, makes });
+            let planned = inner.planned.get(&point).copied();
+            let fault =
+                planned.or_else(|| self.roll(&inner.rates, verb)).filter(|fault| fits(*fault, verb, effect));
+            if let Some(fault) = fault {
+                inner.fired.push((point, fault));
+            }
+            (fault, inner.rates.latency)
+        };
+        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+        // A transaction of our own is not a call over a line.
+        if micros > 0 && !matches!(verb, Verb::Apply | Verb::Revert) {
+            self.env.sleep(Duration::from_micros(self.env.below(micros))).await;
+        }
+        fault
+    }
+
+    fn roll(&self, rates: &Rates, verb: Verb) -> Option<Fault> {
+        let dice = self.env.below(1000);
+        let (refused, unavailable, lost) = (
+            rates.refused,
+            rates.refused + rates.unavailable,
+            rates.refused + rates.unavailable + rates.lost,
+        );
+        if dice < refused {
+            // What refuses to be taken back would do so for ever; that it does is tried by itself.
+            matches!(verb, Verb::Execute | Verb::Apply).then_some(Fault::Refused)
+        } else if dice < unavailable {
+            Some(Fault::Unavailable)
+        } else if dice < lost {
+            Some(match self.env.below(3) {
+                0 => Fault::LostBefore,
+                1 => Fault::LostAfter,
+                _ => Fault::CommitsLate,
+            })
+        } else {
+            (dice < lost + rates.twice).then_some(Fault::Twice)
+        }
+    }
+}
+
+/// Whether such a fault can happen to such a call at all.
+pub(crate) fn fits(fault: Fault, verb: Verb, effect: Effect) -> bool {
+    match (verb, fault) {
+        (Verb::Apply | Verb::Revert, Fault::Refused | Fault::Unavailable) => true,
+        (Verb::Apply | Verb::Revert, _) | (Verb::Find, Fault::CommitsLate) => false,
+        // Only what is declared repeatable is ever sent twice.
+        (Verb::Execute, Fault::Twice) => effect.is_sent_again(),
+        _ => true,
+    }
+}
+
+/// How late a call lands whose sender has given it up: within the quiet time that its effect states.
+fn late(effect: Effect) -> Duration {
+    if effect.is_sent_again() { Duration::from_millis(300) } else { effect.quiet() / 2 }
+}
+
+fn lost(detail: &str) -> Failure {
+    Failure::NoAnswer { cause: Cause::Reset, detail: detail.to_owned() }
+}
+
+fn early(fault: Option<Fault>) -> Result<(), Failure> {
+    match fault {
+        Some(Fault::Refused) => Err(Failure::refused("injected", "refused on purpose")),
+        Some(Fault::Unavailable) => Err(Failure::Unavailable {
+            cause: Cause::ServerError,
+            detail: "unavailable on purpose".to_owned(),
+            retry_after: None,
+        }),
+        Some(Fault::LostBefore) => Err(lost("the line broke on purpose")),
+        _ => Ok(()),
+    }
+}
+
+struct Around<T> {
+    inner: T,
+    injector: Injector,
+}
+
+impl Around<Arc<dyn AnyActivity>> {
+    async fn pass<T, F>(
+        &self,
+        verb: Verb,
+        input: &Value,
+        call: &Call,
+        send: impl Fn() -> F,
+    ) -> Result<T, Failure>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Failure>> + Send + 'static,
+    {
+        let facts = self.inner.facts(input, call)?;
+        let makes = facts.resource.is_some();
+        let fault = self.injector.meet(verb, call.step(), call.saga().as_str(), facts.effect, makes).await;
+        early(fault)?;
+        match fault {
+            Some(Fault::LostAfter) => {
+                send().await?;
+                Err(lost("the answer was lost on purpose"))
+            }
+            Some(Fault::CommitsLate) => {
+                let (env, wait, sent) = (self.injector.env.clone(), late(facts.effect), send());
+                // Of nobody's any more: it lands even when the process that sent it is gone.
+                tokio::spawn(async move {
+                    env.sleep(wait).await;
+                    let _ = sent.await;
+                });
+                Err(lost("the line broke on purpose, and the call goes on"))
+            }
+            Some(Fault::Twice) => {
+                send().await?;
+                send().await
+            }
+            _ => send().await,
+        }
+    }
+}
+
+#[async_trait]
+impl AnyActivity for Around<Arc<dyn AnyActivity>> {
+    fn facts(&self, input: &Value, call: &Call) -> Result<ActivityFacts, Failure> {
+        self.inner.facts(input, call)
+    }
+
+    fn external_id(&self, made: &Value) -> Option<String> {
+        self.inner.external_id(made)
+    }
+
+    async fn execute(&self, input: &Value, call: &Call) -> Result<Value, Failure> {
+        let send = || {
+            let (inner, input, call) = (self.inner.clone(), input.clone(), call.clone());
+            async move { inner.execute(&input, &call).await }
+        };
+        self.pass(Verb::Execute, input, call, send).await
+    }
+
+    async fn find(&self, input: &Value, call: &Call) -> Result<Found<Value>, Failure> {
+        let send = || {
+            let (inner, input, call) = (self.inner.clone(), input.clone(), call.clone());
+            async move { inner.find(&input, &call).await }
+        };
+        self.pass(Verb::Find, input, call, send).await
+    }
+
+    async fn compensate(&self, input: &Value, made: &Value, call: &Call) -> Result<(), Failure> {
+        let send = || {
+            let (inner, input, made, call) = (self.inner.clone(), input.clone(), made.clone(), call.clone());
+            async move { inner.compensate(&input, &made, &call).await }
+        };
+        self.pass(Verb::Compensate, input, call, send).await
+    }
+}
+
+#[async_trait]
+impl AnyLocal for Around<Arc<dyn AnyLocal>> {
+    fn rule(&self) -> LocalRule {
+        self.inner.rule()
+    }
+
+    fn give_up_after(&self) -> Duration {
+        self.inner.give_up_after()
+    }
+
+    async fn apply(&self, input: &Value, tx: &mut Tx<'_>) -> Result<Value, Failure> {
+        let makes = self.rule() == LocalRule::Reverts;
+        let fault =
+            self.injector.meet(Verb::Apply, tx.step(), tx.saga().as_str(), Effect::Repeatable, makes).await;
+        early(fault)?;
+        self.inner.apply(input, tx).await
+    }
+
+    async fn revert(&self, input: &Value, made: &Value, tx: &mut Tx<'_>) -> Result<(), Failure> {
+        let fault =
+            self.injector.meet(Verb::Revert, tx.step(), tx.saga().as_str(), Effect::Repeatable, true).await;
+        early(fault)?;
+        self.inner.revert(input, made, tx).await
+    }
+}
