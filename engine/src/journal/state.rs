@@ -559,6 +559,13 @@ impl State {
                     let keeper = self.ledger.get(&id).and_then(|row| row.keeper.clone());
                     match (reason, to.clone().or(keeper)) {
                         (SkipReason::Within, _) => self.ledger.set(&id, ResourceState::Removing, at),
+                        (SkipReason::Struck | SkipReason::HandedOver, Some(holder)) => {
+                            // It is not being taken away any more.
+                            if self.ledger.get(&id).is_some_and(|row| row.state == ResourceState::Removing) {
+                                self.ledger.set(&id, ResourceState::Live, at);
+                            }
+                            self.ledger.hand_over(&id, &holder, at);
+                        }
                         (_, Some(holder)) => self.ledger.hand_over(&id, &holder, at),
                         (_, None) => {}
                     }
