@@ -6,3 +6,4 @@ pub mod database;
 pub mod process;
 pub mod shop;
 pub mod world;
+pub mod yard;

@@ -360,6 +360,7 @@ impl Engine {
                 return Ok(row);
             }
             tokio::select! {
+                biased;
                 () = written => {}
                 () = self.shared.env.sleep(LOOK_AGAIN.min(deadline.since(now))) => {}
             }

@@ -186,6 +186,7 @@ impl Store for SqliteStore {
 
     async fn changed(&self) {
         tokio::select! {
+            biased;
             () = self.changed.notified() => {}
             () = self.env.sleep(TICK) => {}
         }

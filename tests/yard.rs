@@ -1,0 +1,496 @@
+//! A yard: providers of every class, with identities, lists that lag and calls that land late; and sagas that use
+//! every verb on them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use amends_engine::env::Timestamp;
+use amends_engine::journal::Event;
+use amends_engine::store::Store;
+use amends_engine::store::sqlite::Migrations;
+use amends_engine::{
+    Activity, Call, Effect, Env, Failure, Found, Halt, Local, Registry, Resource, Saga, Tx, Workflow, params,
+    saga, secs,
+};
+use serde::{Deserialize, Serialize};
+
+pub const NOTES: &[Migrations] = &[Migrations {
+    table: "note_migration",
+    scripts: &[("note", "create table note (text text primary key);")],
+}];
+
+/// How long a list may not show what was made; within the quiet time of what is found by it.
+const LAG: Duration = secs(4);
+
+/// One thing that is there.
+#[derive(Debug, Clone)]
+pub struct Thing {
+    pub id: String,
+    pub name: String,
+    made_at: Timestamp,
+}
+
+#[derive(Default)]
+pub struct Yard {
+    env: Option<Env>,
+    things: Mutex<Vec<Thing>>,
+    /// What was made under each idempotency key; kept also when it is gone.
+    keys: Mutex<BTreeMap<String, String>>,
+    made: Mutex<u64>,
+    /// Where intents are looked up, so that an effect without one is seen.
+    journal: Mutex<Option<Arc<dyn Store>>>,
+    /// What must never happen, and did.
+    pub violations: Mutex<Vec<String>>,
+}
+
+impl Yard {
+    /// A yard whose lists lag by this clock, and that checks each effect's intent in this store.
+    pub fn watched(env: Env, journal: Arc<dyn Store>) -> Self {
+        Self { env: Some(env), journal: Mutex::new(Some(journal)), ..Self::default() }
+    }
+
+    /// What is there, by name.
+    pub fn names(&self) -> Vec<String> {
+        self.things.lock().unwrap().iter().map(|thing| thing.name.clone()).collect()
+    }
+
+    pub fn things(&self) -> Vec<Thing> {
+        self.things.lock().unwrap().clone()
+    }
+
+    pub fn forget(&self) {
+        self.journal.lock().unwrap().take();
+    }
+
+    fn now(&self) -> Timestamp {
+        self.env.as_ref().map_or(Timestamp(0), Env::now)
+    }
+
+    fn make(&self, name: &str) -> String {
+        let mut made = self.made.lock().unwrap();
+        *made += 1;
+        let thing = Thing { id: format!("id-{made}"), name: name.to_owned(), made_at: self.now() };
+        let id = thing.id.clone();
+        self.things.lock().unwrap().push(thing);
+        id
+    }
+
+    /// What is gone, and what lives inside it.
+    pub fn remove(&self, id: &str) {
+        let mut things = self.things.lock().unwrap();
+        let Some(place) = things.iter().position(|thing| thing.id == id) else { return };
+        let name = things.remove(place).name;
+        things.retain(|thing| !thing.name.starts_with(&format!("{name}.")));
+    }
+
+    /// The oldest of this name that the list shows yet.
+    fn listed(&self, name: &str) -> Option<Thing> {
+        let now = self.now();
+        let things = self.things.lock().unwrap();
+        let seen = |thing: &&Thing| self.env.is_none() || now.since(thing.made_at) >= LAG;
+        things.iter().filter(seen).find(|thing| thing.name == name).cloned()
+    }
+
+    /// Every effect has its intent in the journal before it happens.
+    async fn check_intent(&self, call: &Call) {
+        let Some(store) = self.journal.lock().unwrap().clone() else { return };
+        let entries = store.journal(call.saga()).await.unwrap_or_default();
+        let intended = entries.iter().any(|entry| match &entry.event {
+            Event::AttemptStarted { step, attempt, .. } => step == call.step() && *attempt >= call.attempt(),
+            _ => false,
+        });
+        if !intended {
+            self.violations.lock().unwrap().push(format!(
+                "{} {}: an effect without intent",
+                call.saga(),
+                call.step()
+            ));
+        }
+    }
+}
+
+/// Found again by its name.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Build {
+    name: String,
+    inside: Option<String>,
+}
+
+pub fn build(name: String) -> Build {
+    Build { name, inside: None }
+}
+
+impl Activity for Build {
+    const NAME: &'static str = "yard.build";
+    const EFFECT: Effect = Effect::Searchable { quiet: secs(10) };
+    type Client = Yard;
+    type Output = (String, String);
+
+    fn resource(&self, call: &Call) -> Option<Resource> {
+        let resource = Resource::new("yard", "thing", call.name(&self.name));
+        Some(match &self.inside {
+            Some(step) => resource.within(step.as_str()),
+            None => resource,
+        })
+    }
+
+    fn external_id(made: &(String, String)) -> Option<String> {
+        Some(made.1.clone())
+    }
+
+    async fn execute(&self, yard: &Yard, call: &Call) -> Result<(String, String), Failure> {
+        yard.check_intent(call).await;
+        let name = call.name(&self.name);
+        let id = yard.make(&name);
+        Ok((name, id))
+    }
+
+    async fn find(&self, yard: &Yard, call: &Call) -> Result<Found<(String, String)>, Failure> {
+        let listed = yard.listed(&call.name(&self.name));
+        Ok(listed.map_or(Found::Nothing, |thing| Found::Usable((thing.name, thing.id))))
+    }
+
+    async fn compensate(&self, yard: &Yard, made: &(String, String), _: &Call) -> Result<(), Failure> {
+        yard.remove(&made.1);
+        Ok(())
+    }
+}
+
+/// Found again by its name, but of no use then: what came with it was shown once.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Mint {
+    name: String,
+}
+
+impl Activity for Mint {
+    const NAME: &'static str = "yard.mint";
+    const EFFECT: Effect = Effect::SearchableOnce { quiet: secs(10) };
+    type Client = Yard;
+    type Output = (String, String);
+
+    fn resource(&self, call: &Call) -> Option<Resource> {
+        Some(Resource::new("yard", "coin", call.name(&self.name)))
+    }
+
+    fn external_id(made: &(String, String)) -> Option<String> {
+        Some(made.1.clone())
+    }
+
+    async fn execute(&self, yard: &Yard, call: &Call) -> Result<(String, String), Failure> {
+        yard.check_intent(call).await;
+        let name = call.name(&self.name);
+        let id = yard.make(&name);
+        Ok((name, id))
+    }
+
+    async fn find(&self, yard: &Yard, call: &Call) -> Result<Found<(String, String)>, Failure> {
+        let listed = yard.listed(&call.name(&self.name));
+        Ok(listed.map_or(Found::Nothing, |thing| Found::Unusable((thing.name, thing.id))))
+    }
+
+    async fn compensate(&self, yard: &Yard, made: &(String, String), _: &Call) -> Result<(), Failure> {
+        yard.remove(&made.1);
+        Ok(())
+    }
+}
+
+/// The same key is the same thing, however often it is sent; also after it was taken away.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Rent {
+    name: String,
+}
+
+pub fn rent(name: String) -> Rent {
+    Rent { name }
+}
+
+impl Activity for Rent {
+    const NAME: &'static str = "yard.rent";
+    const EFFECT: Effect = Effect::Repeatable;
+    type Client = Yard;
+    type Output = (String, String);
+
+    fn resource(&self, call: &Call) -> Option<Resource> {
+        Some(Resource::new("yard", "rented", call.name(&self.name)))
+    }
+
+    fn external_id(made: &(String, String)) -> Option<String> {
+        Some(made.1.clone())
+    }
+
+    async fn execute(&self, yard: &Yard, call: &Call) -> Result<(String, String), Failure> {
+        yard.check_intent(call).await;
+        let mut keys = yard.keys.lock().unwrap();
+        let id = keys.entry(call.key().to_string()).or_insert_with(|| yard.make(&self.name));
+        Ok((self.name.clone(), id.clone()))
+    }
+
+    async fn compensate(&self, yard: &Yard, made: &(String, String), _: &Call) -> Result<(), Failure> {
+        yard.remove(&made.1);
+        Ok(())
+    }
+}
+
+/// Sweeps the yard: nothing to take back.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Sweep;
+
+impl Activity for Sweep {
+    const NAME: &'static str = "yard.sweep";
+    const EFFECT: Effect = Effect::Repeatable;
+    type Client = Yard;
+    type Output = ();
+
+    async fn execute(&self, yard: &Yard, call: &Call) -> Result<(), Failure> {
+        yard.check_intent(call).await;
+        yard.keys.lock().unwrap().insert(format!("swept {}", call.saga()), String::new());
+        Ok(())
+    }
+}
+
+/// Looks: from the second time on, there is something.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Look;
+
+impl Activity for Look {
+    const NAME: &'static str = "yard.look";
+    const EFFECT: Effect = Effect::Read;
+    type Client = Yard;
+    type Output = Option<String>;
+
+    async fn execute(&self, yard: &Yard, call: &Call) -> Result<Option<String>, Failure> {
+        let mut keys = yard.keys.lock().unwrap();
+        let looked = keys.insert(format!("look {}", call.saga()), String::new()).is_some();
+        Ok(looked.then(|| "there".to_owned()))
+    }
+}
+
+/// Says no, always.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Refuse;
+
+impl Activity for Refuse {
+    const NAME: &'static str = "yard.refuse";
+    const EFFECT: Effect = Effect::Read;
+    type Client = Yard;
+    type Output = ();
+
+    async fn execute(&self, _: &Yard, _: &Call) -> Result<(), Failure> {
+        Err(Failure::refused("no", "never"))
+    }
+}
+
+/// A line in a table of our own.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Note {
+    text: String,
+}
+
+impl Local for Note {
+    const NAME: &'static str = "note.write";
+    const REVERTS: bool = true;
+    type Output = ();
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<(), Failure> {
+        tx.execute("insert into note (text) values ($1)", params![&self.text]).await?;
+        Ok(())
+    }
+
+    async fn revert(&self, _: &(), tx: &mut Tx<'_>) -> Result<(), Failure> {
+        tx.execute("delete from note where text = $1", params![&self.text]).await?;
+        Ok(())
+    }
+}
+
+/// A line that stays.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Sign {
+    text: String,
+}
+
+impl Local for Sign {
+    const NAME: &'static str = "note.sign";
+    type Output = ();
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<(), Failure> {
+        tx.execute("insert into note (text) values ($1)", params![&self.text]).await?;
+        Ok(())
+    }
+}
+
+macro_rules! workflow {
+    ($(#[$doc:meta])* $name:ident, $wire:literal, |$saga:ident, $own:ident| $body:block) => {
+        $(#[$doc])*
+        pub struct $name;
+
+        impl Workflow for $name {
+            const NAME: &'static str = $wire;
+            const VERSION: u32 = 1;
+            /// What the names of its things begin with.
+            type Input = String;
+            type Output = String;
+
+            async fn run(&self, $saga: &Saga, name: String) -> saga::Result<String> {
+                let $own = |what: &str| format!("{name}-{what}");
+                $body
+            }
+        }
+    };
+}
+
+/// A registry with all of it, over this yard.
+pub fn registry(yard: &Arc<Yard>) -> Registry {
+    Registry::default()
+        .activity::<Build>(yard.clone())
+        .activity::<Mint>(yard.clone())
+        .activity::<Rent>(yard.clone())
+        .activity::<Sweep>(yard.clone())
+        .activity::<Look>(yard.clone())
+        .activity::<Refuse>(yard.clone())
+        .local::<Note>()
+        .local::<Sign>()
+        .workflow(Straight)
+        .workflow(Parallel)
+        .workflow(Choice)
+        .workflow(Racing)
+        .workflow(Family)
+        .workflow(Child)
+        .workflow(Helper)
+        .workflow(Drawing)
+        .workflow(Waiting)
+}
+
+workflow!(
+    /// One thing after another, a pivot, and a step behind it.
+    Straight, "straight", |saga, own| {
+        saga.transact("note", Note { text: own("begun") }).await?;
+        let house = saga.step("house", build(own("house"))).await?;
+        saga.step("room", Build { inside: Some("house".into()), ..build(own("house.room")) }).await?;
+        saga.step("coin", Mint { name: own("coin") }).await?;
+        let lamp = saga.step("lamp", rent(own("lamp"))).after("house").await?;
+        saga.poll_until("seen", Look, secs(5), secs(600)).await?;
+        saga.pivot_transact("signed", Sign { text: own("signed") }).await?;
+        saga.step("sweep", Sweep).await?;
+        Ok(format!("{} {}", house.0, lamp.0))
+    }
+);
+
+workflow!(
+    /// Branches side by side, of which all have to get through; others of which one may fail.
+    Parallel, "parallel", |saga, own| {
+        let trees = ["oak", "elm", "fir"].map(|kind| (kind, own(kind)));
+        let all = saga
+            .each("trees", trees, async |saga: Saga, tree: String| {
+                saga.step("plant", build(tree.clone())).await?;
+                saga.step("tie", rent(format!("{tree}-pole"))).await.map(|made| made.take())
+            })
+            .await?;
+        let beds = [("rose", own("rose")), ("weed", own("weed"))];
+        let kept = saga
+            .each_kept("beds", 1, beds, async |saga: Saga, bed: String| {
+                saga.step("dig", build(bed.clone())).await?;
+                if bed.ends_with("rose") { Ok(()) } else { Err(Halt::give_up("weed", "nobody wants it")) }
+            })
+            .await?;
+        saga.progress(1, 1);
+        Ok(format!("{} {}", all.len(), kept.iter().filter(|bed| bed.is_ok()).count()))
+    }
+);
+
+workflow!(
+    /// A way that fails, and another that is taken then.
+    Choice, "choice", |saga, own| {
+        let (quarry, cart) = (own("quarry"), own("cart"));
+        let first = saga
+            .scope("stone", |saga| async move {
+                saga.step("quarry", build(quarry)).await?;
+                saga.scope("inner", |saga| async move { saga.step("cart", rent(cart)).await.map(drop) }).await?;
+                saga.step("cut", Refuse).await?;
+                Ok("stone".to_owned())
+            })
+            .await;
+        saga.label("way", if first.is_ok() { "first" } else { "second" }).await?;
+        match first {
+            Ok(way) => Ok(way),
+            Err(_) => Ok(saga.step("wood", build(own("wood"))).await?.take().0),
+        }
+    }
+);
+
+workflow!(
+    /// Two ways at once; the loser is taken back while the saga goes on.
+    Racing, "racing", |saga, own| {
+        let ways = [("slow", (own("slow"), 3600)), ("quick", (own("quick"), 1))];
+        let (winner, _) = saga
+            .race("to-the-top", ways, async |saga: Saga, (way, wait): (String, u64)| {
+                saga.step("rope", build(format!("{way}-rope"))).await?;
+                let camps = ["a", "b"].map(|camp| (camp, format!("{way}-camp-{camp}")));
+                saga.each("camps", camps, async |saga: Saga, camp: String| {
+                    saga.sleep("rest", Duration::from_secs(wait)).await?;
+                    saga.step("camp", rent(camp)).await.map(drop)
+                })
+                .await?;
+                Ok(wait)
+            })
+            .await?;
+        let flag = saga.step("flag", build(own(&format!("flag-of-{winner}")))).await?;
+        saga.label("winner", winner).await?;
+        saga.label("winner", "known").await?;
+        Ok(flag.take().0)
+    }
+);
+
+workflow!(
+    /// A child that is called, one that is started, and a step behind both.
+    Family, "family", |saga, own| {
+        let yard = saga.step("yard", build(own("yard"))).await?;
+        saga.start::<Helper>("beside", &own("h")).await?;
+        let child = saga.call::<Child>("child", &own("c")).await?;
+        saga.step("fence", build(own("fence"))).await?;
+        Ok(format!("{} {}", yard.0, *child))
+    }
+);
+
+workflow!(
+    /// Works beside its parent.
+    Helper, "helper", |saga, own| {
+        saga.step("tent", build(own("tent"))).await?;
+        saga.sleep("night", secs(60)).await?;
+        Ok(saga.step("peg", rent(own("peg"))).await?.take().0)
+    }
+);
+
+workflow!(
+    /// Is waited for, and tidies up whichever way it ends.
+    Child, "child", |saga, own| {
+        let toy = saga.step("toy", build(own("toy"))).await?;
+        saga.sleep("nap", secs(30)).await?;
+        saga.step("ball", rent(own("ball"))).await?;
+        saga.defer("tidy", Sweep).await?;
+        Ok(toy.take().0)
+    }
+);
+
+workflow!(
+    /// Draws values and waits for a time.
+    Drawing, "drawing", |saga, own| {
+        let number = saga.random("number", 6).await?;
+        let name = saga.uuid("name").await?;
+        saga.step("shed", build(own("shed"))).await?;
+        saga.sleep_until("dawn", saga.now("now").await?.plus(secs(120))).await?;
+        saga.step("tool", rent(own("tool"))).await?;
+        Ok(format!("{number} {name}"))
+    }
+);
+
+workflow!(
+    /// Waits for a person's word, early or late.
+    Waiting, "waiting", |saga, own| {
+        let desk = saga.step("desk", build(own("desk"))).await?;
+        let word: Option<String> = saga.signal("word", "word", secs(300)).await?;
+        let never: Option<String> = saga.signal("never", "never", secs(300)).await?;
+        saga.step("chair", rent(own("chair"))).await?;
+        Ok(format!("{} {word:?} {never:?}", desk.0))
+    }
+);
