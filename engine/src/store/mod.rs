@@ -505,7 +505,11 @@ pub trait Store: Send + Sync + 'static {
     async fn claim(&self, now: Timestamp, limit: usize) -> Result<Vec<SagaId>, Error>;
 
     /// Gives a saga back.
-    async fn release(&self, saga: &SagaId);
+    async fn release(&self, saga: &SagaId) -> Result<(), Error>;
+
+    /// Gives back all that this process holds except these: the answer of a claim or of a release may have been
+    /// lost, and what nobody drives and somebody holds would be driven by nobody.
+    async fn keep_only(&self, live: &[SagaId]) -> Result<(), Error>;
 
     /// Renews this process's right to write to the sagas it holds. For how long that is, counted from before it was
     /// asked; nothing if it lasts until the store is closed.

@@ -212,7 +212,7 @@ async fn a_saga_is_claimed_when_it_is_due_or_has_a_letter_and_by_one_only(subjec
     assert_eq!(subject.store.claim(now, 10).await.unwrap(), [saga.clone()], "{}", subject.name);
     assert!(subject.store.claim(now, 10).await.unwrap().is_empty(), "it is held");
     subject.store.append(subject.next(&saga).await).await.unwrap();
-    subject.store.release(&saga).await;
+    subject.store.release(&saga).await.unwrap();
     assert!(subject.store.claim(now, 10).await.unwrap().is_empty(), "it is not due");
 
     let letter = Letter { id: "l1".into(), saga: saga.clone(), message: Message::Wake, at: now };
@@ -337,14 +337,19 @@ async fn a_saga_whose_worker_is_gone_is_taken_over_and_the_old_one_writes_nothin
     assert_eq!(subject.store.append(stale).await, Err(Error::Fenced(saga.clone())), "{}", subject.name);
     another.append(subject.next(&saga).await).await.unwrap();
     // Given back and taken again, its number stays.
-    another.release(&saga).await;
+    another.release(&saga).await.unwrap();
     subject.store.renew().await.unwrap();
     let letter = Letter { id: "wake".into(), saga: saga.clone(), message: Message::Wake, at: now };
     another.post(letter).await.unwrap();
     assert_eq!(subject.store.claim(subject.env.now(), 10).await.unwrap(), [saga.clone()], "{}", subject.name);
     assert_eq!(subject.store.load(&saga).await.unwrap().epoch, taken.epoch, "{}", subject.name);
+    // What is held and driven by nobody is given back.
+    subject.store.keep_only(&[saga.clone()]).await.unwrap();
+    assert!(another.claim(subject.env.now(), 10).await.unwrap().is_empty(), "{}", subject.name);
     // What another process leaves for a saga that is held here is seen.
-    assert_eq!(subject.store.mail().await.unwrap(), [saga], "{}", subject.name);
+    assert_eq!(subject.store.mail().await.unwrap(), [saga.clone()], "{}", subject.name);
+    subject.store.keep_only(&[]).await.unwrap();
+    assert_eq!(another.claim(subject.env.now(), 10).await.unwrap(), [saga], "{}", subject.name);
 }
 
 async fn of_those_with_one_concurrency_key_so_many_run_and_the_next_is_the_most_urgent(subject: &Subject) {
@@ -367,19 +372,19 @@ async fn of_those_with_one_concurrency_key_so_many_run_and_the_next_is_the_most_
     subject.store.post(letter).await.unwrap();
     assert_eq!(subject.store.claim(now, 10).await.unwrap(), [ids[1].clone()], "{}", subject.name);
     assert!(!subject.store.load(&ids[1]).await.unwrap().may_begin, "{}", subject.name);
-    subject.store.release(&ids[1]).await;
+    subject.store.release(&ids[1]).await.unwrap();
     for (ends, next) in [(&ids[0], &ids[2]), (&ids[2], &ids[1])] {
         let mut append = subject.next(ends).await;
         append.row.state = SagaState::Completed;
         append.row.due_at = None;
         append.row.ended_at = Some(append.row.updated_at);
         subject.store.append(append).await.unwrap();
-        subject.store.release(ends).await;
+        subject.store.release(ends).await.unwrap();
         let claimed = subject.store.claim(subject.env.now(), 10).await.unwrap();
         assert!(claimed.contains(next), "{}: {claimed:?} instead of {next}", subject.name);
         assert!(subject.store.load(next).await.unwrap().may_begin, "{}", subject.name);
         // Its letter still lies there, so that it is claimed each time.
-        subject.store.release(&ids[1]).await;
+        subject.store.release(&ids[1]).await.unwrap();
     }
 }
 

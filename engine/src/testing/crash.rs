@@ -130,8 +130,11 @@ impl Store for CrashingStore {
         self.inner.audit(saga).await
     }
 
-    async fn release(&self, saga: &SagaId) {
-        self.inner.release(saga).await;
+    async fn release(&self, saga: &SagaId) -> Result<(), Error> {
+        self.inner.release(saga).await
+    }
+    async fn keep_only(&self, live: &[SagaId]) -> Result<(), Error> {
+        self.inner.keep_only(live).await
     }
     async fn load(&self, saga: &SagaId) -> Result<Loaded, Error> {
         self.inner.load(saga).await

@@ -4,3 +4,4 @@ pub mod conformance;
 pub mod crash;
 pub mod inject;
 pub mod kit;
+pub mod shaky;

@@ -7,9 +7,11 @@ mod function;
 mod gates;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
@@ -40,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) outside: Arc<Outside>,
     pub(crate) gates: Gates,
     live_max: usize,
+    /// The store may hold sagas for this worker that it does not know of.
+    unsure: AtomicBool,
     live: Mutex<HashMap<SagaId, Arc<Notify>>>,
     watched: Mutex<HashMap<SagaId, Arc<Notify>>>,
     draining: watch::Sender<bool>,
@@ -64,6 +68,7 @@ impl Shared {
             outside,
             gates: Gates::default(),
             live_max,
+            unsure: AtomicBool::new(false),
             live: Mutex::default(),
             watched: Mutex::default(),
             draining: watch::Sender::new(false),
@@ -115,14 +120,22 @@ impl Shared {
         }
     }
 
+    fn live(&self) -> Vec<SagaId> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
     fn enter(&self, saga: &SagaId) -> Arc<Notify> {
         let poke = Arc::new(Notify::new());
         self.live.lock().unwrap_or_else(PoisonError::into_inner).insert(saga.clone(), poke.clone());
         poke
     }
 
-    fn leave(&self, saga: &SagaId) {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner).remove(saga);
+    /// No longer drives it; unless it was claimed again meanwhile, and another does.
+    fn leave(&self, saga: &SagaId, poke: &Arc<Notify>) {
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        if live.get(saga).is_some_and(|known| Arc::ptr_eq(known, poke)) {
+            live.remove(saga);
+        }
     }
 }
 
@@ -142,14 +155,21 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             Ok(claimed) => claimed,
             Err(error) => {
                 tracing::warn!(%error, "due sagas could not be claimed");
+                shared.unsure.store(true, Ordering::Relaxed);
                 Vec::new()
             }
         };
         shared.crowded.send_if_modified(|crowded| std::mem::replace(crowded, room == 0) != (room == 0));
         let took_all = claimed.len() < room || room == 0;
         for saga in claimed {
-            let shared = shared.clone();
-            driven.spawn(async move { drive(shared, saga).await });
+            let (shared, poke) = (shared.clone(), shared.enter(&saga));
+            driven.spawn(async move { drive(shared, saga, &poke).await });
+        }
+        // What is held and not driven, since the answer of a claim or a release was lost, is given back.
+        if shared.unsure.swap(false, Ordering::Relaxed)
+            && shared.store.keep_only(&shared.live()).await.is_err()
+        {
+            shared.unsure.store(true, Ordering::Relaxed);
         }
         // What another process left for the sagas that are held here.
         for saga in shared.store.mail().await.unwrap_or_default() {
@@ -180,12 +200,17 @@ async fn keep_lease(shared: Arc<Shared>) {
     }
 }
 
-async fn drive(shared: Arc<Shared>, saga: SagaId) {
-    let poke = shared.enter(&saga);
+async fn drive(shared: Arc<Shared>, saga: SagaId, poke: &Arc<Notify>) {
     loop {
         match Executor::load(shared.clone(), saga.clone()).await {
             Ok(executor) => {
-                if executor.drive(&poke).await == Stop::Rest || shared.is_draining() {
+                let driven = std::panic::AssertUnwindSafe(executor.drive(poke)).catch_unwind().await;
+                let stop = driven.unwrap_or_else(|_| {
+                    // A fault of the engine's own: the saga is taken up again from its journal.
+                    tracing::error!(%saga, "the saga's executor panicked, reloading");
+                    Stop::Reload
+                });
+                if stop == Stop::Rest || shared.is_draining() {
                     break;
                 }
                 // Whatever made it necessary to load again is given time to pass.
@@ -203,11 +228,15 @@ async fn drive(shared: Arc<Shared>, saga: SagaId) {
             Err(error) => {
                 tracing::error!(%saga, %error, "the saga cannot be loaded");
                 // It stays held, so that it is not tried in a circle; a restart tries it again.
-                shared.leave(&saga);
+                shared.leave(&saga, poke);
                 return;
             }
         }
     }
-    shared.leave(&saga);
-    shared.store.release(&saga).await;
+    let released = shared.store.release(&saga).await;
+    shared.leave(&saga, poke);
+    if let Err(error) = released {
+        tracing::warn!(%saga, %error, "a saga could not be given back, and is so later");
+        shared.unsure.store(true, Ordering::Relaxed);
+    }
 }

@@ -6,14 +6,14 @@
 mod statements;
 mod tables;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::Connection;
 use serde_json::Value;
-use tokio::sync::{Mutex, Notify, watch};
+use tokio::sync::{Mutex, Notify};
 
 use self::statements::MemoryStatements;
 use self::tables::{Known, Tables};
@@ -39,15 +39,15 @@ pub struct MemoryStore {
     env: Env,
     worker: u64,
     shared: Arc<Shared>,
-    changed: Mutex<watch::Receiver<()>>,
+    changed: Arc<Notify>,
 }
 
 struct Shared {
     installation: InstallationId,
     inner: Mutex<(Tables, Connection)>,
     workers: AtomicU64,
-    /// Something may have become due.
-    changed: watch::Sender<()>,
+    /// One for each worker: something may have become due.
+    changed: std::sync::Mutex<Vec<Weak<Notify>>>,
     /// Something was written.
     written: Notify,
 }
@@ -68,10 +68,10 @@ impl MemoryStore {
             installation,
             inner: Mutex::new((Tables::default(), connection)),
             workers: AtomicU64::new(1),
-            changed: watch::Sender::new(()),
+            changed: std::sync::Mutex::default(),
             written: Notify::new(),
         };
-        let changed = Mutex::new(shared.changed.subscribe());
+        let changed = shared.subscribe();
         Ok((Self { env: env.clone(), worker: 0, shared: Arc::new(shared), changed }, vault))
     }
 
@@ -79,7 +79,7 @@ impl MemoryStore {
     #[must_use]
     pub fn another(&self, env: &Env) -> Self {
         let worker = self.shared.workers.fetch_add(1, Ordering::Relaxed);
-        let changed = Mutex::new(self.shared.changed.subscribe());
+        let changed = self.shared.subscribe();
         Self { env: env.clone(), worker, shared: self.shared.clone(), changed }
     }
 
@@ -101,8 +101,16 @@ impl MemoryStore {
 }
 
 impl Shared {
+    fn subscribe(&self) -> Arc<Notify> {
+        let changed = Arc::new(Notify::new());
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&changed));
+        changed
+    }
+
     fn tell(&self) {
-        self.changed.send_replace(());
+        let mut workers = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        workers.retain(|worker| worker.upgrade().inspect(|changed| changed.notify_one()).is_some());
+        drop(workers);
         self.written.notify_waiters();
     }
 }
@@ -184,12 +192,21 @@ impl Store for MemoryStore {
         Ok(claimed)
     }
 
-    async fn release(&self, saga: &SagaId) {
+    async fn release(&self, saga: &SagaId) -> Result<(), Error> {
         let mut inner = self.shared.inner.lock().await;
         if let Some(known) = inner.0.sagas.get_mut(saga).filter(|known| known.holder == Some(self.worker)) {
             known.holder = None;
             self.shared.tell();
         }
+        Ok(())
+    }
+
+    async fn keep_only(&self, live: &[SagaId]) -> Result<(), Error> {
+        let mut inner = self.shared.inner.lock().await;
+        let held = inner.0.sagas.values_mut().filter(|known| known.holder == Some(self.worker));
+        held.filter(|known| !live.contains(&known.row.id)).for_each(|known| known.holder = None);
+        self.shared.tell();
+        Ok(())
     }
 
     async fn renew(&self) -> Result<Option<Duration>, Error> {
@@ -237,10 +254,9 @@ impl Store for MemoryStore {
             tables.sagas.values().filter(|known| !known.row.state.is_ended()).filter_map(next).min()
         };
         let wait = self.read(due).await.map_or(LONG, |due| due.since(now).max(Duration::from_millis(1)));
-        let mut changed = self.changed.lock().await;
         tokio::select! {
             biased;
-            _ = changed.changed() => {}
+            () = self.changed.notified() => {}
             () = self.env.sleep(wait) => {}
         }
     }

@@ -149,14 +149,20 @@ impl Store for SqliteStore {
             if placed {
                 claimed.push(due.saga);
             } else {
-                self.release(&due.saga).await;
+                self.release(&due.saga).await?;
             }
         }
         Ok(claimed)
     }
 
-    async fn release(&self, saga: &SagaId) {
+    async fn release(&self, saga: &SagaId) -> Result<(), Error> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(saga);
+        Ok(())
+    }
+
+    async fn keep_only(&self, live: &[SagaId]) -> Result<(), Error> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).retain(|saga| live.contains(saga));
+        Ok(())
     }
 
     async fn renew(&self) -> Result<Option<Duration>, Error> {

@@ -176,8 +176,9 @@ impl Executor {
     }
 
     pub(super) fn turn_round(&mut self, cause: UnwindCause, refusal: Refusal) {
-        // The function is never run to undo what it did.
+        // The function is never run to undo what it did, and what it came to counts no more.
         self.function.stop();
+        self.function.returned = None;
         self.record(Event::UnwindingStarted { cause, refusal });
     }
 

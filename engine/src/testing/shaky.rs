@@ -1,0 +1,182 @@
+//! A store whose answers come late, get lost, or do not come at all for a while, at random.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::Value;
+use tokio::sync::Notify;
+
+use crate::env::{Env, Timestamp};
+use crate::ids::{InstallationId, SagaId, SecretRef};
+use crate::journal::Entry;
+use crate::secret::Sealed;
+use crate::store::{
+    Append, AuditRow, Error, GateRow, Job, Letter, Loaded, LooseJob, NewSaga, ResourceFilter, ResourceRow,
+    SagaFilter, SagaRow, Started, Store, tx,
+};
+
+/// How often, in thousandths of all writes, and how long.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Shakes {
+    /// Nothing is written, and an error is answered.
+    pub fails: u64,
+    /// It is written, and an error is answered.
+    pub answer_lost: u64,
+    /// The longest that an answer takes.
+    pub latency: Duration,
+}
+
+/// One process's connection to a store.
+pub struct ShakyStore {
+    inner: Arc<dyn Store>,
+    env: Env,
+    shakes: Mutex<Shakes>,
+    frozen: AtomicBool,
+    thawed: Notify,
+    /// How many answers were errors.
+    shaken: Mutex<u64>,
+}
+
+impl ShakyStore {
+    /// Over this store, shaking like that.
+    pub fn new(inner: Arc<dyn Store>, env: Env, shakes: Shakes) -> Self {
+        let (shakes, shaken) = (Mutex::new(shakes), Mutex::new(0));
+        Self { inner, env, shakes, frozen: AtomicBool::new(false), thawed: Notify::new(), shaken }
+    }
+
+    /// Shakes like that from now on.
+    pub fn set_shakes(&self, shakes: Shakes) {
+        *self.shakes.lock().unwrap_or_else(PoisonError::into_inner) = shakes;
+    }
+
+    /// Nothing gets through until it thaws: the process stands still.
+    pub fn freeze(&self, frozen: bool) {
+        self.frozen.store(frozen, Ordering::SeqCst);
+        if !frozen {
+            self.thawed.notify_waiters();
+        }
+    }
+
+    /// How many answers were errors of its own making.
+    pub fn shaken(&self) -> u64 {
+        *self.shaken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn arrive(&self) -> Shakes {
+        self.stand_still().await;
+        let shakes = *self.shakes.lock().unwrap_or_else(PoisonError::into_inner);
+        let micros = u64::try_from(shakes.latency.as_micros()).unwrap_or(0);
+        if micros > 0 {
+            self.env.sleep(Duration::from_micros(self.env.below(micros))).await;
+            self.stand_still().await;
+        }
+        shakes
+    }
+
+    async fn stand_still(&self) {
+        while self.frozen.load(Ordering::SeqCst) {
+            self.thawed.notified().await;
+        }
+    }
+
+    fn shake<T>(&self, what: &str) -> Result<T, Error> {
+        *self.shaken.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        Err(Error::Unavailable(what.to_owned()))
+    }
+
+    async fn write<T>(&self, write: impl Future<Output = Result<T, Error>> + Send) -> Result<T, Error> {
+        let shakes = self.arrive().await;
+        let dice = self.env.below(1000);
+        if dice < shakes.fails {
+            return self.shake("it did not get through");
+        }
+        let done = write.await;
+        if done.is_ok() && dice < shakes.fails + shakes.answer_lost {
+            return self.shake("the answer was lost");
+        }
+        done
+    }
+
+    async fn read<T>(&self, read: impl Future<Output = Result<T, Error>> + Send) -> Result<T, Error> {
+        let shakes = self.arrive().await;
+        if self.env.below(1000) < shakes.fails { self.shake("it could not be read") } else { read.await }
+    }
+}
+
+#[async_trait]
+impl Store for ShakyStore {
+    fn installation(&self) -> &InstallationId {
+        self.inner.installation()
+    }
+    async fn start(&self, new: NewSaga) -> Result<Started, Error> {
+        self.write(self.inner.start(new)).await
+    }
+    async fn append(&self, append: Append) -> Result<(), Error> {
+        self.write(self.inner.append(append)).await
+    }
+    async fn transact(&self, saga: SagaId, job: Job) -> Result<Append, Error> {
+        self.write(self.inner.transact(saga, job)).await
+    }
+    async fn post(&self, letter: Letter) -> Result<(), Error> {
+        self.write(self.inner.post(letter)).await
+    }
+    async fn claim(&self, now: Timestamp, limit: usize) -> Result<Vec<SagaId>, Error> {
+        self.write(self.inner.claim(now, limit)).await
+    }
+    async fn renew(&self) -> Result<Option<Duration>, Error> {
+        self.write(self.inner.renew()).await
+    }
+    async fn mail(&self) -> Result<Vec<SagaId>, Error> {
+        self.read(self.inner.mail()).await
+    }
+    async fn audit(&self, saga: &SagaId) -> Result<Vec<AuditRow>, Error> {
+        self.read(self.inner.audit(saga)).await
+    }
+    async fn release(&self, saga: &SagaId) -> Result<(), Error> {
+        self.write(self.inner.release(saga)).await
+    }
+    async fn keep_only(&self, live: &[SagaId]) -> Result<(), Error> {
+        self.write(self.inner.keep_only(live)).await
+    }
+    async fn load(&self, saga: &SagaId) -> Result<Loaded, Error> {
+        self.read(self.inner.load(saga)).await
+    }
+    async fn letters(&self, saga: &SagaId) -> Result<Vec<Letter>, Error> {
+        self.read(self.inner.letters(saga)).await
+    }
+    async fn changed(&self) {
+        self.inner.changed().await;
+    }
+    async fn saga(&self, saga: &SagaId) -> Result<Option<SagaRow>, Error> {
+        self.read(self.inner.saga(saga)).await
+    }
+    async fn output(&self, saga: &SagaId) -> Result<Option<Value>, Error> {
+        self.read(self.inner.output(saga)).await
+    }
+    async fn journal(&self, saga: &SagaId) -> Result<Vec<Entry>, Error> {
+        self.read(self.inner.journal(saga)).await
+    }
+    async fn sagas(&self, filter: SagaFilter) -> Result<Vec<SagaRow>, Error> {
+        self.read(self.inner.sagas(filter)).await
+    }
+    async fn resources(&self, filter: ResourceFilter) -> Result<Vec<ResourceRow>, Error> {
+        self.read(self.inner.resources(filter)).await
+    }
+    async fn secret(&self, reference: &SecretRef) -> Result<Option<Sealed>, Error> {
+        self.read(self.inner.secret(reference)).await
+    }
+    async fn gates(&self, now: Timestamp) -> Result<Vec<GateRow>, Error> {
+        self.read(self.inner.gates(now)).await
+    }
+    async fn run(&self, job: LooseJob) -> Result<(Value, Vec<SagaId>), Error> {
+        self.write(self.inner.run(job)).await
+    }
+    async fn fetch(&self, sql: &'static str, params: Vec<tx::Param>) -> Result<Vec<tx::Row>, Error> {
+        self.read(self.inner.fetch(sql, params)).await
+    }
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}
