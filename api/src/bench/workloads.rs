@@ -1,0 +1,319 @@
+//! Workloads: each one's runs, in turns with what it is compared with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use amends_engine::{Env, Timestamp};
+
+use super::bare;
+use super::child::{Child, Errand};
+use super::closed::{Closed, Flow};
+use super::desk::Desk;
+use super::figures::Sample;
+use super::options::{Options, Workload};
+use super::place::Ground;
+use super::record::Recorder;
+use super::report::{Measured, Pairs};
+use super::rows::{Part, Write};
+use super::work::Work;
+
+const BARE: &str = "bare loop of the same rows";
+/// How many bytes of payload a recording may hold.
+const RECORDED_MAX: usize = 200 << 20;
+/// How many start sagas at a time in W3.
+const CALLERS: usize = 64;
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// One workload that is compared with its bare loop.
+struct Compared {
+    workload: Workload,
+    name: String,
+    settings: Vec<(&'static str, u64)>,
+    work: Work,
+    part: Part,
+    /// Which journal entries are counted, and the engine's figure that says how many there were.
+    counted: (&'static str, &'static str),
+    /// The figure that says how many of them came a second.
+    rate: &'static str,
+    ratio_of: &'static str,
+}
+
+/// Measures these, in order.
+pub async fn all(
+    options: &Options,
+    ground: &Ground,
+    workloads: &[Workload],
+) -> anyhow::Result<Vec<Measured>> {
+    let bench = Bench { options, ground };
+    let mut results = Vec::new();
+    for workload in workloads {
+        match workload {
+            Workload::W1 => {
+                for payload in &options.payloads {
+                    results.push(bench.closed(*workload, Flow::Steps, *payload).await?);
+                }
+            }
+            Workload::W2 => results.push(bench.latency().await?),
+            Workload::W3 => {
+                results.push(bench.starts(options.sagas, CALLERS).await?);
+                results.push(bench.starts(options.sagas.div_ceil(5), 1).await?);
+            }
+            Workload::W4 => results.extend(bench.sleepers().await?),
+            Workload::W5 => results.extend(bench.backlog().await?),
+            Workload::W6 => results.push(bench.closed(*workload, Flow::Resources, 0).await?),
+            Workload::W7 => results.push(bench.unwinding().await?),
+            Workload::W8 => results.push(bench.closed(*workload, Flow::Notes, 0).await?),
+            Workload::W10 => {}
+        }
+    }
+    Ok(results)
+}
+
+struct Bench<'b> {
+    options: &'b Options,
+    ground: &'b Ground,
+}
+
+impl Bench<'_> {
+    fn of_closed(&self, flow: Flow, payload: usize, sagas: usize, in_flight: usize) -> Closed {
+        Closed { flow, sagas, steps: self.options.steps, in_flight, payload }
+    }
+
+    async fn closed(&self, workload: Workload, flow: Flow, payload: usize) -> anyhow::Result<Measured> {
+        let fits = RECORDED_MAX / (payload.max(1) * self.options.steps as usize);
+        let (sagas, in_flight) = (self.options.sagas.min(fits), self.options.in_flight);
+        let sagas = sagas.max(in_flight);
+        let name = match flow {
+            Flow::Steps => format!("steps that make nothing, {payload} bytes each"),
+            Flow::Resources => "steps that open a resource".to_owned(),
+            Flow::Notes => "steps in our own database".to_owned(),
+        };
+        self.compare(Compared {
+            workload,
+            name,
+            settings: vec![
+                ("sagas", sagas as u64),
+                ("steps", self.options.steps.into()),
+                ("in_flight", in_flight as u64),
+                ("payload", payload as u64),
+            ],
+            work: Work::Closed(self.of_closed(flow, payload, sagas, in_flight)),
+            part: Part::All,
+            counted: ("step_completed", "steps_recorded"),
+            rate: "steps_per_second",
+            ratio_of: "steps_per_second",
+        })
+        .await
+    }
+
+    async fn latency(&self) -> anyhow::Result<Measured> {
+        let sagas = self.options.sagas.div_ceil(10);
+        let payload = self.options.payloads.first().copied().unwrap_or_default();
+        self.compare(Compared {
+            workload: Workload::W2,
+            name: "the same, one saga at a time".to_owned(),
+            settings: vec![
+                ("sagas", sagas as u64),
+                ("steps", self.options.steps.into()),
+                ("in_flight", 1),
+                ("payload", payload as u64),
+            ],
+            work: Work::Closed(self.of_closed(Flow::Steps, payload, sagas, 1)),
+            part: Part::All,
+            counted: ("step_completed", "steps_recorded"),
+            rate: "steps_per_second",
+            ratio_of: "saga_p50_ms",
+        })
+        .await
+    }
+
+    async fn starts(&self, starts: usize, callers: usize) -> anyhow::Result<Measured> {
+        self.compare(Compared {
+            workload: Workload::W3,
+            name: format!("durable starts, {callers} at a time"),
+            settings: vec![("starts", starts as u64), ("callers", callers as u64)],
+            work: Work::Starts { starts, callers, steps: self.options.steps },
+            part: Part::All,
+            counted: ("saga_started", "sagas_started"),
+            rate: "starts_per_second",
+            ratio_of: "starts_per_second",
+        })
+        .await
+    }
+
+    async fn unwinding(&self) -> anyhow::Result<Measured> {
+        let (in_flight, steps) = (self.options.in_flight, self.options.steps);
+        let waves = self.options.sagas.div_ceil(5 * in_flight);
+        self.compare(Compared {
+            workload: Workload::W7,
+            name: "resources taken back".to_owned(),
+            settings: vec![
+                ("sagas", (waves * in_flight) as u64),
+                ("steps", steps.into()),
+                ("in_flight", in_flight as u64),
+            ],
+            work: Work::Unwind { waves, in_flight, steps },
+            part: Part::Unwinding,
+            counted: ("step_compensated", "compensations_recorded"),
+            rate: "compensations_per_second",
+            ratio_of: "compensations_per_second",
+        })
+        .await
+    }
+
+    /// Records the work once, and then lets the engine and the bare loop take turns.
+    async fn compare(&self, compared: Compared) -> anyhow::Result<Measured> {
+        let Compared { workload, name, settings, work, part, counted, rate, ratio_of } = compared;
+        progress(&format!("{workload} {name}: recording"));
+        let (writes, _) = self.record(&work, part).await?;
+        let mut pairs = Pairs::default();
+        for run in 1..=self.options.runs {
+            progress(&format!("{workload} {name}: run {run} of {}", self.options.runs));
+            let place = self.ground.place().await?;
+            let empty = place.bytes().await?;
+            let ours = Child::start(&Errand { place: place.clone(), work: work.clone() })?.done().await?;
+            // Both are closed by now: what their write-ahead log held is in the file.
+            let kept = place.bytes().await?.saturating_sub(empty) as f64;
+            self.ground.remove(place).await?;
+            pairs.theirs.push(self.bare(&writes, &ours, counted, rate).await?);
+            let count = ours.get(counted.1);
+            pairs.ours.push(ours.with_some("kept_bytes_each", count.map(|count| kept / count)));
+        }
+        Ok(Measured::of(workload, name, settings, &pairs, Some((BARE, ratio_of))))
+    }
+
+    /// Does the work in this process, and keeps what the engine wrote.
+    async fn record(&self, work: &Work, part: Part) -> anyhow::Result<(Vec<Write>, Sample)> {
+        let place = self.ground.place().await?;
+        let mut desk = Desk::open(&place).await?;
+        let recorder = Arc::new(Recorder::new(desk.store));
+        desk.store = recorder.clone();
+        let asleep = std::sync::Mutex::new(Sample::default());
+        let done =
+            work.perform(&desk, |sample| asleep.lock().map_or((), |mut asleep| *asleep = sample.clone()));
+        done.await?;
+        desk.store.close().await;
+        let writes =
+            recorder.take().iter().map(|written| Write::of(written, part)).collect::<Result<_, _>>()?;
+        self.ground.remove(place).await?;
+        Ok((writes, asleep.into_inner().unwrap_or_default()))
+    }
+
+    /// Writes what was recorded, in commits as large as those of this run of the engine's.
+    async fn bare(
+        &self,
+        writes: &[Write],
+        ours: &Sample,
+        (kind, counted): (&str, &str),
+        rate: &str,
+    ) -> anyhow::Result<Sample> {
+        let measured = || writes.iter().filter(|write| write.is_measured);
+        let entries = measured().flat_map(|write| &write.journal).filter(|row| row.kind == kind);
+        let count = entries.count() as f64;
+        // A run of the engine's may have had more or fewer sagas than the recorded one; a commit carried as much.
+        let per_count = measured().count() as f64 / count;
+        let ours_count = ours.get(counted).unwrap_or(count);
+        let size = ours.get("commits").map_or(1.0, |commits| per_count * ours_count / commits);
+        let place = self.ground.place().await?;
+        let empty = place.bytes().await?;
+        let played = bare::play(&place, writes.to_vec(), size).await?;
+        let kept = place.bytes().await?.saturating_sub(empty) as f64;
+        self.ground.remove(place).await?;
+        let mut sagas = played.sagas;
+        Ok(Sample::default()
+            .with(rate, count / played.metered.wall.as_secs_f64())
+            .with("saga_p50_ms", super::figures::quantile_ms(&mut sagas, 0.5))
+            .with("saga_p99_ms", super::figures::quantile_ms(&mut sagas, 0.99))
+            .with("writes_per_commit", measured().count() as f64 / played.commits as f64)
+            .with("kept_bytes_each", kept / count)
+            .with_metered(&played.metered, count))
+    }
+
+    async fn sleepers(&self) -> anyhow::Result<Vec<Measured>> {
+        let sleepers = self.options.sleepers;
+        let few = sleepers.div_ceil(10);
+        progress("W4 sleepers: recording");
+        let work = Work::Sleep { sleepers: few, until: soon(few, 1.0 / 1000.0), stays: true };
+        let (writes, asleep) = self.record(&work, Part::Waking).await?;
+        let each = asleep.get("asleep_after_s").unwrap_or(1.0) / few as f64;
+        let (mut killed, mut alive) = (Pairs::default(), Pairs::default());
+        for run in 1..=self.options.runs {
+            progress(&format!("W4 sleepers: run {run} of {}", self.options.runs));
+            let place = self.ground.place().await?;
+            let until = soon(sleepers, each);
+            let work = Work::Sleep { sleepers, until, stays: true };
+            let mut child = Child::start(&Errand { place: place.clone(), work })?;
+            let asleep = child.asleep().await?;
+            child.kill().await?;
+            let env = Env::system();
+            env.sleep(until.since(env.now()) + Duration::from_millis(100)).await;
+            let work = Work::Wake { sleepers, asked_at: env.now() };
+            let woken = Child::start(&Errand { place: place.clone(), work })?.done().await?;
+            self.ground.remove(place).await?;
+            killed
+                .theirs
+                .push(self.bare(&writes, &woken, ("timer_fired", "woken"), "woken_per_second").await?);
+            let of_asleep = |name| asleep.get(name);
+            killed.ours.push(
+                woken
+                    .with_some("kept_bytes_per_sleeper", of_asleep("kept_bytes_per_sleeper"))
+                    .with_some("idle_memory_mb", of_asleep("idle_memory_mb"))
+                    .with_some("asleep_memory_mb", of_asleep("asleep_memory_mb")),
+            );
+            let place = self.ground.place().await?;
+            let work = Work::Sleep { sleepers, until: soon(sleepers, each), stays: true };
+            alive.ours.push(Child::start(&Errand { place: place.clone(), work })?.done().await?);
+            self.ground.remove(place).await?;
+        }
+        let settings = [("sleepers", sleepers as u64)];
+        let killed_name = "killed with sleepers, started again when they were due";
+        Ok(vec![
+            Measured::of(Workload::W4, killed_name, settings, &killed, Some((BARE, "woken_per_second"))),
+            Measured::of(Workload::W4, "all due at once in a live process", settings, &alive, None),
+        ])
+    }
+
+    async fn backlog(&self) -> anyhow::Result<Vec<Measured>> {
+        let sleepers = self.options.sleepers * 10;
+        let payload = self.options.payloads.first().copied().unwrap_or_default();
+        progress(&format!("W5: putting {sleepers} to sleep"));
+        let full = self.ground.place().await?;
+        let work = Work::Sleep { sleepers, until: Env::system().now().plus(DAY), stays: false };
+        let asleep = Child::start(&Errand { place: full.clone(), work })?.done().await?;
+        let (sagas, in_flight) = (self.options.sagas, self.options.in_flight);
+        let work = Work::Closed(self.of_closed(Flow::Steps, payload, sagas, in_flight));
+        let mut pairs = Pairs::default();
+        for run in 1..=self.options.runs {
+            progress(&format!("W5: run {run} of {}", self.options.runs));
+            let ours = Child::start(&Errand { place: full.clone(), work: work.clone() })?.done().await?;
+            let empty = self.ground.place().await?;
+            let theirs = Child::start(&Errand { place: empty.clone(), work: work.clone() })?.done().await?;
+            self.ground.remove(empty).await?;
+            pairs.ours.push(ours);
+            pairs.theirs.push(theirs);
+        }
+        self.ground.remove(full).await?;
+        let settings = [
+            ("sleepers", sleepers as u64),
+            ("sagas", sagas as u64),
+            ("steps", self.options.steps.into()),
+            ("in_flight", in_flight as u64),
+        ];
+        let set_up = Pairs { ours: vec![asleep], theirs: Vec::new() };
+        let beside = Some(("the same without sleepers", "steps_per_second"));
+        Ok(vec![
+            Measured::of(Workload::W5, "put to sleep", [("sleepers", sleepers as u64)], &set_up, None),
+            Measured::of(Workload::W5, "W1 beside sleepers", settings, &pairs, beside),
+        ])
+    }
+}
+
+/// When sleepers shall wake: once all of them can be asleep, at twice this many seconds for each.
+fn soon(sleepers: usize, each: f64) -> Timestamp {
+    let wait = Duration::from_secs_f64(2.0 + 2.0 * each * sleepers as f64);
+    Env::system().now().plus(wait)
+}
+
+fn progress(text: &str) {
+    eprintln!("{text}");
+}
