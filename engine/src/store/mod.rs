@@ -8,6 +8,7 @@ pub mod lease;
 pub mod memory;
 pub mod sqlite;
 pub mod tx;
+mod user_sql;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -493,10 +494,12 @@ pub trait Store: Send + Sync + 'static {
     async fn start(&self, new: NewSaga) -> Result<Started, Error>;
 
     /// Writes one turn. All of it or nothing; nothing if the epoch or the `seq` is not the stored one.
-    async fn append(&self, append: Append) -> Result<(), Error>;
+    async fn append(&self, append: Arc<Append>) -> Result<(), Error>;
 
-    /// Runs a local activity and writes the append that it came to, in one transaction; the append is answered.
-    async fn transact(&self, saga: SagaId, job: Job) -> Result<Append, Error>;
+    /// Writes one turn as [`append`](Self::append) does, runs a local activity, and writes the append that it came
+    /// to, all in one transaction; that append is answered. When the activity fails, the turn alone is written, and
+    /// [`Error::Job`] answered.
+    async fn transact(&self, turn: Arc<Append>, job: Job) -> Result<Append, Error>;
 
     /// Leaves a letter, with the audit of it if it is an act; the same id again changes nothing.
     async fn post(&self, letter: Letter) -> Result<(), Error>;
