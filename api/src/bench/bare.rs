@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::meter::{Beside, Meter, Metered};
 use super::place::Place;
-use super::rows::{Write, grouped};
+use super::rows::{Change, SagaWrite, Write, grouped};
 
 /// What the bare loop came to.
 pub struct Played {
@@ -66,7 +66,8 @@ fn on_sqlite(
             *sagas.entry(&write.saga.id).or_default() += took;
         }
     }
-    let expected: usize = before.iter().chain(groups).flatten().map(|write| write.journal.len()).sum();
+    let expected: usize =
+        before.iter().chain(groups).flatten().flat_map(Write::each).map(|write| write.journal.len()).sum();
     let stored: i64 = connection.query_one("select count(*) from journal", [], |row| row.get(0))?;
     if stored != i64::try_from(expected)? {
         bail!("the bare loop wrote {stored} journal rows, and the engine {expected}");
@@ -76,45 +77,43 @@ fn on_sqlite(
 
 fn write_group(connection: &Connection, group: &[Write]) -> rusqlite::Result<()> {
     connection.prepare_cached("begin immediate")?.execute([])?;
-    let mut new = connection.prepare_cached(
-        "insert into saga (id, workflow, workflow_version, state, labels, start_key, start_fingerprint, due_at,
-           epoch, seq, created_at, updated_at)
-         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
-    )?;
-    let mut turn = connection.prepare_cached(
-        "update saga set seq = ?4, state = ?5, attention = ?6, step = ?7, error = ?8, labels = ?9, output = ?10,
-           deadline_at = ?11, due_at = ?12, updated_at = ?13, ended_at = ?14, fingerprint = ?15,
-           progress = coalesce(?16, progress)
-         where id = ?1 and epoch = ?2 and seq = ?3",
-    )?;
-    let mut entry = connection.prepare_cached(
-        "insert into journal (saga, seq, at, epoch, version, kind, event) values (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-    )?;
-    let mut resource = connection.prepare_cached(
-        "insert into resource (id, provider, kind, name, external_id, state, holder, keeper, saga, step, within,
-           rev, intended_at, changed_at)
-         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
-         on conflict (id) do update set external_id = excluded.external_id, state = excluded.state,
-           holder = excluded.holder, keeper = excluded.keeper, rev = excluded.rev, changed_at = excluded.changed_at",
-    )?;
-    let mut note = connection.prepare_cached("insert into note (saga, number) values (?1, ?2)")?;
-    for Write { saga, journal, resources, notes, .. } in group {
-        match &saga.new {
-            Some(first) => new.execute(params![
+    for write in group.iter().flat_map(Write::each) {
+        write_saga(connection, &write.saga)?;
+        write_rest(connection, write)?;
+    }
+    connection.prepare_cached("commit")?.execute([])?;
+    Ok(())
+}
+
+fn write_saga(connection: &Connection, saga: &SagaWrite) -> rusqlite::Result<()> {
+    match &saga.change {
+        Change::New(new) => connection
+            .prepare_cached(
+                "insert into saga (id, workflow, workflow_version, state, labels, start_key, start_fingerprint, due_at,
+                   claimable_at, epoch, seq, created_at, updated_at)
+                 values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8, ?9, ?10, ?11, ?11)",
+            )?
+            .execute(params![
                 saga.id,
-                first.workflow,
-                first.workflow_version,
+                new.workflow,
+                new.workflow_version,
                 saga.state,
                 saga.labels,
-                first.start_key,
-                first.start_fingerprint,
+                new.start_key,
+                new.start_fingerprint,
                 saga.due_at,
                 saga.epoch,
                 saga.seq,
                 saga.updated_at,
-                saga.updated_at,
             ])?,
-            None => turn.execute(params![
+        Change::Turn => connection
+            .prepare_cached(
+                "update saga set seq = ?4, state = ?5, attention = ?6, step = ?7, error = ?8, labels = ?9, output = ?10,
+                   deadline_at = ?11, due_at = ?12, claimable_at = null, updated_at = ?13, ended_at = ?14,
+                   fingerprint = ?15, progress = coalesce(?16, progress)
+                 where id = ?1 and epoch = ?2 and seq = ?3",
+            )?
+            .execute(params![
                 saga.id,
                 saga.epoch,
                 saga.seq_before,
@@ -132,12 +131,33 @@ fn write_group(connection: &Connection, group: &[Write]) -> rusqlite::Result<()>
                 saga.fingerprint,
                 saga.progress,
             ])?,
-        };
-        for row in journal {
-            entry.execute(params![saga.id, row.seq, row.at, row.epoch, row.version, row.kind, row.event])?;
-        }
-        for row in resources {
-            resource.execute(params![
+        Change::Release => connection
+            .prepare_cached("update saga set claimable_at = due_at where id = ?1 and ended_at is null")?
+            .execute([&saga.id])?,
+    };
+    Ok(())
+}
+
+fn write_rest(connection: &Connection, write: &Write) -> rusqlite::Result<()> {
+    let Write { saga, journal, resources, notes, .. } = write;
+    for row in journal {
+        connection
+            .prepare_cached(
+                "insert into journal (saga, seq, at, epoch, version, kind, event) values (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )?
+            .execute(params![saga.id, row.seq, row.at, row.epoch, row.version, row.kind, row.event])?;
+    }
+    for row in resources {
+        connection
+            .prepare_cached(
+                "insert into resource (id, provider, kind, name, external_id, state, holder, keeper, saga, step,
+                   within, rev, intended_at, changed_at)
+                 values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
+                 on conflict (id) do update set external_id = excluded.external_id, state = excluded.state,
+                   holder = excluded.holder, keeper = excluded.keeper, rev = excluded.rev,
+                   changed_at = excluded.changed_at",
+            )?
+            .execute(params![
                 row.id,
                 row.provider,
                 row.kind,
@@ -153,11 +173,11 @@ fn write_group(connection: &Connection, group: &[Write]) -> rusqlite::Result<()>
                 row.intended_at,
                 row.changed_at,
             ])?;
-        }
-        for number in notes {
-            note.execute(params![saga.id, number])?;
-        }
     }
-    connection.prepare_cached("commit")?.execute([])?;
+    for number in notes {
+        connection
+            .prepare_cached("insert into note (saga, number) values (?1, ?2)")?
+            .execute(params![saga.id, number])?;
+    }
     Ok(())
 }

@@ -19,7 +19,11 @@ pub enum Written {
     /// A saga was started.
     Start(Box<NewSaga>),
     /// A saga made a turn.
-    Turn(Box<Append>),
+    Turn(Arc<Append>),
+    /// A saga made a turn, and one more with what its local step came to, in the same transaction.
+    Transacted(Arc<Append>, Box<Append>),
+    /// A saga was given back.
+    Release(SagaId),
 }
 
 /// A store that does what another does, and remembers what was written, in the order in which it became durable.
@@ -54,15 +58,23 @@ impl Store for Recorder {
         self.note(Written::Start(Box::new(new)));
         Ok(started)
     }
-    async fn append(&self, append: Append) -> Result<(), Error> {
+    async fn append(&self, append: Arc<Append>) -> Result<(), Error> {
         self.inner.append(append.clone()).await?;
-        self.note(Written::Turn(Box::new(append)));
+        self.note(Written::Turn(append));
         Ok(())
     }
-    async fn transact(&self, saga: SagaId, job: Job) -> Result<Append, Error> {
-        let append = self.inner.transact(saga, job).await?;
-        self.note(Written::Turn(Box::new(append.clone())));
-        Ok(append)
+    async fn transact(&self, turn: Arc<Append>, job: Job) -> Result<Append, Error> {
+        match self.inner.transact(turn.clone(), job).await {
+            Ok(append) => {
+                self.note(Written::Transacted(turn, Box::new(append.clone())));
+                Ok(append)
+            }
+            Err(Error::Job(failure)) => {
+                self.note(Written::Turn(turn));
+                Err(Error::Job(failure))
+            }
+            Err(error) => Err(error),
+        }
     }
     async fn post(&self, letter: Letter) -> Result<(), Error> {
         self.inner.post(letter).await
@@ -71,7 +83,9 @@ impl Store for Recorder {
         self.inner.claim(now, limit).await
     }
     async fn release(&self, saga: &SagaId) -> Result<(), Error> {
-        self.inner.release(saga).await
+        self.inner.release(saga).await?;
+        self.note(Written::Release(saga.clone()));
+        Ok(())
     }
     async fn keep_only(&self, live: &[SagaId]) -> Result<(), Error> {
         self.inner.keep_only(live).await

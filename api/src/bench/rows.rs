@@ -2,6 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
+use amends_engine::SagaId;
 use amends_engine::journal::event::Event;
 use amends_engine::journal::state::SagaState;
 use amends_engine::journal::{Entry, SCHEMA_VERSION};
@@ -9,7 +10,7 @@ use amends_engine::store::{Append, NewSaga};
 
 use super::record::Written;
 
-/// What one turn, or a start, writes.
+/// What a start, a turn or a release writes.
 #[derive(Debug, Clone)]
 pub struct Write {
     /// The saga's row.
@@ -20,16 +21,29 @@ pub struct Write {
     pub resources: Vec<LedgerRow>,
     /// What its local steps wrote.
     pub notes: Vec<i64>,
+    /// What the saga writes in the same transaction after this.
+    pub then: Option<Box<Write>>,
     /// Whether it belongs to what is measured, and is not only what that stands on.
     pub is_measured: bool,
 }
 
-/// A new row of `saga`, or what a turn changes in one.
+/// What is done to a row of `saga`.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// It is new.
+    New(NewRow),
+    /// A turn changes it.
+    Turn,
+    /// It is given back: only the time from which it may be claimed changes.
+    Release,
+}
+
+/// A row of `saga` as it is written.
 #[derive(Debug, Clone)]
 #[allow(missing_docs, reason = "the columns of the table")]
 pub struct SagaWrite {
     pub id: String,
-    pub new: Option<NewRow>,
+    pub change: Change,
     pub state: String,
     pub attention: String,
     pub step: Option<String>,
@@ -101,19 +115,65 @@ pub enum Part {
 }
 
 impl Write {
-    /// The rows of something that was written.
-    pub fn of(written: &Written, part: Part) -> anyhow::Result<Self> {
-        match written {
-            Written::Start(new) => Self::start(new, part),
-            Written::Turn(append) => Self::turn(append, part),
+    /// The rows of all that was written, in its order.
+    pub fn all(written: &[Written], part: Part) -> anyhow::Result<Vec<Self>> {
+        let mut ended = HashSet::new();
+        let mut all = Vec::with_capacity(written.len());
+        for written in written {
+            all.push(match written {
+                Written::Start(new) => Self::start(new, part)?,
+                Written::Turn(append) => Self::turn(append, part)?,
+                Written::Transacted(turn, done) => {
+                    let then = Some(Box::new(Self::turn(done, part)?));
+                    Self { then, ..Self::turn(turn, part)? }
+                }
+                // Nothing is written of one that has ended.
+                Written::Release(saga) if ended.contains(saga.as_str()) => continue,
+                Written::Release(saga) => Self::release(saga, part),
+            });
+            if let Some(write) = all.last()
+                && write.saga.ended_at.is_some()
+            {
+                ended.insert(write.saga.id.clone());
+            }
         }
+        Ok(all)
+    }
+
+    /// This, and what is written with it.
+    pub fn each(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |write| write.then.as_deref())
+    }
+
+    fn release(saga: &SagaId, part: Part) -> Self {
+        let saga = SagaWrite {
+            id: saga.to_string(),
+            change: Change::Release,
+            state: String::new(),
+            attention: String::new(),
+            step: None,
+            error: None,
+            fingerprint: None,
+            progress: None,
+            labels: String::new(),
+            output: None,
+            deadline_at: None,
+            due_at: None,
+            epoch: 0,
+            seq_before: 0,
+            seq: 0,
+            updated_at: 0,
+            ended_at: None,
+        };
+        let is_measured = part == Part::All;
+        Self { saga, journal: Vec::new(), resources: Vec::new(), notes: Vec::new(), then: None, is_measured }
     }
 
     fn start(new: &NewSaga, part: Part) -> anyhow::Result<Self> {
         let entry = Entry { seq: 1, at: new.at, epoch: 1, event: new.started() };
         let saga = SagaWrite {
             id: new.id.to_string(),
-            new: Some(NewRow {
+            change: Change::New(NewRow {
                 workflow: new.workflow.clone(),
                 workflow_version: i64::from(new.workflow_version),
                 start_key: new.key.clone(),
@@ -137,14 +197,14 @@ impl Write {
         };
         let journal = vec![JournalRow::of(&entry)?];
         let is_measured = part == Part::All;
-        Ok(Self { saga, journal, resources: Vec::new(), notes: Vec::new(), is_measured })
+        Ok(Self { saga, journal, resources: Vec::new(), notes: Vec::new(), then: None, is_measured })
     }
 
     fn turn(append: &Append, part: Part) -> anyhow::Result<Self> {
         let row = &append.row;
         let saga = SagaWrite {
             id: row.id.to_string(),
-            new: None,
+            change: Change::Turn,
             state: row.state.to_string(),
             attention: serde_json::to_string(&row.attention)?,
             step: row.step.clone(),
@@ -184,6 +244,7 @@ impl Write {
             saga,
             resources: resources.collect(),
             notes: append.entries.iter().filter_map(note).collect(),
+            then: None,
             journal,
             is_measured: match part {
                 Part::All => true,

@@ -193,8 +193,7 @@ impl Bench<'_> {
             work.perform(&desk, |sample| asleep.lock().map_or((), |mut asleep| *asleep = sample.clone()));
         done.await?;
         desk.store.close().await;
-        let writes =
-            recorder.take().iter().map(|written| Write::of(written, part)).collect::<Result<_, _>>()?;
+        let writes = Write::all(&recorder.take(), part)?;
         self.ground.remove(place).await?;
         Ok((writes, asleep.into_inner().unwrap_or_default()))
     }
@@ -208,7 +207,8 @@ impl Bench<'_> {
         rate: &str,
     ) -> anyhow::Result<Sample> {
         let measured = || writes.iter().filter(|write| write.is_measured);
-        let entries = measured().flat_map(|write| &write.journal).filter(|row| row.kind == kind);
+        let entries =
+            measured().flat_map(Write::each).flat_map(|write| &write.journal).filter(|row| row.kind == kind);
         let count = entries.count() as f64;
         // A run of the engine's may have had more or fewer sagas than the recorded one; a commit carried as much.
         let per_count = measured().count() as f64 / count;
