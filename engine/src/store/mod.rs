@@ -446,6 +446,8 @@ pub struct Loaded {
     pub entries: Vec<Entry>,
     /// Whether its function may begin: not while it waits for a place among those of its concurrency key.
     pub may_begin: bool,
+    /// Whether there may be letters for it.
+    pub has_mail: bool,
 }
 
 /// Which sagas a list shows.
@@ -523,6 +525,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// A held saga's journal.
     async fn load(&self, saga: &SagaId) -> Result<Loaded, Error>;
+
+    /// The journals of held sagas, in their order; at once where the store can.
+    async fn load_all(&self, sagas: &[SagaId]) -> Vec<Result<Loaded, Error>> {
+        let mut all = Vec::with_capacity(sagas.len());
+        for saga in sagas {
+            all.push(self.load(saga).await);
+        }
+        all
+    }
 
     /// A saga's letters that are not consumed, in the order of their arrival.
     async fn letters(&self, saga: &SagaId) -> Result<Vec<Letter>, Error>;

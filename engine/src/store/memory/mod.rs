@@ -230,7 +230,8 @@ impl Store for MemoryStore {
                 return Err(Error::Fenced(saga.clone()));
             }
             let (epoch, entries) = (known.row.epoch, known.journal.clone());
-            Ok(Loaded { epoch, entries, may_begin: known.may_begin() })
+            let has_mail = known.inbox.iter().any(|(_, consumed)| !consumed);
+            Ok(Loaded { epoch, entries, may_begin: known.may_begin(), has_mail })
         })
         .await
     }
