@@ -27,13 +27,20 @@ fn median(figures: &Value, name: &str) -> f64 {
     figures[name]["median"].as_f64().unwrap_or_else(|| panic!("no {name} in {figures}"))
 }
 
-/// The ratio is there, and is that of the figure it says.
+/// The ratios are there, and are those of the figures they say.
 fn assert_compared(result: &Value) {
-    let beside = &result["beside"];
-    let of = beside["ratio_of"].as_str().unwrap();
-    let ratio = median(&result["ours"], of) / median(&beside["figures"], of);
-    assert!((median(beside, "ratio") - ratio).abs() < 1e-9, "{result}");
-    assert!(ratio > 0.0, "{result}");
+    let all = result["beside"].as_array().unwrap();
+    assert!(!all.is_empty(), "{result}");
+    for beside in all {
+        let of = beside["ratio_of"].as_str().unwrap();
+        let ratio = median(&result["ours"], of) / median(&beside["figures"], of);
+        assert!((median(beside, "ratio") - ratio).abs() < 1e-9, "{result}");
+        assert!(ratio > 0.0, "{result}");
+    }
+}
+
+fn is_compared(result: &Value) -> bool {
+    !result["beside"].as_array().unwrap().is_empty()
 }
 
 #[test]
@@ -64,7 +71,7 @@ fn every_workload_of_one_process_is_measured_and_its_counts_add_up() {
             }
             "W4" => {
                 assert!((median(ours, "woken") - 10.0).abs() < 0.5, "{result}");
-                if result["beside"].is_object() {
+                if is_compared(result) {
                     assert!(median(ours, "ready_s") <= median(ours, "all_done_s"), "{result}");
                     assert_compared(result);
                 } else {
@@ -73,7 +80,7 @@ fn every_workload_of_one_process_is_measured_and_its_counts_add_up() {
             }
             "W5" => {
                 assert!((count("sleepers") - 100.0).abs() < 0.5, "{result}");
-                if result["beside"].is_object() {
+                if is_compared(result) {
                     assert_compared(result);
                 }
             }
@@ -97,7 +104,7 @@ fn one_at_a_time_is_a_commit_for_each_turn_with_and_without_an_engine() {
     let [result] = all.as_slice() else { panic!("{all:?}") };
     // A start, four intents with what came before, and the end: six commits for four steps.
     assert!((median(&result["ours"], "commits") - 5.0 * 6.0).abs() < 0.5, "{result}");
-    assert!((median(&result["beside"]["figures"], "writes_per_commit") - 1.0).abs() < 1e-9, "{result}");
+    assert!((median(&result["beside"][0]["figures"], "writes_per_commit") - 1.0).abs() < 1e-9, "{result}");
 }
 
 #[test]

@@ -99,6 +99,9 @@ impl Store for Recorder {
     async fn load(&self, saga: &SagaId) -> Result<Loaded, Error> {
         self.inner.load(saga).await
     }
+    async fn load_all(&self, sagas: &[SagaId]) -> Vec<Result<Loaded, Error>> {
+        self.inner.load_all(sagas).await
+    }
     async fn letters(&self, saga: &SagaId) -> Result<Vec<Letter>, Error> {
         self.inner.letters(saga).await
     }

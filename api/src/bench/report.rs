@@ -34,8 +34,7 @@ pub struct Measured {
     /// The engine's figures.
     pub ours: Figures,
     /// What they are compared with.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub beside: Option<Beside>,
+    pub beside: Vec<Beside>,
     /// The part of the machine that others took, 0 to 1: the median of all runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub other_load_share: Option<f64>,
@@ -58,11 +57,21 @@ pub struct Beside {
 
 /// Runs that took turns.
 #[derive(Debug, Default)]
-pub struct Pairs {
+pub struct Turns {
     /// The engine's.
     pub ours: Vec<Sample>,
-    /// Those of what it is compared with; as many, or none.
-    pub theirs: Vec<Sample>,
+    /// Those of what it is compared with, and which figure is compared.
+    pub beside: Vec<(&'static str, &'static str, Vec<Sample>)>,
+}
+
+impl Turns {
+    /// With a run of something that the engine's last run is compared with, in this figure.
+    pub fn push_beside(&mut self, what: &'static str, ratio_of: &'static str, sample: Sample) {
+        match self.beside.iter_mut().find(|(known, _, _)| *known == what) {
+            Some((_, _, samples)) => samples.push(sample),
+            None => self.beside.push((what, ratio_of, vec![sample])),
+        }
+    }
 }
 
 impl Measured {
@@ -71,22 +80,22 @@ impl Measured {
         workload: Workload,
         name: impl Into<String>,
         settings: impl IntoIterator<Item = (&'static str, u64)>,
-        pairs: &Pairs,
-        compared: Option<(&'static str, &'static str)>,
+        turns: &Turns,
     ) -> Self {
-        let shares = pairs.ours.iter().chain(&pairs.theirs).filter_map(|sample| sample.get(OTHERS));
+        let all = turns.ours.iter().chain(turns.beside.iter().flat_map(|(_, _, samples)| samples));
+        let shares = all.filter_map(|sample| sample.get(OTHERS));
         let other_load_share = Figure::of(shares).map(|share| share.median);
-        let beside = compared.map(|(what, ratio_of)| {
-            let both = pairs.ours.iter().zip(&pairs.theirs);
+        let beside = turns.beside.iter().map(|(what, ratio_of, theirs)| {
+            let both = turns.ours.iter().zip(theirs);
             let ratios = both.filter_map(|(ours, theirs)| Some(ours.get(ratio_of)? / theirs.get(ratio_of)?));
-            Beside { what, figures: Figures::of(&pairs.theirs), ratio_of, ratio: Figure::of(ratios) }
+            Beside { what, figures: Figures::of(theirs), ratio_of, ratio: Figure::of(ratios) }
         });
         Self {
             workload,
             name: name.into(),
             settings: settings.into_iter().collect(),
-            ours: Figures::of(&pairs.ours),
-            beside,
+            ours: Figures::of(&turns.ours),
+            beside: beside.collect(),
             other_load_share,
             is_noisy: other_load_share.is_some_and(|share| share > NOISY),
         }
@@ -100,14 +109,15 @@ mod tests {
     #[test]
     fn a_ratio_is_taken_pair_by_pair_and_a_loud_machine_is_said() {
         let sample = |rate, others| Sample::default().with("rate", rate).with(OTHERS, others);
-        let pairs = Pairs {
-            ours: vec![sample(10.0, 0.0), sample(30.0, 0.4), sample(20.0, 0.4)],
-            theirs: vec![sample(20.0, 0.0), sample(40.0, 0.3), sample(10.0, 0.2)],
-        };
-        let measured = Measured::of(Workload::W1, "x", [("sagas", 3)], &pairs, Some(("bare loop", "rate")));
-        assert_eq!(measured.beside.unwrap().ratio, Some(Figure { median: 0.75, min: 0.5, max: 2.0 }));
+        let mut turns = Turns::default();
+        for (ours, theirs) in [(10.0, 20.0), (30.0, 40.0), (20.0, 10.0)] {
+            turns.ours.push(sample(ours, 0.4));
+            turns.push_beside("bare loop", "rate", sample(theirs, 0.2));
+        }
+        let measured = Measured::of(Workload::W1, "x", [("sagas", 3)], &turns);
+        assert_eq!(measured.beside[0].ratio, Some(Figure { median: 0.75, min: 0.5, max: 2.0 }));
         assert!(measured.is_noisy);
-        let quiet = Pairs { ours: vec![sample(1.0, 0.05)], theirs: Vec::new() };
-        assert!(!Measured::of(Workload::W1, "x", [], &quiet, None).is_noisy);
+        let quiet = Turns { ours: vec![sample(1.0, 0.05)], beside: Vec::new() };
+        assert!(!Measured::of(Workload::W1, "x", [], &quiet).is_noisy);
     }
 }

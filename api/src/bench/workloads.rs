@@ -13,11 +13,12 @@ use super::figures::Sample;
 use super::options::{Options, Workload};
 use super::place::Ground;
 use super::record::Recorder;
-use super::report::{Measured, Pairs};
+use super::report::{Measured, Turns};
 use super::rows::{Part, Write};
 use super::work::Work;
 
-const BARE: &str = "bare loop of the same rows";
+const BARE: &str = "bare loop, same commits";
+const FULL: &str = "bare loop, full commits";
 /// How many bytes of payload a recording may hold.
 const RECORDED_MAX: usize = 200 << 20;
 /// How many start sagas at a time in W3.
@@ -36,6 +37,8 @@ struct Compared {
     /// The figure that says how many of them came a second.
     rate: &'static str,
     ratio_of: &'static str,
+    /// How many writes the fullest commit could carry: one of each saga that is under way.
+    full: usize,
 }
 
 /// Measures these, in order.
@@ -102,6 +105,7 @@ impl Bench<'_> {
             counted: ("step_completed", "steps_recorded"),
             rate: "steps_per_second",
             ratio_of: "steps_per_second",
+            full: in_flight,
         })
         .await
     }
@@ -123,6 +127,7 @@ impl Bench<'_> {
             counted: ("step_completed", "steps_recorded"),
             rate: "steps_per_second",
             ratio_of: "saga_p50_ms",
+            full: 1,
         })
         .await
     }
@@ -137,6 +142,7 @@ impl Bench<'_> {
             counted: ("saga_started", "sagas_started"),
             rate: "starts_per_second",
             ratio_of: "starts_per_second",
+            full: callers,
         })
         .await
     }
@@ -157,16 +163,17 @@ impl Bench<'_> {
             counted: ("step_compensated", "compensations_recorded"),
             rate: "compensations_per_second",
             ratio_of: "compensations_per_second",
+            full: in_flight,
         })
         .await
     }
 
     /// Records the work once, and then lets the engine and the bare loop take turns.
     async fn compare(&self, compared: Compared) -> anyhow::Result<Measured> {
-        let Compared { workload, name, settings, work, part, counted, rate, ratio_of } = compared;
+        let Compared { workload, name, settings, work, part, counted, rate, ratio_of, full } = compared;
         progress(&format!("{workload} {name}: recording"));
         let (writes, _) = self.record(&work, part).await?;
-        let mut pairs = Pairs::default();
+        let mut turns = Turns::default();
         for run in 1..=self.options.runs {
             progress(&format!("{workload} {name}: run {run} of {}", self.options.runs));
             let place = self.ground.place().await?;
@@ -175,11 +182,16 @@ impl Bench<'_> {
             // Both are closed by now: what their write-ahead log held is in the file.
             let kept = place.bytes().await?.saturating_sub(empty) as f64;
             self.ground.remove(place).await?;
-            pairs.theirs.push(self.bare(&writes, &ours, counted, rate).await?);
+            let size = size_of_commits(&writes, &ours, counted);
+            turns.push_beside(BARE, ratio_of, self.bare(&writes, size, counted.0, rate).await?);
+            if full > 1 {
+                let sample = self.bare(&writes, full as f64, counted.0, rate).await?;
+                turns.push_beside(FULL, ratio_of, sample);
+            }
             let count = ours.get(counted.1);
-            pairs.ours.push(ours.with_some("kept_bytes_each", count.map(|count| kept / count)));
+            turns.ours.push(ours.with_some("kept_bytes_each", count.map(|count| kept / count)));
         }
-        Ok(Measured::of(workload, name, settings, &pairs, Some((BARE, ratio_of))))
+        Ok(Measured::of(workload, name, settings, &turns))
     }
 
     /// Does the work in this process, and keeps what the engine wrote.
@@ -198,22 +210,9 @@ impl Bench<'_> {
         Ok((writes, asleep.into_inner().unwrap_or_default()))
     }
 
-    /// Writes what was recorded, in commits as large as those of this run of the engine's.
-    async fn bare(
-        &self,
-        writes: &[Write],
-        ours: &Sample,
-        (kind, counted): (&str, &str),
-        rate: &str,
-    ) -> anyhow::Result<Sample> {
-        let measured = || writes.iter().filter(|write| write.is_measured);
-        let entries =
-            measured().flat_map(Write::each).flat_map(|write| &write.journal).filter(|row| row.kind == kind);
-        let count = entries.count() as f64;
-        // A run of the engine's may have had more or fewer sagas than the recorded one; a commit carried as much.
-        let per_count = measured().count() as f64 / count;
-        let ours_count = ours.get(counted).unwrap_or(count);
-        let size = ours.get("commits").map_or(1.0, |commits| per_count * ours_count / commits);
+    /// Writes what was recorded, in commits of this many writes.
+    async fn bare(&self, writes: &[Write], size: f64, counted: &str, rate: &str) -> anyhow::Result<Sample> {
+        let (measured, count) = counts(writes, counted);
         let place = self.ground.place().await?;
         let empty = place.bytes().await?;
         let played = bare::play(&place, writes.to_vec(), size).await?;
@@ -224,7 +223,7 @@ impl Bench<'_> {
             .with(rate, count / played.metered.wall.as_secs_f64())
             .with("saga_p50_ms", super::figures::quantile_ms(&mut sagas, 0.5))
             .with("saga_p99_ms", super::figures::quantile_ms(&mut sagas, 0.99))
-            .with("writes_per_commit", measured().count() as f64 / played.commits as f64)
+            .with("writes_per_commit", measured / played.commits as f64)
             .with("kept_bytes_each", kept / count)
             .with_metered(&played.metered, count))
     }
@@ -236,7 +235,7 @@ impl Bench<'_> {
         let work = Work::Sleep { sleepers: few, until: soon(few, 1.0 / 1000.0), stays: true };
         let (writes, asleep) = self.record(&work, Part::Waking).await?;
         let each = asleep.get("asleep_after_s").unwrap_or(1.0) / few as f64;
-        let (mut killed, mut alive) = (Pairs::default(), Pairs::default());
+        let (mut killed, mut alive) = (Turns::default(), Turns::default());
         for run in 1..=self.options.runs {
             progress(&format!("W4 sleepers: run {run} of {}", self.options.runs));
             let place = self.ground.place().await?;
@@ -250,9 +249,9 @@ impl Bench<'_> {
             let work = Work::Wake { sleepers, asked_at: env.now() };
             let woken = Child::start(&Errand { place: place.clone(), work })?.done().await?;
             self.ground.remove(place).await?;
-            killed
-                .theirs
-                .push(self.bare(&writes, &woken, ("timer_fired", "woken"), "woken_per_second").await?);
+            let size = size_of_commits(&writes, &woken, ("timer_fired", "woken"));
+            let bare = self.bare(&writes, size, "timer_fired", "woken_per_second").await?;
+            killed.push_beside(BARE, "woken_per_second", bare);
             let of_asleep = |name| asleep.get(name);
             killed.ours.push(
                 woken
@@ -268,8 +267,8 @@ impl Bench<'_> {
         let settings = [("sleepers", sleepers as u64)];
         let killed_name = "killed with sleepers, started again when they were due";
         Ok(vec![
-            Measured::of(Workload::W4, killed_name, settings, &killed, Some((BARE, "woken_per_second"))),
-            Measured::of(Workload::W4, "all due at once in a live process", settings, &alive, None),
+            Measured::of(Workload::W4, killed_name, settings, &killed),
+            Measured::of(Workload::W4, "all due at once in a live process", settings, &alive),
         ])
     }
 
@@ -282,15 +281,15 @@ impl Bench<'_> {
         let asleep = Child::start(&Errand { place: full.clone(), work })?.done().await?;
         let (sagas, in_flight) = (self.options.sagas, self.options.in_flight);
         let work = Work::Closed(self.of_closed(Flow::Steps, payload, sagas, in_flight));
-        let mut pairs = Pairs::default();
+        let mut turns = Turns::default();
         for run in 1..=self.options.runs {
             progress(&format!("W5: run {run} of {}", self.options.runs));
             let ours = Child::start(&Errand { place: full.clone(), work: work.clone() })?.done().await?;
             let empty = self.ground.place().await?;
             let theirs = Child::start(&Errand { place: empty.clone(), work: work.clone() })?.done().await?;
             self.ground.remove(empty).await?;
-            pairs.ours.push(ours);
-            pairs.theirs.push(theirs);
+            turns.ours.push(ours);
+            turns.push_beside("without sleepers", "steps_per_second", theirs);
         }
         self.ground.remove(full).await?;
         let settings = [
@@ -299,13 +298,27 @@ impl Bench<'_> {
             ("steps", self.options.steps.into()),
             ("in_flight", in_flight as u64),
         ];
-        let set_up = Pairs { ours: vec![asleep], theirs: Vec::new() };
-        let beside = Some(("the same without sleepers", "steps_per_second"));
+        let set_up = Turns { ours: vec![asleep], beside: Vec::new() };
         Ok(vec![
-            Measured::of(Workload::W5, "put to sleep", [("sleepers", sleepers as u64)], &set_up, None),
-            Measured::of(Workload::W5, "W1 beside sleepers", settings, &pairs, beside),
+            Measured::of(Workload::W5, "put to sleep", [("sleepers", sleepers as u64)], &set_up),
+            Measured::of(Workload::W5, "W1 beside sleepers", settings, &turns),
         ])
     }
+}
+
+/// How many writes are measured, and how many of the journal's entries in them are of this kind.
+fn counts(writes: &[Write], kind: &str) -> (f64, f64) {
+    let measured = || writes.iter().filter(|write| write.is_measured);
+    let entries = measured().flat_map(Write::each).flat_map(|write| &write.journal);
+    (measured().count() as f64, entries.filter(|row| row.kind == kind).count() as f64)
+}
+
+/// How many writes the engine's commits carried on average in this run. It may have had more or fewer sagas than the
+/// recorded one.
+fn size_of_commits(writes: &[Write], ours: &Sample, (kind, counted): (&str, &str)) -> f64 {
+    let (measured, count) = counts(writes, kind);
+    let ours_count = ours.get(counted).unwrap_or(count);
+    ours.get("commits").map_or(1.0, |commits| measured * ours_count / count / commits)
 }
 
 /// When sleepers shall wake: once all of them can be asleep, at twice this many seconds for each.

@@ -87,20 +87,21 @@ fn measured_table(measured: &Measured) -> String {
         measured.settings.iter().map(|(name, value)| format!("{name} {value}")).collect();
     let noisy = if measured.is_noisy { " ~" } else { "" };
     let title = format!("{} {} ({}){noisy}\n", measured.workload, measured.name, settings.join(", "));
+    let beside = &measured.beside;
     let rows = measured.ours.0.iter().map(|(name, ours)| {
-        let theirs = measured.beside.as_ref().and_then(|beside| beside.figures.get(name));
-        let ratio =
-            measured.beside.as_ref().filter(|beside| beside.ratio_of == name).and_then(|beside| beside.ratio);
-        vec![
-            name.clone(),
-            figure(ours),
-            theirs.as_ref().map(figure).unwrap_or_default(),
-            ratio.as_ref().map(figure).unwrap_or_default(),
-        ]
+        let mut row = vec![name.clone(), figure(ours)];
+        for beside in beside {
+            let ratio = beside.ratio.as_ref().filter(|_| beside.ratio_of == name);
+            row.push(beside.figures.get(name).as_ref().map(figure).unwrap_or_default());
+            row.push(ratio.map(figure).unwrap_or_default());
+        }
+        row
     });
-    let beside = measured.beside.as_ref().map_or(String::new(), |beside| beside.what.to_uppercase());
-    let ratio = if measured.beside.is_some() { "RATIO" } else { "" };
-    title + &table(&["FIGURE", "OURS", &beside, ratio], rows)
+    let heads: Vec<String> =
+        beside.iter().flat_map(|beside| [beside.what.to_uppercase(), "RATIO".to_owned()]).collect();
+    let mut head = vec!["FIGURE", "OURS"];
+    head.extend(heads.iter().map(String::as_str));
+    title + &table(&head, rows)
 }
 
 fn figure(figure: &Figure) -> String {
