@@ -16,6 +16,13 @@ pub struct Why {
     pub you: String,
 }
 
+impl std::fmt::Display for Why {
+    /// The three sentences, a line each.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}\n{}\n{}", self.happened, self.now, self.you)
+    }
+}
+
 /// Explains a saga from its state and the time alone.
 pub fn why(state: &State, now: Timestamp) -> Why {
     Why { happened: happened(state), now: doing(state, now), you: advice(state) }

@@ -262,6 +262,15 @@ pub enum Started {
     KeyReused(SagaId),
 }
 
+impl Started {
+    /// The saga that bears the key, whether it was started now, before, or for something else.
+    pub fn saga(&self) -> &SagaId {
+        match self {
+            Self::New(saga) | Self::Before(saga) | Self::KeyReused(saga) => saga,
+        }
+    }
+}
+
 /// A word left in a saga's inbox.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
