@@ -7,7 +7,8 @@ use crate::bulk::BULK_MAX;
 use crate::env::Env;
 use crate::ids::{OperationId, SagaId, StepKey};
 use crate::journal::act::{Act, Verdict};
-use crate::journal::{Entry, Plan, State, plan};
+use crate::journal::why::why_unreadable;
+use crate::journal::{Entry, Plan, State, Why, plan, why};
 use crate::saga::Workflow;
 use crate::secret::Vault;
 use crate::store::tx::{Beside, Tx};
@@ -193,6 +194,16 @@ impl Engine {
         Ok(Some(SagaView { row, state, entries, resources }))
     }
 
+    /// A saga's situation in three sentences, also when its journal cannot be read; nothing if there is no such saga.
+    pub async fn why(&self, saga: &SagaId) -> Result<Option<Why>, Error> {
+        let Some(row) = self.shared.store.saga(saga).await? else { return Ok(None) };
+        match self.folded(saga).await {
+            Ok(state) => Ok(Some(why(&state, self.shared.env.now()))),
+            Err(Error::Unreadable(detail)) => Ok(Some(why_unreadable(&row.workflow, &detail))),
+            Err(error) => Err(error),
+        }
+    }
+
     /// A page of sagas, newest first.
     pub async fn sagas(&self, filter: SagaFilter) -> Result<Vec<SagaRow>, Error> {
         self.shared.store.sagas(filter).await
@@ -305,7 +316,12 @@ impl Engine {
                 if preview.matched() == BULK_MAX {
                     return Ok(preview);
                 }
-                match act.problem(&self.folded(&row.id).await?, self.shared.env.now()) {
+                let problem = match self.folded(&row.id).await {
+                    Ok(state) => act.problem(&state, self.shared.env.now()),
+                    Err(Error::Unreadable(detail)) => Some(detail),
+                    Err(error) => return Err(error),
+                };
+                match problem {
                     None => preview.eligible.push(row.id),
                     Some(problem) => preview.left_out.push((row.id, problem)),
                 }

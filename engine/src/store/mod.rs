@@ -530,6 +530,24 @@ pub trait Store: Send + Sync + 'static {
     /// A held saga's journal.
     async fn load(&self, saga: &SagaId) -> Result<Loaded, Error>;
 
+    /// Says on a saga's row that its journal cannot be read, and why; the journal itself is not touched, and the row
+    /// is due as it was. The next append writes what the journal says again.
+    ///
+    /// What is here is for a store with the engine's tables in SQL; another says it in its own way.
+    async fn mark_unreadable(&self, saga: &SagaId, detail: &str) -> Result<(), Error> {
+        let (saga, detail) = (saga.clone(), detail.to_owned());
+        let job: LooseJob = Arc::new(move |statements| {
+            let params = crate::params![&saga, &detail];
+            Box::pin(async move {
+                let sql = "update saga set attention = '[\"unreadable\"]', error = $2
+                   where id = $1 and ended_at is null";
+                statements.execute(sql, params).await?;
+                Ok(Loose { output: Value::Null, beside: tx::Beside::default(), letters: Vec::new() })
+            })
+        });
+        self.run(job).await.map(drop)
+    }
+
     /// A saga's letters that are not consumed, in the order of their arrival.
     async fn letters(&self, saga: &SagaId) -> Result<Vec<Letter>, Error>;
 

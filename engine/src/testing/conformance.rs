@@ -13,7 +13,7 @@ use crate::env::{Env, Timestamp};
 use crate::ids::{OperationId, ResourceId, SagaId, StepKey};
 use crate::journal::act::Act;
 use crate::journal::failure::Failure;
-use crate::journal::state::SagaState;
+use crate::journal::state::{Attention, SagaState};
 use crate::journal::{Entry, Event};
 use crate::secret::Vault;
 use crate::store::sqlite::Migrations;
@@ -65,6 +65,7 @@ cases! {
     of_those_with_one_concurrency_key_so_many_run_and_the_next_is_the_most_urgent,
     a_saga_with_a_delay_is_not_due_before_it,
     an_act_is_audited_with_what_came_of_it,
+    an_unreadable_saga_is_shown_by_lists_and_is_due_as_it_was,
 }
 
 /// Runs every case on a store of its own; how many there were.
@@ -434,4 +435,23 @@ async fn an_act_is_audited_with_what_came_of_it(subject: &Subject) {
     assert_eq!(told, expected, "{}", subject.name);
     assert_eq!((audit[0].actor.as_str(), audit[0].reason.as_str()), ("ann", "it is well again"));
     assert_eq!(audit[0].act, Act::Retry);
+}
+
+async fn an_unreadable_saga_is_shown_by_lists_and_is_due_as_it_was(subject: &Subject) {
+    let (store, saga) = (&subject.store, subject.started("a").await);
+    let before = store.saga(&saga).await.unwrap().unwrap();
+    store.mark_unreadable(&saga, "line 2 is damaged").await.unwrap();
+    let row = store.saga(&saga).await.unwrap().unwrap();
+    assert_eq!(
+        (row.attention.as_slice(), row.error.as_deref()),
+        ([Attention::Unreadable].as_slice(), Some("line 2 is damaged"))
+    );
+    assert_eq!((row.due_at, row.seq, row.epoch), (before.due_at, before.seq, before.epoch));
+    let listed = store.sagas(SagaFilter { attention: true, ..SagaFilter::default() }).await.unwrap();
+    assert_eq!(listed, [row]);
+    // Once it can be read again, its next turn says what its journal says.
+    let mut next = subject.next(&saga).await;
+    (next.row.attention, next.row.error) = (Vec::new(), None);
+    store.append(next).await.unwrap();
+    assert_eq!(store.saga(&saga).await.unwrap().unwrap().attention, []);
 }
