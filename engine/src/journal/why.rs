@@ -66,7 +66,7 @@ pub fn why_unreadable(workflow: &str, detail: &str) -> Why {
     // All the words that would have been right are of no help.
     let detail = detail.split(", expected").next().unwrap_or(detail);
     Why {
-        happened: format!("A line of the journal of this {workflow} cannot be read: {detail}."),
+        happened: format!("A line of the journal of this {workflow} cannot be read ({detail})."),
         now: "It is left alone, with all that it made, until this program is started again; other sagas go on."
             .to_owned(),
         you: "No act can be done to it before it can be read. If a newer program wrote the line, start that one; if \
