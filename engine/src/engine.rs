@@ -21,7 +21,10 @@ use crate::worker::{self, DryRun, Shared};
 /// How long a waiting caller may miss a write that another process made.
 const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(250);
 
-/// A running engine. Clones share it.
+/// A running engine: sagas are started with it, looked at, acted on and waited for. Clones share it.
+///
+/// Its worker takes up whatever is due in the store, also what an earlier process left there. What a completed saga
+/// yielded is read with [`Store::output`], by way of [`store`](Self::store).
 #[derive(Clone)]
 pub struct Engine {
     shared: Arc<Shared>,
@@ -82,7 +85,8 @@ pub enum ActError {
 }
 
 impl Engine {
-    /// An engine over this store, and its worker. Must be called inside a tokio runtime.
+    /// An engine over this store, and its worker. Must be called inside a tokio runtime. `environment` is part of the
+    /// mark that calls bear, as `production`.
     pub fn start(
         store: Arc<dyn Store>,
         vault: Vault,
@@ -356,7 +360,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Waits until the saga's row changes from `seen`, or has ended, or the time is up; the row as it is then.
+    /// Waits until the saga's row is as `until` asks, or the saga has ended, or the time is up; the row as it is then.
     pub async fn wait(
         &self,
         saga: &SagaId,
