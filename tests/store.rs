@@ -7,7 +7,8 @@ use std::sync::Arc;
 use amends_engine::Env;
 use amends_engine::store::Store;
 use amends_engine::store::memory::MemoryStore;
-use amends_engine::store::sqlite::{Migrations, OpenError, SqliteStore};
+use amends_engine::store::open::{Migrations, OpenError};
+use amends_engine::store::sqlite::SqliteStore;
 use amends_engine::testing::conformance::{self, NOTES, Subject};
 
 #[tokio::test(start_paused = true)]
@@ -51,7 +52,7 @@ async fn a_database_is_refused_that_is_in_use_newer_foreign_elsewhere_or_without
     let store = open("test", NOTES).await.unwrap();
     assert!(matches!(open("test", NOTES).await, Err(OpenError::InUse(_))));
     store.close().await;
-    let older = &[Migrations { table: "note_migration", scripts: &[] }];
+    let older = &[Migrations { table: "note_migration", sqlite: &[], postgres: &[] }];
     assert!(matches!(open("test", older).await, Err(OpenError::Newer { version: 1, known: 0, .. })));
     assert!(matches!(open("production", NOTES).await, Err(OpenError::OtherEnvironment { .. })));
 

@@ -6,6 +6,8 @@
 
 pub mod lease;
 pub mod memory;
+pub mod open;
+mod page;
 pub mod sqlite;
 pub mod tx;
 
@@ -556,7 +558,7 @@ pub trait Store: Send + Sync + 'static {
     async fn run(&self, job: LooseJob) -> Result<(Value, Vec<SagaId>), Error>;
 
     /// Reads with user SQL.
-    async fn fetch(&self, sql: &'static str, params: Vec<tx::Param>) -> Result<Vec<tx::Row>, Error>;
+    async fn fetch(&self, sql: tx::Sql, params: Vec<tx::Param>) -> Result<Vec<tx::Row>, Error>;
 
     /// Writes what is left to be written, and closes.
     async fn close(&self);

@@ -169,7 +169,7 @@ impl Store for CrashingStore {
     async fn run(&self, job: LooseJob) -> Result<(Value, Vec<SagaId>), Error> {
         self.inner.run(job).await
     }
-    async fn fetch(&self, sql: &'static str, params: Vec<tx::Param>) -> Result<Vec<tx::Row>, Error> {
+    async fn fetch(&self, sql: tx::Sql, params: Vec<tx::Param>) -> Result<Vec<tx::Row>, Error> {
         self.inner.fetch(sql, params).await
     }
     async fn close(&self) {

@@ -173,7 +173,7 @@ impl Store for ShakyStore {
     async fn run(&self, job: LooseJob) -> Result<(Value, Vec<SagaId>), Error> {
         self.write(self.inner.run(job)).await
     }
-    async fn fetch(&self, sql: &'static str, params: Vec<tx::Param>) -> Result<Vec<tx::Row>, Error> {
+    async fn fetch(&self, sql: tx::Sql, params: Vec<tx::Param>) -> Result<Vec<tx::Row>, Error> {
         self.read(self.inner.fetch(sql, params)).await
     }
     async fn close(&self) {

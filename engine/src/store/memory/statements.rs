@@ -1,13 +1,13 @@
 //! User SQL on a SQLite database in memory, called on the caller's own thread, and the engine's tables beside it.
 
 use async_trait::async_trait;
-use rusqlite::types::{Value as Sql, ValueRef};
+use rusqlite::types::{Value as Bound, ValueRef};
 use rusqlite::{Connection, ErrorCode, params_from_iter};
 
 use super::tables::Tables;
 use crate::ids::SagaId;
 use crate::journal::state::SagaState;
-use crate::store::tx::{Error, Param, Row, Statements};
+use crate::store::tx::{Error, Param, Row, Sql, Statements};
 use crate::store::{ResourceRow, ResourceState};
 
 pub(super) struct MemoryStatements<'m> {
@@ -32,14 +32,14 @@ pub(super) fn fetch(connection: &Connection, sql: &str, params: Vec<Param>) -> R
 
 #[async_trait]
 impl Statements for MemoryStatements<'_> {
-    async fn execute(&mut self, sql: &'static str, params: Vec<Param>) -> Result<u64, Error> {
-        let mut statement = self.connection.prepare_cached(sql).map_err(refused)?;
+    async fn execute(&mut self, sql: Sql, params: Vec<Param>) -> Result<u64, Error> {
+        let mut statement = self.connection.prepare_cached(sql.sqlite).map_err(refused)?;
         let changed = statement.execute(params_from_iter(params.into_iter().map(bound))).map_err(refused)?;
         Ok(u64::try_from(changed).unwrap_or(u64::MAX))
     }
 
-    async fn fetch(&mut self, sql: &'static str, params: Vec<Param>) -> Result<Vec<Row>, Error> {
-        fetch(self.connection, sql, params)
+    async fn fetch(&mut self, sql: Sql, params: Vec<Param>) -> Result<Vec<Row>, Error> {
+        fetch(self.connection, sql.sqlite, params)
     }
 
     async fn held_by(&mut self, holder: &str) -> Result<Vec<ResourceRow>, Error> {
@@ -57,13 +57,13 @@ impl Statements for MemoryStatements<'_> {
     }
 }
 
-fn bound(param: Param) -> Sql {
+fn bound(param: Param) -> Bound {
     match param {
-        Param::Text(text) => Sql::Text(text),
-        Param::Int(number) => Sql::Integer(number),
-        Param::Real(number) => Sql::Real(number),
-        Param::Blob(bytes) => Sql::Blob(bytes),
-        Param::Null => Sql::Null,
+        Param::Text(text) => Bound::Text(text),
+        Param::Int(number) => Bound::Integer(number),
+        Param::Real(number) => Bound::Real(number),
+        Param::Blob(bytes) => Bound::Blob(bytes),
+        Param::Null => Bound::Null,
     }
 }
 

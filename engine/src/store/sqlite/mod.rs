@@ -19,9 +19,9 @@ use sqlx::sqlite::SqlitePoolOptions;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-pub use open::{Migrations, OpenError};
 use writer::{Answer, Ask, Write};
 
+use super::open::{Migrations, OpenError};
 use super::{
     Append, AuditRow, Error, GateRow, Job, Letter, Loaded, LooseJob, NewSaga, ResourceFilter, ResourceRow,
     SagaFilter, SagaRow, Started, Store, tx,
@@ -246,8 +246,9 @@ impl Store for SqliteStore {
         }
     }
 
-    async fn fetch(&self, sql: &'static str, params: Vec<tx::Param>) -> Result<Vec<tx::Row>, Error> {
-        let rows = statements::bound(sql, params).fetch_all(&self.readers).await.map_err(read_error)?;
+    async fn fetch(&self, sql: tx::Sql, params: Vec<tx::Param>) -> Result<Vec<tx::Row>, Error> {
+        let rows =
+            statements::bound(sql.sqlite, params).fetch_all(&self.readers).await.map_err(read_error)?;
         rows.iter()
             .map(statements::read_row)
             .collect::<Result<_, _>>()

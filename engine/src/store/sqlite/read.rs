@@ -9,16 +9,8 @@ use crate::ids::{OperationId, ResourceId, SagaId, SecretRef, StepKey};
 use crate::journal::state::SagaState;
 use crate::journal::{Entry, Event};
 use crate::secret::Sealed;
+use crate::store::page::page;
 use crate::store::{AuditRow, GateRow, Letter, ResourceFilter, ResourceRow, SagaFilter, SagaRow};
-
-/// How many rows a page has when nobody says.
-const PAGE: u32 = 50;
-/// And at most.
-const PAGE_MAX: u32 = 1000;
-
-fn page(limit: u32) -> u32 {
-    if limit == 0 { PAGE } else { limit.min(PAGE_MAX) }
-}
 
 fn json<T: DeserializeOwned>(row: &SqliteRow, column: &str) -> Result<T, sqlx::Error> {
     let text: String = row.try_get(column)?;

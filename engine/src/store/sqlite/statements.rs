@@ -8,7 +8,7 @@ use super::read::{resource_row, saga_state};
 use crate::ids::SagaId;
 use crate::journal::state::SagaState;
 use crate::store::ResourceRow;
-use crate::store::tx::{Error, Param, Row, Statements};
+use crate::store::tx::{Error, Param, Row, Sql, Statements};
 
 /// A transaction that is open on this connection.
 pub(in crate::store) struct SqliteStatements<'c>(pub(in crate::store) &'c mut SqliteConnection);
@@ -67,13 +67,13 @@ pub(super) fn refused(error: sqlx::Error) -> Error {
 
 #[async_trait]
 impl Statements for SqliteStatements<'_> {
-    async fn execute(&mut self, sql: &'static str, params: Vec<Param>) -> Result<u64, Error> {
-        let done = bound(sql, params).execute(&mut *self.0).await.map_err(refused)?;
+    async fn execute(&mut self, sql: Sql, params: Vec<Param>) -> Result<u64, Error> {
+        let done = bound(sql.sqlite, params).execute(&mut *self.0).await.map_err(refused)?;
         Ok(done.rows_affected())
     }
 
-    async fn fetch(&mut self, sql: &'static str, params: Vec<Param>) -> Result<Vec<Row>, Error> {
-        let rows = bound(sql, params).fetch_all(&mut *self.0).await.map_err(refused)?;
+    async fn fetch(&mut self, sql: Sql, params: Vec<Param>) -> Result<Vec<Row>, Error> {
+        let rows = bound(sql.sqlite, params).fetch_all(&mut *self.0).await.map_err(refused)?;
         rows.iter().map(read_row).collect()
     }
 
