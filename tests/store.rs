@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs, clippy::disallowed_methods, reason = "tests fail by panicking")]
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock, Mutex};
 
 use amends_engine::Env;
 use amends_engine::store::Store;
@@ -10,6 +10,7 @@ use amends_engine::store::memory::MemoryStore;
 use amends_engine::store::open::{Migrations, OpenError};
 use amends_engine::store::sqlite::SqliteStore;
 use amends_engine::testing::conformance::{self, NOTES, Subject};
+use amends_tests::postgres::{Base, Server};
 
 #[tokio::test(start_paused = true)]
 async fn the_memory_store_keeps_every_promise() {
@@ -39,6 +40,32 @@ async fn the_sqlite_store_keeps_every_promise() {
     })
     .await;
     eprintln!("{cases} cases on SQLite");
+}
+
+/// One server for every case, and a database for each.
+static SERVER: LazyLock<Mutex<Option<Server>>> = LazyLock::new(|| Mutex::new(Some(Server::start_new())));
+
+async fn postgres(name: &'static str, url: impl Fn(&Server, &Base) -> String) -> usize {
+    conformance::run(|| {
+        let server = SERVER.lock().unwrap();
+        let server = server.as_ref().unwrap();
+        let base = server.database();
+        let url = url(server, &base);
+        async move {
+            let env = Env::seeded(3);
+            let (store, vault) = base.try_open(&url, NOTES, &env).await.unwrap();
+            let (another, _) = base.try_open(&url, NOTES, &env).await.unwrap();
+            let another: Option<Arc<dyn Store>> = Some(Arc::new(another));
+            Subject { name, store: Arc::new(store), vault, env, another }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_postgres_store_keeps_every_promise() {
+    let cases = postgres("postgres", |_, base| base.url.clone()).await;
+    eprintln!("{cases} cases on Postgres");
 }
 
 #[tokio::test]

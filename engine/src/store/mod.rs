@@ -8,8 +8,11 @@ pub mod lease;
 pub mod memory;
 pub mod open;
 mod page;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod sqlite;
 pub mod tx;
+mod user_sql;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -485,6 +488,19 @@ pub struct ResourceFilter {
     pub limit: u32,
 }
 
+/// One append, with the number under which it is followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fed {
+    /// Given after the append was committed: once a reader has seen this one, none below it will appear.
+    pub number: i64,
+    /// Whose journal grew.
+    pub saga: SagaId,
+    /// From this entry.
+    pub first_seq: i64,
+    /// To this one.
+    pub last_seq: i64,
+}
+
 /// What a database promises the engine.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -495,10 +511,12 @@ pub trait Store: Send + Sync + 'static {
     async fn start(&self, new: NewSaga) -> Result<Started, Error>;
 
     /// Writes one turn. All of it or nothing; nothing if the epoch or the `seq` is not the stored one.
-    async fn append(&self, append: Append) -> Result<(), Error>;
+    async fn append(&self, append: Arc<Append>) -> Result<(), Error>;
 
-    /// Runs a local activity and writes the append that it came to, in one transaction; the append is answered.
-    async fn transact(&self, saga: SagaId, job: Job) -> Result<Append, Error>;
+    /// Writes one turn as [`append`](Self::append) does, runs a local activity, and writes the append that it came
+    /// to, all in one transaction; that append is answered. When the activity fails, the turn alone is written, and
+    /// [`Error::Job`] answered.
+    async fn transact(&self, turn: Arc<Append>, job: Job) -> Result<Append, Error>;
 
     /// Leaves a letter, with the audit of it if it is an act; the same id again changes nothing.
     async fn post(&self, letter: Letter) -> Result<(), Error>;
@@ -552,6 +570,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// Every gate that is closed after `now`.
     async fn gates(&self, now: Timestamp) -> Result<Vec<GateRow>, Error>;
+
+    /// The appends with a number above this one, in the order of their numbers: each entry of each journal once, a
+    /// saga's in their order. An append may have to wait a moment for its number.
+    async fn feed(&self, after: i64, limit: u32) -> Result<Vec<Fed>, Error>;
 
     /// Runs user SQL in a transaction that belongs to no saga, with the starts and letters it asks for; its
     /// output, and the sagas that got a letter.

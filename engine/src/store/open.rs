@@ -16,6 +16,13 @@ pub struct Migrations {
     pub postgres: &'static [(&'static str, &'static str)],
 }
 
+/// The engine's own part.
+pub(in crate::store) const ENGINE: Migrations = Migrations {
+    table: "engine_migration",
+    sqlite: &[("saga_and_journal", include_str!("../../migrations/sqlite/0001_saga_and_journal.sql"))],
+    postgres: &[("saga_and_journal", include_str!("../../migrations/postgres/0001_saga_and_journal.sql"))],
+};
+
 /// Why a database was not opened. Nothing was changed in it.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {

@@ -9,8 +9,8 @@ use crate::ids::{SagaId, SecretRef};
 use crate::journal::Entry;
 use crate::secret::Sealed;
 use crate::store::{
-    Append, AuditRow, Error, GateRow, Job, Letter, Loaded, LooseJob, NewSaga, ResourceFilter, ResourceRow,
-    SagaFilter, SagaRow, Started, Store, tx,
+    Append, AuditRow, Error, Fed, GateRow, Job, Letter, Loaded, LooseJob, NewSaga, ResourceFilter,
+    ResourceRow, SagaFilter, SagaRow, Started, Store, tx,
 };
 use async_trait::async_trait;
 use serde_json::Value;
@@ -103,11 +103,11 @@ impl Store for CrashingStore {
     async fn start(&self, new: NewSaga) -> Result<Started, Error> {
         self.inner.start(new).await
     }
-    async fn append(&self, append: Append) -> Result<(), Error> {
+    async fn append(&self, append: Arc<Append>) -> Result<(), Error> {
         self.append_or_die(self.inner.append(append)).await
     }
-    async fn transact(&self, saga: SagaId, job: Job) -> Result<Append, Error> {
-        self.append_or_die(self.inner.transact(saga, job)).await
+    async fn transact(&self, turn: Arc<Append>, job: Job) -> Result<Append, Error> {
+        self.append_or_die(self.inner.transact(turn, job)).await
     }
     async fn post(&self, letter: Letter) -> Result<(), Error> {
         self.inner.post(letter).await
@@ -165,6 +165,9 @@ impl Store for CrashingStore {
     }
     async fn gates(&self, now: Timestamp) -> Result<Vec<GateRow>, Error> {
         self.inner.gates(now).await
+    }
+    async fn feed(&self, after: i64, limit: u32) -> Result<Vec<Fed>, Error> {
+        self.inner.feed(after, limit).await
     }
     async fn run(&self, job: LooseJob) -> Result<(Value, Vec<SagaId>), Error> {
         self.inner.run(job).await

@@ -13,8 +13,8 @@ use crate::ids::{InstallationId, SagaId, SecretRef};
 use crate::journal::Entry;
 use crate::secret::Sealed;
 use crate::store::{
-    Append, AuditRow, Error, GateRow, Job, Letter, Loaded, LooseJob, NewSaga, ResourceFilter, ResourceRow,
-    SagaFilter, SagaRow, Started, Store, tx,
+    Append, AuditRow, Error, Fed, GateRow, Job, Letter, Loaded, LooseJob, NewSaga, ResourceFilter,
+    ResourceRow, SagaFilter, SagaRow, Started, Store, tx,
 };
 
 /// How often, in thousandths of all writes, and how long.
@@ -113,11 +113,11 @@ impl Store for ShakyStore {
     async fn start(&self, new: NewSaga) -> Result<Started, Error> {
         self.write(self.inner.start(new)).await
     }
-    async fn append(&self, append: Append) -> Result<(), Error> {
+    async fn append(&self, append: Arc<Append>) -> Result<(), Error> {
         self.write(self.inner.append(append)).await
     }
-    async fn transact(&self, saga: SagaId, job: Job) -> Result<Append, Error> {
-        self.write(self.inner.transact(saga, job)).await
+    async fn transact(&self, turn: Arc<Append>, job: Job) -> Result<Append, Error> {
+        self.write(self.inner.transact(turn, job)).await
     }
     async fn post(&self, letter: Letter) -> Result<(), Error> {
         self.write(self.inner.post(letter)).await
@@ -169,6 +169,9 @@ impl Store for ShakyStore {
     }
     async fn gates(&self, now: Timestamp) -> Result<Vec<GateRow>, Error> {
         self.read(self.inner.gates(now)).await
+    }
+    async fn feed(&self, after: i64, limit: u32) -> Result<Vec<Fed>, Error> {
+        self.read(self.inner.feed(after, limit)).await
     }
     async fn run(&self, job: LooseJob) -> Result<(Value, Vec<SagaId>), Error> {
         self.write(self.inner.run(job)).await

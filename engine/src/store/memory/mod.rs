@@ -21,8 +21,8 @@ use super::lease::LEASE;
 use super::open::Migrations;
 use super::tx::{self, Param, Sql};
 use super::{
-    Append, AuditRow, Error, GateRow, Job, Letter, Loaded, Loose, LooseJob, NewSaga, ResourceFilter,
-    ResourceRow, SagaFilter, SagaRow, Started, Store,
+    Append, AuditRow, Error, Fed, GateRow, Job, Letter, Loaded, Loose, LooseJob, NewSaga, ResourceFilter,
+    ResourceRow, SagaFilter, SagaRow, Started, Store, user_sql,
 };
 use crate::env::{Env, Timestamp};
 use crate::ids::{InstallationId, SagaId, SecretRef};
@@ -145,11 +145,12 @@ impl Store for MemoryStore {
         self.write(|tables| Ok(tables.start(new))).await
     }
 
-    async fn append(&self, append: Append) -> Result<(), Error> {
-        self.write(|tables| tables.append(append)).await
+    async fn append(&self, append: Arc<Append>) -> Result<(), Error> {
+        self.write(|tables| tables.append(Arc::unwrap_or_clone(append))).await
     }
 
-    async fn transact(&self, _saga: SagaId, job: Job) -> Result<Append, Error> {
+    async fn transact(&self, turn: Arc<Append>, job: Job) -> Result<Append, Error> {
+        self.append(turn).await?;
         together!(self, job, |tables, append| tables.append(append.clone()).map(|()| append))
     }
 
@@ -319,6 +320,11 @@ impl Store for MemoryStore {
         Ok(self.read(|tables| tables.gates.values().filter(closed).cloned().collect()).await)
     }
 
+    async fn feed(&self, after: i64, limit: u32) -> Result<Vec<Fed>, Error> {
+        let after = usize::try_from(after).unwrap_or(0);
+        Ok(self.read(|tables| tables.feed.iter().skip(after).take(page(limit)).cloned().collect()).await)
+    }
+
     async fn run(&self, job: LooseJob) -> Result<(Value, Vec<SagaId>), Error> {
         together!(self, job, |tables, loose| {
             let Loose { output, beside, letters } = loose;
@@ -342,7 +348,7 @@ impl Store for MemoryStore {
 
     async fn fetch(&self, sql: Sql, params: Vec<Param>) -> Result<Vec<tx::Row>, Error> {
         let inner = self.shared.inner.lock().await;
-        statements::fetch(&inner.1, sql.sqlite, params).map_err(|error| Error::Unreadable(error.to_string()))
+        user_sql::fetch(&inner.1, sql.sqlite, params).map_err(|error| Error::Unreadable(error.to_string()))
     }
 
     async fn close(&self) {}

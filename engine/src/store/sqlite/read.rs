@@ -1,16 +1,16 @@
 //! Reading: rows of the engine's tables as the engine knows them, and the lists people page through.
 
 use serde::de::DeserializeOwned;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, SqlitePool};
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::{Column, Row, SqlitePool, TypeInfo, ValueRef};
 
 use crate::env::Timestamp;
 use crate::ids::{OperationId, ResourceId, SagaId, SecretRef, StepKey};
-use crate::journal::state::SagaState;
 use crate::journal::{Entry, Event};
 use crate::secret::Sealed;
 use crate::store::page::page;
-use crate::store::{AuditRow, GateRow, Letter, ResourceFilter, ResourceRow, SagaFilter, SagaRow};
+use crate::store::tx::{self, Param};
+use crate::store::{AuditRow, Fed, GateRow, Letter, ResourceFilter, ResourceRow, SagaFilter, SagaRow};
 
 fn json<T: DeserializeOwned>(row: &SqliteRow, column: &str) -> Result<T, sqlx::Error> {
     let text: String = row.try_get(column)?;
@@ -30,7 +30,7 @@ fn optional_time(row: &SqliteRow, column: &str) -> Result<Option<Timestamp>, sql
     row.try_get::<Option<i64>, _>(column).map(|at| at.map(Timestamp))
 }
 
-pub(super) fn saga_row(row: &SqliteRow) -> Result<SagaRow, sqlx::Error> {
+fn saga_row(row: &SqliteRow) -> Result<SagaRow, sqlx::Error> {
     Ok(SagaRow {
         id: SagaId::stored(row.try_get::<String, _>("id")?),
         workflow: row.try_get("workflow")?,
@@ -55,11 +55,7 @@ pub(super) fn saga_row(row: &SqliteRow) -> Result<SagaRow, sqlx::Error> {
     })
 }
 
-pub(super) fn saga_state(row: &SqliteRow) -> Result<(SagaState, Vec<String>), sqlx::Error> {
-    Ok((word(row, "state")?, json(row, "attention")?))
-}
-
-pub(super) fn resource_row(row: &SqliteRow) -> Result<ResourceRow, sqlx::Error> {
+fn resource_row(row: &SqliteRow) -> Result<ResourceRow, sqlx::Error> {
     Ok(ResourceRow {
         id: ResourceId::stored(row.try_get::<String, _>("id")?),
         provider: row.try_get("provider")?,
@@ -186,6 +182,23 @@ pub(super) async fn gates(pool: &SqlitePool, now: Timestamp) -> Result<Vec<GateR
     Ok(rows.into_iter().map(row).collect())
 }
 
+pub(super) async fn feed(pool: &SqlitePool, after: i64, limit: u32) -> Result<Vec<Fed>, sqlx::Error> {
+    let rows: Vec<(i64, String, i64, i64)> = sqlx::query_as(
+        "select number, saga, first_seq, last_seq from feed where number > $1 order by number limit $2",
+    )
+    .bind(after)
+    .bind(page(limit))
+    .fetch_all(pool)
+    .await?;
+    let fed = |(number, saga, first_seq, last_seq): (i64, String, i64, i64)| Fed {
+        number,
+        saga: SagaId::stored(saga),
+        first_seq,
+        last_seq,
+    };
+    Ok(rows.into_iter().map(fed).collect())
+}
+
 /// The acts on a saga, oldest first.
 pub(super) async fn audit(pool: &SqlitePool, saga: &SagaId) -> Result<Vec<AuditRow>, sqlx::Error> {
     let rows = sqlx::query("select * from audit where saga = $1 order by at, id")
@@ -220,8 +233,8 @@ pub(super) struct Due {
 pub(super) async fn due(pool: &SqlitePool, now: Timestamp, limit: usize) -> Result<Vec<Due>, sqlx::Error> {
     let rows: Vec<(String, bool)> = sqlx::query_as(
         "select id, max(needs_place) from (
-           select id, priority, due_at as since, concurrency_key is not null and has_place = 0 as needs_place
-           from saga where due_at <= $1
+           select id, priority, claimable_at as since, concurrency_key is not null and has_place = 0 as needs_place
+           from saga where claimable_at <= $1
            union all
            select saga.id, saga.priority, 0, 0 from inbox join saga on saga.id = inbox.saga
            where inbox.consumed_at is null and saga.ended_at is null
@@ -234,4 +247,48 @@ pub(super) async fn due(pool: &SqlitePool, now: Timestamp, limit: usize) -> Resu
     .fetch_all(pool)
     .await?;
     Ok(rows.into_iter().map(|(id, needs_place)| Due { saga: SagaId::stored(id), needs_place }).collect())
+}
+
+/// Reads with user SQL.
+pub(super) async fn fetch(
+    pool: &SqlitePool,
+    sql: &'static str,
+    params: Vec<Param>,
+) -> Result<Vec<tx::Row>, sqlx::Error> {
+    let rows = bound(sql, params).fetch_all(pool).await?;
+    rows.iter().map(read_row).collect()
+}
+
+fn bound(
+    sql: &'static str,
+    params: Vec<Param>,
+) -> sqlx::query::Query<'static, sqlx::Sqlite, SqliteArguments> {
+    params.into_iter().fold(sqlx::query(sql), |query, param| match param {
+        Param::Text(text) => query.bind(text),
+        Param::Int(number) => query.bind(number),
+        Param::Real(number) => query.bind(number),
+        Param::Blob(bytes) => query.bind(bytes),
+        Param::Null => query.bind(None::<String>),
+    })
+}
+
+fn read_row(row: &SqliteRow) -> Result<tx::Row, sqlx::Error> {
+    let mut columns = Vec::with_capacity(row.len());
+    for column in row.columns() {
+        let place = column.ordinal();
+        let raw = row.try_get_raw(place)?;
+        let kind = raw.type_info().name().to_owned();
+        let value = if raw.is_null() {
+            Param::Null
+        } else {
+            match kind.as_str() {
+                "TEXT" => Param::Text(row.try_get_unchecked(place)?),
+                "REAL" => Param::Real(row.try_get_unchecked(place)?),
+                "BLOB" => Param::Blob(row.try_get_unchecked(place)?),
+                _ => Param::Int(row.try_get_unchecked(place)?),
+            }
+        };
+        columns.push((column.name().to_owned(), value));
+    }
+    Ok(tx::Row(columns))
 }

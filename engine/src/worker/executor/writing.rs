@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::*;
-use crate::activity::{Cause, Failure, retry};
+use crate::activity::{Failure, retry};
 use crate::ids::StepKey;
 use crate::journal::event::{ChildFate, Event, Parent};
 use crate::journal::fingerprint::fingerprint;
@@ -40,11 +40,9 @@ impl Executor {
         }
     }
 
-    pub(super) async fn append(&mut self, is_due_at_once: bool) -> Result<(), Stop> {
+    /// What this turn has decided, as one append.
+    fn turn_append(&mut self, is_due_at_once: bool) -> Append {
         let turn = std::mem::take(&mut self.turn);
-        if turn.entries.is_empty() && turn.consumed.is_empty() {
-            return Ok(());
-        }
         let mut append = build(&mut self.state, self.epoch, turn.entries, Beside::default());
         if is_due_at_once {
             append.row.due_at = Some(self.state.at);
@@ -56,35 +54,30 @@ impl Executor {
         append.settled = turn.settled;
         append.starts = turn.starts;
         append.letters.extend(turn.letters);
-        let mut attempt = 0;
-        loop {
-            match self.shared.store.append(append.clone()).await {
-                Ok(()) => {
-                    self.is_due_at_once = is_due_at_once;
-                    self.shared.written(&self.saga);
-                    append.letters.iter().for_each(|letter| self.shared.poke(&letter.saga));
-                    return Ok(());
-                }
-                Err(Error::Unavailable(detail)) => {
-                    attempt += 1;
-                    tracing::warn!(saga = %self.saga, detail, "the journal could not be written, trying again");
-                    self.shared.env.sleep(retry::delay(attempt.min(5), None, &self.shared.env)).await;
-                }
-                Err(error) => {
-                    tracing::warn!(saga = %self.saga, %error, "reloading");
-                    return Err(Stop::Reload);
-                }
-            }
-            if self.shared.is_draining() && attempt > 3 {
-                return Err(Stop::Reload);
-            }
-        }
+        append
     }
 
-    /// Runs a local activity, or its revert, in the transaction that records it.
+    pub(super) async fn append(&mut self, is_due_at_once: bool) -> Result<(), Stop> {
+        if self.turn.entries.is_empty() && self.turn.consumed.is_empty() {
+            return Ok(());
+        }
+        let append = Arc::new(self.turn_append(is_due_at_once));
+        // An append has no part of a user's that could fail.
+        let _ = offer(&self.shared, &self.saga, || self.shared.store.append(append.clone())).await?;
+        self.is_due_at_once = is_due_at_once;
+        self.told(&append);
+        Ok(())
+    }
+
+    /// Tells those in this process who wait for what was written.
+    fn told(&self, append: &Append) {
+        self.shared.written(&self.saga);
+        append.letters.iter().for_each(|letter| self.shared.poke(&letter.saga));
+    }
+
+    /// Runs a local activity, or its revert, in the transaction that records it; what the turn has decided before
+    /// is written in the same one, and stays also when the activity fails.
     pub(super) async fn transact(&mut self, key: &StepKey, revert: bool) -> Result<(), Stop> {
-        // What an earlier transaction of this turn came to has to be durable first.
-        self.append(true).await?;
         let Some(step) = self.state.step(key) else { return Ok(()) };
         let Some(asked) = step.current() else { return Ok(()) };
         let Some(local) = self.shared.registry.find_local(&asked.activity).cloned() else {
@@ -93,6 +86,7 @@ impl Executor {
         };
         let input = self.resolved(&asked.input);
         let made = step.output.clone().unwrap_or(Value::Null);
+        let turn = Arc::new(self.turn_append(true));
         let shared = self.shared.clone();
         let (saga, epoch, state, key) = (self.saga.clone(), self.epoch, self.state.clone(), key.clone());
         let step = key.clone();
@@ -151,7 +145,11 @@ impl Executor {
                 Ok(append)
             })
         });
-        match self.shared.store.transact(self.saga.clone(), job).await {
+        let done =
+            offer(&self.shared, &self.saga, || self.shared.store.transact(turn.clone(), job.clone())).await?;
+        self.is_due_at_once = true;
+        self.told(&turn);
+        match done {
             Ok(mut append) => {
                 for entry in std::mem::take(&mut append.entries) {
                     if let Err(illegal) = self.state.apply(&entry) {
@@ -163,32 +161,42 @@ impl Executor {
                 }
                 // They are written: only what changes from here on is written again.
                 self.state.ledger.take_changed();
-                self.is_due_at_once = true;
-                self.shared.written(&self.saga);
-                append.letters.iter().for_each(|letter| self.shared.poke(&letter.saga));
-                Ok(())
+                self.told(&append);
             }
-            Err(Error::Job(failure)) => {
-                if revert {
-                    self.undo_failed(key, failure, &[]);
-                } else {
-                    self.failed(key, failure, &[]);
-                }
-                Ok(())
-            }
+            Err(failure) if revert => self.undo_failed(key, failure, &[]),
+            Err(failure) => self.failed(key, failure, &[]),
+        }
+        Ok(())
+    }
+}
+
+/// Offers a write until the store takes it; the failure is that of a user's part in it. Stops where another has
+/// written meanwhile, or this very write has and its answer was lost: the journal knows.
+async fn offer<T, F>(
+    shared: &Shared,
+    saga: &SagaId,
+    write: impl Fn() -> F,
+) -> Result<Result<T, Failure>, Stop>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    let mut attempt = 0;
+    loop {
+        match write().await {
+            Ok(done) => return Ok(Ok(done)),
+            Err(Error::Job(failure)) => return Ok(Err(failure)),
             Err(Error::Unavailable(detail)) => {
-                let failure = Failure::Unavailable { cause: Cause::Database, detail, retry_after: None };
-                if revert {
-                    self.undo_failed(key, failure, &[]);
-                } else {
-                    self.failed(key, failure, &[]);
-                }
-                Ok(())
+                attempt += 1;
+                tracing::warn!(saga = %saga, detail, "the journal could not be written, trying again");
+                shared.env.sleep(retry::delay(attempt.min(5), None, &shared.env)).await;
             }
             Err(error) => {
-                tracing::warn!(saga = %self.saga, %error, "reloading");
-                Err(Stop::Reload)
+                tracing::warn!(saga = %saga, %error, "reloading");
+                return Err(Stop::Reload);
             }
+        }
+        if shared.is_draining() && attempt > 3 {
+            return Err(Stop::Reload);
         }
     }
 }
