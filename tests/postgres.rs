@@ -6,7 +6,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use amends_engine::Env;
@@ -40,7 +40,21 @@ pub struct Base {
     pub key: PathBuf,
 }
 
+/// The server that the tests of this program share, while any of them runs.
+static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
+
 impl Server {
+    /// The one that the tests of this program share.
+    pub fn shared() -> Arc<Self> {
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(server) = shared.upgrade() {
+            return server;
+        }
+        let server = Arc::new(Self::start_new());
+        *shared = Arc::downgrade(&server);
+        server
+    }
+
     /// A fresh one.
     pub fn start_new() -> Self {
         Self::with_settings(&[])
@@ -84,9 +98,9 @@ impl Server {
     pub fn start(&mut self) {
         assert!(self.running.is_none(), "the server runs already");
         let log = std::fs::File::options().create(true).append(true).open(self.log()).unwrap();
-        let mut command = tool("postgres");
+        let mut command = watched("QUIT", &path_of("postgres"));
         command.arg("-D").arg(&self.data).arg("-p").arg(self.port.to_string());
-        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        command.stdin(Stdio::piped()).stdout(log.try_clone().unwrap()).stderr(log);
         self.running = Some(command.spawn().unwrap());
         let port = self.port.to_string();
         let host = self.folder.path().display().to_string();
@@ -134,6 +148,7 @@ impl Server {
 
     fn ended(&mut self) {
         let Some(mut child) = self.running.take() else { return };
+        drop(child.stdin.take());
         let mut gone = false;
         self.wait_until("stop", || {
             gone = gone || child.try_wait().unwrap().is_some();
@@ -179,8 +194,8 @@ impl Server {
         );
         let file = folder.join("pgbouncer.ini");
         std::fs::write(&file, settings).unwrap();
-        let mut command = as_postgres(&find("pgbouncer", "pgbouncer"));
-        command.arg("-q").arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut command = watched("TERM", &find("pgbouncer", "pgbouncer"));
+        command.arg("-q").arg(&file).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().unwrap();
         self.wait_until("get a pooler", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
         Pooler { child, port, _folder: self.folder.clone() }
@@ -229,8 +244,8 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.signal("QUIT");
         if let Some(mut child) = self.running.take() {
+            drop(child.stdin.take());
             let began = now();
             while matches!(child.try_wait(), Ok(None)) && began.elapsed() < PATIENCE {
                 std::thread::sleep(Duration::from_millis(20));
@@ -250,8 +265,7 @@ impl Pooler {
 
 impl Drop for Pooler {
     fn drop(&mut self) {
-        // It may be the child of the program that runs it as another user, which passes this on.
-        let _ = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status();
+        drop(self.child.stdin.take());
         let _ = self.child.wait();
     }
 }
@@ -299,12 +313,16 @@ fn hand_over(folder: &Path) {
 
 /// A program of the server's package.
 fn tool(name: &str) -> Command {
+    as_postgres(&path_of(name))
+}
+
+fn path_of(name: &str) -> PathBuf {
     let mut versions: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
         .map(|folders| folders.flatten().map(|folder| folder.path().join("bin").join(name)).collect())
         .unwrap_or_default();
     versions.retain(|path| path.exists());
     versions.sort();
-    as_postgres(&versions.pop().unwrap_or_else(|| find(name, "postgresql")))
+    versions.pop().unwrap_or_else(|| find(name, "postgresql"))
 }
 
 fn find(name: &str, package: &str) -> PathBuf {
@@ -315,6 +333,15 @@ fn find(name: &str, package: &str) -> PathBuf {
         .into_iter()
         .find(|path| path.exists())
         .unwrap_or_else(|| panic!("missing: {name}. On Debian: sudo apt-get install {package}"))
+}
+
+/// A program that ends, by this signal, when its standard input is closed: so also when the test is killed.
+fn watched(signal: &str, program: &Path) -> Command {
+    let mut command = as_postgres(Path::new("/bin/sh"));
+    let watch =
+        format!("\"$@\" </dev/null & child=$!; read -r _; kill -{signal} $child 2>/dev/null; wait $child");
+    command.arg("-c").arg(watch).arg("watch").arg(program);
+    command
 }
 
 fn as_postgres(program: &Path) -> Command {

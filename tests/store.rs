@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs, clippy::disallowed_methods, reason = "tests fail by panicking")]
 
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::Arc;
 
 use amends_engine::Env;
 use amends_engine::store::Store;
@@ -42,15 +42,12 @@ async fn the_sqlite_store_keeps_every_promise() {
     eprintln!("{cases} cases on SQLite");
 }
 
-/// One server for every case, and a database for each.
-static SERVER: LazyLock<Mutex<Option<Server>>> = LazyLock::new(|| Mutex::new(Some(Server::start_new())));
-
+/// Tries every case on a database of its own, at the address that `url` makes of it.
 async fn postgres(name: &'static str, url: impl Fn(&Server, &Base) -> String) -> usize {
+    let server = Server::shared();
     conformance::run(|| {
-        let server = SERVER.lock().unwrap();
-        let server = server.as_ref().unwrap();
         let base = server.database();
-        let url = url(server, &base);
+        let url = url(&server, &base);
         async move {
             let env = Env::seeded(3);
             let (store, vault) = base.try_open(&url, NOTES, &env).await.unwrap();
@@ -66,6 +63,24 @@ async fn postgres(name: &'static str, url: impl Fn(&Server, &Base) -> String) ->
 async fn the_postgres_store_keeps_every_promise() {
     let cases = postgres("postgres", |_, base| base.url.clone()).await;
     eprintln!("{cases} cases on Postgres");
+}
+
+#[tokio::test]
+async fn the_postgres_store_keeps_every_promise_through_a_transaction_pooler() {
+    let pooler = Server::shared().pgbouncer();
+    let cases = postgres("postgres through pgbouncer", |_, base| pooler.url(base)).await;
+    eprintln!("{cases} cases on Postgres through pgbouncer");
+}
+
+#[tokio::test]
+async fn the_postgres_store_keeps_every_promise_where_the_default_is_serializable() {
+    let cases = postgres("postgres, serializable", |server, base| {
+        let sql = format!("alter database {} set default_transaction_isolation = 'serializable'", base.name);
+        server.psql("postgres", &sql);
+        base.url.clone()
+    })
+    .await;
+    eprintln!("{cases} cases on Postgres with serializable as the default");
 }
 
 #[tokio::test]

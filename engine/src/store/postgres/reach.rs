@@ -44,7 +44,7 @@ impl Reach {
         } else {
             // One plan a statement: planning the large ones anew each time costs more than they do.
             options = options.options([
-                ("default_transaction_isolation", "read\\ committed"),
+                ("default_transaction_isolation", "read committed"),
                 ("plan_cache_mode", "force_generic_plan"),
                 ("jit", "off"),
             ]);
