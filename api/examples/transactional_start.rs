@@ -6,7 +6,8 @@ use std::error::Error;
 use std::sync::Arc;
 
 use amends_engine::journal::{story, why};
-use amends_engine::store::sqlite::{Migrations, SqliteStore};
+use amends_engine::store::Migrations;
+use amends_engine::store::sqlite::SqliteStore;
 use amends_engine::store::{self, NewSaga, SagaFilter};
 use amends_engine::{
     Activity, Call, Effect, Engine, Env, Failure, Local, Registry, Saga, SagaId, Tx, Workflow, params, saga,
@@ -21,10 +22,11 @@ use serde::{Deserialize, Serialize};
 /// The app's own tables, in the same file as the engine's, with a migration table of their own.
 const SHOP: &[Migrations] = &[Migrations {
     table: "shop_migration",
-    scripts: &[(
+    sqlite: &[(
         "orders",
         "create table orders (id text primary key, pieces integer not null check (pieces > 0)) strict;",
     )],
+    postgres: &[],
 }];
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -114,7 +116,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let answer = client.post(&url).json(&order).send().await?;
         println!("order {id} of {pieces} pieces: {} {}", answer.status(), answer.text().await?);
     }
-    let orders = engine.store().fetch("select id from orders", params![]).await?;
+    let orders = engine.store().fetch("select id from orders".into(), params![]).await?;
     let sagas = engine.sagas(SagaFilter::default()).await?;
     assert_eq!((orders.len(), sagas.len()), (1, 1));
 

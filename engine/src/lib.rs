@@ -118,7 +118,7 @@
 //! |---|---|
 //! | writing sagas | [`Saga`] and its verbs, [`Workflow`], [`Made`], [`Halt`] |
 //! | calling the world | [`Activity`], [`Effect`], [`Failure`], [`Found`], [`Resource`], [`Gate`] |
-//! | your own tables | [`Local`], [`Tx`], [`Engine::transact`], [`params!`], [`Migrations`](store::sqlite::Migrations) |
+//! | your own tables | [`Local`], [`Tx`], [`Engine::transact`], [`params!`], [`Migrations`](store::Migrations) |
 //! | starting sagas | [`Engine::begin`], [`NewSaga`](store::NewSaga): key, priority, delay, deadline, concurrency |
 //! | running it | [`Engine`], [`Registry`], [`SqliteStore`](store::sqlite::SqliteStore), [`MemoryStore`](store::memory::MemoryStore) |
 //! | what happened | [`journal`], [`journal::story()`], [`journal::why()`], [`Engine::view`] |

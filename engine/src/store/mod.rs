@@ -6,6 +6,10 @@
 
 pub mod lease;
 pub mod memory;
+pub mod open;
+mod page;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod sqlite;
 pub mod tx;
 mod user_sql;
@@ -19,6 +23,7 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use self::open::{Migrations, OpenError};
 use crate::env::{Env, Timestamp};
 use crate::ids::{InstallationId, OperationId, ResourceId, SagaId, SecretRef, StepKey};
 use crate::journal::act::Act;
@@ -495,6 +500,19 @@ pub struct ResourceFilter {
     pub limit: u32,
 }
 
+/// One append, with the number under which it is followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fed {
+    /// Given after the append was committed: once a reader has seen this one, none below it will appear.
+    pub number: i64,
+    /// Whose journal grew.
+    pub saga: SagaId,
+    /// From this entry.
+    pub first_seq: i64,
+    /// To this one.
+    pub last_seq: i64,
+}
+
 /// What a database promises the engine.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -546,7 +564,7 @@ pub trait Store: Send + Sync + 'static {
             Box::pin(async move {
                 let sql = "update saga set attention = '[\"unreadable\"]', error = $2
                    where id = $1 and ended_at is null";
-                statements.execute(sql, params).await?;
+                statements.execute(sql.into(), params).await?;
                 Ok(Loose { output: Value::Null, beside: tx::Beside::default(), letters: Vec::new() })
             })
         });
@@ -592,12 +610,16 @@ pub trait Store: Send + Sync + 'static {
     /// Every gate that is closed after `now`.
     async fn gates(&self, now: Timestamp) -> Result<Vec<GateRow>, Error>;
 
+    /// The appends with a number above this one, in the order of their numbers: each entry of each journal once, a
+    /// saga's in their order. An append may have to wait a moment for its number.
+    async fn feed(&self, after: i64, limit: u32) -> Result<Vec<Fed>, Error>;
+
     /// Runs user SQL in a transaction that belongs to no saga, with the starts and letters it asks for; its
     /// output, and the sagas that got a letter.
     async fn run(&self, job: LooseJob) -> Result<(Value, Vec<SagaId>), Error>;
 
     /// Reads with user SQL.
-    async fn fetch(&self, sql: &'static str, params: Vec<tx::Param>) -> Result<Vec<tx::Row>, Error>;
+    async fn fetch(&self, sql: tx::Sql, params: Vec<tx::Param>) -> Result<Vec<tx::Row>, Error>;
 
     /// Writes what is left to be written, and closes.
     async fn close(&self);

@@ -16,17 +16,17 @@ use crate::journal::failure::Failure;
 use crate::journal::state::{Attention, SagaState};
 use crate::journal::{Entry, Event};
 use crate::secret::Vault;
-use crate::store::sqlite::Migrations;
+use crate::store::open::Migrations;
 use crate::store::{
     Append, Error, GateRow, Job, Letter, Message, NewSaga, ResourceFilter, ResourceRow, ResourceState,
     ResourceWrite, SagaFilter, SecretFate, Settled, Started, Store,
 };
 
 /// The table that the cases write user SQL to.
-pub const NOTES: &[Migrations] = &[Migrations {
-    table: "note_migration",
-    scripts: &[("note", "create table note (text text primary key);")],
-}];
+pub const NOTES: &[Migrations] =
+    &[Migrations { table: "note_migration", sqlite: &[("note", NOTE)], postgres: &[("note", NOTE)] }];
+
+const NOTE: &str = "create table note (text text primary key);";
 
 /// A fresh store to be tried.
 pub struct Subject {
@@ -297,13 +297,13 @@ async fn a_sagas_secrets_pass_to_its_owner_or_are_destroyed(subject: &Subject) {
 
 async fn user_sql_is_written_with_its_append_or_not_at_all(subject: &Subject) {
     let saga = subject.started("k").await;
-    let notes = || async { subject.store.fetch("select text from note", vec![]).await.unwrap().len() };
+    let notes = || async { subject.store.fetch("select text from note".into(), vec![]).await.unwrap().len() };
     let seq = || async { subject.store.saga(&saga).await.unwrap().unwrap().seq };
     let job = |append: Append, fails: bool| {
         let job: Job = Arc::new(move |statements| {
             let append = append.clone();
             Box::pin(async move {
-                statements.execute("insert into note (text) values ($1)", crate::params!["x"]).await?;
+                statements.execute("insert into note (text) values ($1)".into(), crate::params!["x"]).await?;
                 if fails { Err(Failure::refused("no", "said the user")) } else { Ok(append) }
             })
         });
@@ -345,7 +345,7 @@ async fn user_sql_is_written_with_its_append_or_not_at_all(subject: &Subject) {
 
 async fn user_sql_numbers_its_values(subject: &Subject) {
     let sql = "select $2 as second, $1 as first, $2 as again";
-    let rows = subject.store.fetch(sql, crate::params!["a", "b"]).await.unwrap();
+    let rows = subject.store.fetch(sql.into(), crate::params!["a", "b"]).await.unwrap();
     let told = |row: &crate::store::tx::Row| ["first", "second", "again"].map(|name| row.text(name).unwrap());
     assert_eq!(told(&rows[0]), ["a", "b", "b"], "{}", subject.name);
 }

@@ -10,19 +10,11 @@ use crate::env::Timestamp;
 use crate::ids::{OperationId, ResourceId, SagaId, SecretRef, StepKey};
 use crate::journal::{Entry, Event};
 use crate::secret::Sealed;
+use crate::store::page::page;
 use crate::store::tx::{self, Param};
 use crate::store::{
-    AuditRow, Error, GateRow, Letter, Loaded, ResourceFilter, ResourceRow, SagaFilter, SagaRow,
+    AuditRow, Error, Fed, GateRow, Letter, Loaded, ResourceFilter, ResourceRow, SagaFilter, SagaRow,
 };
-
-/// How many rows a page has when nobody says.
-const PAGE: u32 = 50;
-/// And at most.
-const PAGE_MAX: u32 = 1000;
-
-fn page(limit: u32) -> u32 {
-    if limit == 0 { PAGE } else { limit.min(PAGE_MAX) }
-}
 
 fn json<T: DeserializeOwned>(row: &SqliteRow, column: &str) -> Result<T, sqlx::Error> {
     let text: String = row.try_get(column)?;
@@ -242,6 +234,23 @@ pub(super) async fn gates(pool: &SqlitePool, now: Timestamp) -> Result<Vec<GateR
             .await?;
     let row = |(key, at, reason)| GateRow { key, next_allowed_at: Timestamp(at), reason };
     Ok(rows.into_iter().map(row).collect())
+}
+
+pub(super) async fn feed(pool: &SqlitePool, after: i64, limit: u32) -> Result<Vec<Fed>, sqlx::Error> {
+    let rows: Vec<(i64, String, i64, i64)> = sqlx::query_as(
+        "select number, saga, first_seq, last_seq from feed where number > $1 order by number limit $2",
+    )
+    .bind(after)
+    .bind(page(limit))
+    .fetch_all(pool)
+    .await?;
+    let fed = |(number, saga, first_seq, last_seq): (i64, String, i64, i64)| Fed {
+        number,
+        saga: SagaId::stored(saga),
+        first_seq,
+        last_seq,
+    };
+    Ok(rows.into_iter().map(fed).collect())
 }
 
 /// The acts on a saga, oldest first.
