@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs, clippy::disallowed_methods, reason = "tests fail by panicking")]
 
 pub mod database;
+pub mod postgres;
 pub mod process;
 pub mod shop;
 pub mod world;

@@ -363,7 +363,7 @@ impl Cluster {
 
     /// Our own table agrees too: a line for each that completed, none for what was taken back.
     async fn check_notes(&self, rows: &[SagaRow], broken: &mut impl FnMut(String)) {
-        let notes = self.store.fetch("select text from note order by text", vec![]).await.unwrap();
+        let notes = self.store.fetch("select text from note order by text".into(), vec![]).await.unwrap();
         let notes: Vec<String> = notes.iter().map(|row| row.text("text").unwrap()).collect();
         let mut wanted = Vec::new();
         for row in rows.iter().filter(|row| row.workflow == "straight" && row.state == SagaState::Completed) {

@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{ChildStdout, Command};
 
 use super::desk::Desk;
@@ -25,8 +25,8 @@ pub struct Errand {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Word {
-    /// All sleepers sleep.
-    Asleep(Sample),
+    /// All sleepers sleep, or it is ready to go.
+    Ready(Sample),
     /// It is done.
     Done(Sample),
 }
@@ -35,7 +35,7 @@ enum Word {
 pub async fn run(errand: &str) -> anyhow::Result<()> {
     let Errand { place, work } = serde_json::from_str(errand).context("this is no errand of the bench's")?;
     let desk = Desk::open(&place).await?;
-    let sample = work.perform(&desk, |asleep| say(&Word::Asleep(asleep.clone()))).await?;
+    let sample = work.perform(&desk, |ready| say(&Word::Ready(ready.clone()))).await?;
     desk.store.close().await;
     say(&Word::Done(sample));
     Ok(())
@@ -64,7 +64,7 @@ impl Child {
         let mut process = Command::new(program)
             .arg("bench-errand")
             .arg(serde_json::to_string(errand)?)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
@@ -80,12 +80,18 @@ impl Child {
         }
     }
 
-    /// Waits until all its sleepers sleep.
-    pub async fn asleep(&mut self) -> anyhow::Result<Sample> {
+    /// Waits until all its sleepers sleep, or it is ready to go.
+    pub async fn ready(&mut self) -> anyhow::Result<Sample> {
         match self.word().await? {
-            Word::Asleep(sample) => Ok(sample),
-            Word::Done(_) => bail!("the measured process was done before its sleepers slept"),
+            Word::Ready(sample) => Ok(sample),
+            Word::Done(_) => bail!("the measured process was done before it was ready"),
         }
+    }
+
+    /// Tells it to go.
+    pub async fn go(&mut self) -> anyhow::Result<()> {
+        let Some(mut stdin) = self.process.stdin.take() else { bail!("it was told to go before") };
+        Ok(stdin.write_all(b"go\n").await?)
     }
 
     /// Waits until it is done.

@@ -48,10 +48,11 @@ impl Closed {
         // One saga alone, so that the first statement and the first page are not measured.
         self.drive(&engine, 1).await?;
         let before = recorded(desk).await?;
-        let commits = desk.place.commits().await?;
+        let (commits, log) = (desk.place.commits().await?, desk.place.log_bytes().await?);
         let meter = Meter::start(desk.place.beside());
         let mut took = self.drive(&engine, self.sagas).await?;
         let metered = meter.stop();
+        let log = desk.place.log_bytes().await?.zip(log).map(|(after, before)| after - before);
         let commits = desk.place.commits().await? - commits;
         let after = recorded(desk).await?;
         engine.stop().await;
@@ -74,6 +75,7 @@ impl Closed {
             .with("saga_p99_ms", quantile_ms(&mut took, 0.99))
             .with("steps_per_commit", steps / commits as f64)
             .with("commits", commits as f64)
+            .with_some("log_bytes_per_step", log.map(|bytes| bytes as f64 / steps))
             .with_metered(&metered, steps)
             .with("open_ms", desk.opened.as_secs_f64() * 1000.0)
             .with_some("resident_mb", resident))

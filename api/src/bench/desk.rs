@@ -43,8 +43,15 @@ impl Desk {
         Engine::start(self.store.clone(), self.vault.clone(), registry, Env::system(), "bench")
     }
 
+    /// An engine on it that drives so many sagas at a time.
+    pub fn bounded_engine(&self, payload: usize, in_flight: usize) -> Engine {
+        let registry = registry(Payload::of(payload), Arc::default());
+        let (store, vault) = (self.store.clone(), self.vault.clone());
+        Engine::start_bounded(store, vault, registry, Env::system(), "bench", in_flight)
+    }
+
     async fn count(&self, sql: &'static str, state: &str) -> anyhow::Result<usize> {
-        let rows = self.store.fetch(sql, params![state]).await?;
+        let rows = self.store.fetch(sql.into(), params![state]).await?;
         let Some(row) = rows.first() else { bail!("a count has no answer") };
         Ok(usize::try_from(row.int("n")?)?)
     }

@@ -4,6 +4,7 @@
 //! [process of its own](child), and the [bare loop](bare) take turns, each on a fresh database. The bare loop writes
 //! what was recorded, in commits as large as the engine's were in the run before it.
 
+mod asleep;
 mod bare;
 pub mod child;
 mod closed;
@@ -12,6 +13,7 @@ pub mod figures;
 mod meter;
 mod options;
 mod place;
+mod processes;
 mod record;
 pub mod report;
 mod rows;
@@ -30,10 +32,7 @@ use place::Ground;
 /// Measures what the options ask for, and removes every database that it made, whatever comes.
 pub async fn run(options: &Options) -> anyhow::Result<Report> {
     let workloads = options.checked()?;
-    if options.database_url.is_some() {
-        anyhow::bail!("Postgres is not measured yet");
-    }
-    let ground = Ground::new(&options.folder)?;
+    let ground = Ground::new(&options.folder, options.database_url.as_deref())?;
     let measured = tokio::select! {
         measured = workloads::all(options, &ground, &workloads) => measured,
         stopped = tokio::signal::ctrl_c() => {
@@ -45,7 +44,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Report> {
     let results = measured?;
     cleared?;
     Ok(Report {
-        store: "sqlite",
+        store: if options.database_url.is_some() { "postgres" } else { "sqlite" },
         version: env!("CARGO_PKG_VERSION"),
         cores: std::thread::available_parallelism().map_or(1, usize::from),
         runs: options.runs,

@@ -7,8 +7,8 @@ use amends_engine::ids::{InstallationId, SecretRef};
 use amends_engine::journal::Entry;
 use amends_engine::secret::Sealed;
 use amends_engine::store::{
-    Append, AuditRow, Error, GateRow, Job, Letter, Loaded, LooseJob, NewSaga, ResourceFilter, ResourceRow,
-    SagaFilter, SagaRow, Started, Store, tx,
+    Append, AuditRow, Error, Fed, GateRow, Job, Letter, Loaded, LooseJob, NewSaga, ResourceFilter,
+    ResourceRow, SagaFilter, SagaRow, Started, Store, tx,
 };
 use amends_engine::{SagaId, Timestamp};
 use async_trait::async_trait;
@@ -132,10 +132,13 @@ impl Store for Recorder {
     async fn gates(&self, now: Timestamp) -> Result<Vec<GateRow>, Error> {
         self.inner.gates(now).await
     }
+    async fn feed(&self, after: i64, limit: u32) -> Result<Vec<Fed>, Error> {
+        self.inner.feed(after, limit).await
+    }
     async fn run(&self, job: LooseJob) -> Result<(Value, Vec<SagaId>), Error> {
         self.inner.run(job).await
     }
-    async fn fetch(&self, sql: &'static str, params: Vec<tx::Param>) -> Result<Vec<tx::Row>, Error> {
+    async fn fetch(&self, sql: tx::Sql, params: Vec<tx::Param>) -> Result<Vec<tx::Row>, Error> {
         self.inner.fetch(sql, params).await
     }
     async fn close(&self) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use amends_engine::store::sqlite::Migrations;
+use amends_engine::store::Migrations;
 use amends_engine::{
     Activity, Call, Effect, Failure, Local, Registry, Resource, Saga, Timestamp, Tx, Workflow, params,
 };
@@ -13,10 +13,11 @@ use tokio::sync::{Notify, watch};
 /// The table that local steps write.
 pub const NOTES: &[Migrations] = &[Migrations {
     table: "bench_migration",
-    scripts: &[(
+    sqlite: &[(
         "note",
         "create table note (saga text, number integer, primary key (saga, number)) strict, without rowid;",
     )],
+    postgres: &[("note", "create table note (saga text, number bigint, primary key (saga, number));")],
 }];
 
 /// What a step that makes nothing yields.

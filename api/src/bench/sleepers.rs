@@ -12,8 +12,8 @@ use super::figures::{OTHERS, Sample, quantile_ms};
 use super::meter::{Meter, resident_mb};
 use super::sagas::{Plan, Sleeper};
 
-/// How often it is looked whether all are done.
-const LOOK: Duration = Duration::from_millis(20);
+/// How often it is looked whether all are asleep, or done; when that was is read from their rows.
+const LOOK: Duration = Duration::from_millis(100);
 /// How many start sleepers side by side.
 const CALLERS: usize = 256;
 
@@ -57,7 +57,8 @@ pub async fn sleep(
     let meter = Meter::start(desk.place.beside());
     all_woken(desk, sleepers).await?;
     let metered = meter.stop();
-    let fired = desk.store.fetch("select at from journal where kind = 'timer_fired'", params![]).await?;
+    let fired =
+        desk.store.fetch("select at from journal where kind = 'timer_fired'".into(), params![]).await?;
     engine.stop().await;
     let mut late = Vec::with_capacity(fired.len());
     for row in &fired {
@@ -96,19 +97,20 @@ pub async fn wake(desk: &Desk, sleepers: usize, asked_at: Timestamp) -> anyhow::
     let engine = desk.engine(0, &Arc::default());
     let ready = env.now().since(asked_at);
     all_woken(desk, sleepers).await?;
-    let done = env.now().since(asked_at);
     let metered = meter.stop();
     let commits = desk.place.commits().await? - commits;
-    let rows = desk.store.fetch("select min(ended_at) as first from saga", params![]).await?;
+    let ends = "select min(ended_at) as first, max(ended_at) as last from saga";
+    let rows = desk.store.fetch(ends.into(), params![]).await?;
     engine.stop().await;
     let Some(row) = rows.first() else { bail!("no saga has ended") };
     let first = Timestamp(row.int("first")?).since(asked_at);
+    let done = Timestamp(row.int("last")?).since(asked_at);
     Ok(Sample::default()
         .with("woken", sleepers as f64)
         .with("ready_s", ready.as_secs_f64())
         .with("first_s", first.as_secs_f64())
         .with("all_done_s", done.as_secs_f64())
-        .with("woken_per_second", sleepers as f64 / metered.wall.as_secs_f64())
+        .with("woken_per_second", sleepers as f64 / done.saturating_sub(ready).as_secs_f64())
         .with("commits", commits as f64)
         .with_some("peak_memory_mb", metered.peak_mb)
         .with_some(OTHERS, metered.others))

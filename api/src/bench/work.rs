@@ -41,6 +41,13 @@ pub enum Work {
         /// Whether it waits for that.
         stays: bool,
     },
+    /// Whatever is due, so many at a time, until this process is killed. It begins when it is told to go.
+    Serve {
+        /// How many at a time.
+        in_flight: usize,
+        /// How many bytes a step yields.
+        payload: usize,
+    },
     /// A database whose sleepers are due, until all are done.
     Wake {
         /// How many.
@@ -51,7 +58,7 @@ pub enum Work {
 }
 
 impl Work {
-    /// Does it, and says what it came to. `say` is told when sleepers sleep.
+    /// Does it, and says what it came to. `say` is told when sleepers sleep, or who serves is ready.
     pub async fn perform(&self, desk: &Desk, say: impl Fn(&Sample)) -> anyhow::Result<Sample> {
         match self {
             Self::Closed(closed) => closed.perform(desk).await,
@@ -61,6 +68,12 @@ impl Work {
             Self::Starts { starts, callers, steps } => starts::start(desk, *starts, *callers, *steps).await,
             Self::Sleep { sleepers, until, stays } => {
                 sleepers::sleep(desk, *sleepers, *until, *stays, say).await
+            }
+            Self::Serve { in_flight, payload } => {
+                say(&Sample::default().with("open_ms", desk.opened.as_secs_f64() * 1000.0));
+                tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new())).await??;
+                let _engine = desk.bounded_engine(*payload, *in_flight);
+                std::future::pending().await
             }
             Self::Wake { sleepers, asked_at } => sleepers::wake(desk, *sleepers, *asked_at).await,
         }

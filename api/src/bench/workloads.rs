@@ -1,9 +1,6 @@
 //! Workloads: each one's runs, in turns with what it is compared with.
 
 use std::sync::Arc;
-use std::time::Duration;
-
-use amends_engine::{Env, Timestamp};
 
 use super::bare;
 use super::child::{Child, Errand};
@@ -17,13 +14,14 @@ use super::report::{Measured, Turns};
 use super::rows::{Part, Write};
 use super::work::Work;
 
-const BARE: &str = "bare loop, same commits";
+/// The loop in commits as large as the engine's.
+pub const BARE: &str = "bare loop, same commits";
+/// The loop in commits as large as they could be.
 const FULL: &str = "bare loop, full commits";
 /// How many bytes of payload a recording may hold.
 const RECORDED_MAX: usize = 200 << 20;
 /// How many start sagas at a time in W3.
 const CALLERS: usize = 64;
-const DAY: Duration = Duration::from_secs(86_400);
 
 /// One workload that is compared with its bare loop.
 struct Compared {
@@ -66,19 +64,23 @@ pub async fn all(
             Workload::W6 => results.push(bench.closed(*workload, Flow::Resources, 0).await?),
             Workload::W7 => results.push(bench.unwinding().await?),
             Workload::W8 => results.push(bench.closed(*workload, Flow::Notes, 0).await?),
-            Workload::W10 => {}
+            Workload::W10 => results.extend(bench.processes().await?),
         }
     }
     Ok(results)
 }
 
-struct Bench<'b> {
-    options: &'b Options,
-    ground: &'b Ground,
+/// A bench that runs.
+pub struct Bench<'b> {
+    /// What is asked for.
+    pub options: &'b Options,
+    /// Where.
+    pub ground: &'b Ground,
 }
 
 impl Bench<'_> {
-    fn of_closed(&self, flow: Flow, payload: usize, sagas: usize, in_flight: usize) -> Closed {
+    /// Sagas from start to end, with as many steps as asked for.
+    pub fn of_closed(&self, flow: Flow, payload: usize, sagas: usize, in_flight: usize) -> Closed {
         Closed { flow, sagas, steps: self.options.steps, in_flight, payload }
     }
 
@@ -195,7 +197,7 @@ impl Bench<'_> {
     }
 
     /// Does the work in this process, and keeps what the engine wrote.
-    async fn record(&self, work: &Work, part: Part) -> anyhow::Result<(Vec<Write>, Sample)> {
+    pub async fn record(&self, work: &Work, part: Part) -> anyhow::Result<(Vec<Write>, Sample)> {
         let place = self.ground.place().await?;
         let mut desk = Desk::open(&place).await?;
         let recorder = Arc::new(Recorder::new(desk.store));
@@ -211,7 +213,13 @@ impl Bench<'_> {
     }
 
     /// Writes what was recorded, in commits of this many writes.
-    async fn bare(&self, writes: &[Write], size: f64, counted: &str, rate: &str) -> anyhow::Result<Sample> {
+    pub async fn bare(
+        &self,
+        writes: &[Write],
+        size: f64,
+        counted: &str,
+        rate: &str,
+    ) -> anyhow::Result<Sample> {
         let (measured, count) = counts(writes, counted);
         let place = self.ground.place().await?;
         let empty = place.bytes().await?;
@@ -227,83 +235,6 @@ impl Bench<'_> {
             .with("kept_bytes_each", kept / count)
             .with_metered(&played.metered, count))
     }
-
-    async fn sleepers(&self) -> anyhow::Result<Vec<Measured>> {
-        let sleepers = self.options.sleepers;
-        let few = sleepers.div_ceil(10);
-        progress("W4 sleepers: recording");
-        let work = Work::Sleep { sleepers: few, until: soon(few, 1.0 / 1000.0), stays: true };
-        let (writes, asleep) = self.record(&work, Part::Waking).await?;
-        let each = asleep.get("asleep_after_s").unwrap_or(1.0) / few as f64;
-        let (mut killed, mut alive) = (Turns::default(), Turns::default());
-        for run in 1..=self.options.runs {
-            progress(&format!("W4 sleepers: run {run} of {}", self.options.runs));
-            let place = self.ground.place().await?;
-            let until = soon(sleepers, each);
-            let work = Work::Sleep { sleepers, until, stays: true };
-            let mut child = Child::start(&Errand { place: place.clone(), work })?;
-            let asleep = child.asleep().await?;
-            child.kill().await?;
-            let env = Env::system();
-            env.sleep(until.since(env.now()) + Duration::from_millis(100)).await;
-            let work = Work::Wake { sleepers, asked_at: env.now() };
-            let woken = Child::start(&Errand { place: place.clone(), work })?.done().await?;
-            self.ground.remove(place).await?;
-            let size = size_of_commits(&writes, &woken, ("timer_fired", "woken"));
-            let bare = self.bare(&writes, size, "timer_fired", "woken_per_second").await?;
-            killed.push_beside(BARE, "woken_per_second", bare);
-            let of_asleep = |name| asleep.get(name);
-            killed.ours.push(
-                woken
-                    .with_some("kept_bytes_per_sleeper", of_asleep("kept_bytes_per_sleeper"))
-                    .with_some("idle_memory_mb", of_asleep("idle_memory_mb"))
-                    .with_some("asleep_memory_mb", of_asleep("asleep_memory_mb")),
-            );
-            let place = self.ground.place().await?;
-            let work = Work::Sleep { sleepers, until: soon(sleepers, each), stays: true };
-            alive.ours.push(Child::start(&Errand { place: place.clone(), work })?.done().await?);
-            self.ground.remove(place).await?;
-        }
-        let settings = [("sleepers", sleepers as u64)];
-        let killed_name = "killed with sleepers, started again when they were due";
-        Ok(vec![
-            Measured::of(Workload::W4, killed_name, settings, &killed),
-            Measured::of(Workload::W4, "all due at once in a live process", settings, &alive),
-        ])
-    }
-
-    async fn backlog(&self) -> anyhow::Result<Vec<Measured>> {
-        let sleepers = self.options.sleepers * 10;
-        let payload = self.options.payloads.first().copied().unwrap_or_default();
-        progress(&format!("W5: putting {sleepers} to sleep"));
-        let full = self.ground.place().await?;
-        let work = Work::Sleep { sleepers, until: Env::system().now().plus(DAY), stays: false };
-        let asleep = Child::start(&Errand { place: full.clone(), work })?.done().await?;
-        let (sagas, in_flight) = (self.options.sagas, self.options.in_flight);
-        let work = Work::Closed(self.of_closed(Flow::Steps, payload, sagas, in_flight));
-        let mut turns = Turns::default();
-        for run in 1..=self.options.runs {
-            progress(&format!("W5: run {run} of {}", self.options.runs));
-            let ours = Child::start(&Errand { place: full.clone(), work: work.clone() })?.done().await?;
-            let empty = self.ground.place().await?;
-            let theirs = Child::start(&Errand { place: empty.clone(), work: work.clone() })?.done().await?;
-            self.ground.remove(empty).await?;
-            turns.ours.push(ours);
-            turns.push_beside("without sleepers", "steps_per_second", theirs);
-        }
-        self.ground.remove(full).await?;
-        let settings = [
-            ("sleepers", sleepers as u64),
-            ("sagas", sagas as u64),
-            ("steps", self.options.steps.into()),
-            ("in_flight", in_flight as u64),
-        ];
-        let set_up = Turns { ours: vec![asleep], beside: Vec::new() };
-        Ok(vec![
-            Measured::of(Workload::W5, "put to sleep", [("sleepers", sleepers as u64)], &set_up),
-            Measured::of(Workload::W5, "W1 beside sleepers", settings, &turns),
-        ])
-    }
 }
 
 /// How many writes are measured, and how many of the journal's entries in them are of this kind.
@@ -315,18 +246,13 @@ fn counts(writes: &[Write], kind: &str) -> (f64, f64) {
 
 /// How many writes the engine's commits carried on average in this run. It may have had more or fewer sagas than the
 /// recorded one.
-fn size_of_commits(writes: &[Write], ours: &Sample, (kind, counted): (&str, &str)) -> f64 {
+pub fn size_of_commits(writes: &[Write], ours: &Sample, (kind, counted): (&str, &str)) -> f64 {
     let (measured, count) = counts(writes, kind);
     let ours_count = ours.get(counted).unwrap_or(count);
     ours.get("commits").map_or(1.0, |commits| measured * ours_count / count / commits)
 }
 
-/// When sleepers shall wake: once all of them can be asleep, at twice this many seconds for each.
-fn soon(sleepers: usize, each: f64) -> Timestamp {
-    let wait = Duration::from_secs_f64(2.0 + 2.0 * each * sleepers as f64);
-    Env::system().now().plus(wait)
-}
-
-fn progress(text: &str) {
+/// Tells whoever waits what is going on.
+pub fn progress(text: &str) {
     eprintln!("{text}");
 }

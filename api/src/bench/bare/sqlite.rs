@@ -1,78 +1,45 @@
-//! The bare loop: writes the rows that the engine wrote, in commits as large as the engine's, without an engine.
-//!
-//! The rows lie ready in memory. They go through the driver that the engine's writer uses, at the same durability,
-//! into the same tables with the same indexes. So what lies between its rate and the engine's is the engine.
+//! SQLite: a prepared statement a row, on the thread's own connection.
 
-use std::collections::HashMap;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::bail;
 use rusqlite::{Connection, params};
 use tokio::time::Instant;
 
-use super::meter::{Beside, Meter, Metered};
-use super::place::Place;
-use super::rows::{Change, SagaWrite, Write, grouped};
+use super::{Played, by_saga, journal_rows};
+use crate::bench::meter::Meter;
+use crate::bench::rows::{Change, SagaWrite, Write, grouped};
 
-/// What the bare loop came to.
-pub struct Played {
-    /// What it took.
-    pub metered: Metered,
-    /// How many commits it made.
-    pub commits: usize,
-    /// How long the commits of each saga took together; one saga's, if each has commits of its own.
-    pub sagas: Vec<Duration>,
-}
-
-/// Writes all of it, of which only what is measured counts, in commits of this many writes.
-pub async fn play(place: &Place, writes: Vec<Write>, size: f64) -> anyhow::Result<Played> {
-    let (measured, before): (Vec<Write>, Vec<Write>) =
-        writes.into_iter().partition(|write| write.is_measured);
-    let (before, groups) = (grouped(before, 100.0), grouped(measured, size));
-    match place {
-        Place::Sqlite { .. } => {
-            let (file, beside) = (place.file(), place.beside());
-            tokio::task::spawn_blocking(move || on_sqlite(&file, beside, &before, &groups)).await?
-        }
-    }
-}
-
-fn on_sqlite(
+pub(super) fn play(
     file: &Path,
-    beside: Beside,
-    before: &[Vec<Write>],
-    groups: &[Vec<Write>],
+    before: Vec<Write>,
+    measured: Vec<Write>,
+    size: f64,
 ) -> anyhow::Result<Played> {
     let connection = Connection::open(file)?;
     connection.execute_batch(
         "pragma journal_mode = wal; pragma synchronous = full; pragma foreign_keys = on; pragma busy_timeout = 10000;",
     )?;
     connection.set_prepared_statement_cache_capacity(32);
-    for group in before {
+    let (before, groups) = (grouped(before, 100.0), grouped(measured, size));
+    for group in &before {
         write_group(&connection, group)?;
     }
-    let mut sagas: HashMap<&str, Duration> = HashMap::new();
     let mut took = Vec::with_capacity(groups.len());
-    let meter = Meter::start(beside);
-    for group in groups {
+    let meter = Meter::start(None);
+    for group in &groups {
         let began = Instant::now();
         write_group(&connection, group)?;
         took.push(began.elapsed());
     }
     let metered = meter.stop();
-    for (group, took) in groups.iter().zip(took) {
-        for write in group {
-            *sagas.entry(&write.saga.id).or_default() += took;
-        }
-    }
-    let expected: usize =
-        before.iter().chain(groups).flatten().flat_map(Write::each).map(|write| write.journal.len()).sum();
+    let expected = journal_rows(before.iter().chain(&groups).flatten());
     let stored: i64 = connection.query_one("select count(*) from journal", [], |row| row.get(0))?;
     if stored != i64::try_from(expected)? {
         bail!("the bare loop wrote {stored} journal rows, and the engine {expected}");
     }
-    Ok(Played { metered, commits: groups.len(), sagas: sagas.into_values().collect() })
+    let sagas = by_saga(groups.iter().map(Vec::as_slice).zip(took));
+    Ok(Played { metered, commits: groups.len(), sagas })
 }
 
 fn write_group(connection: &Connection, group: &[Write]) -> rusqlite::Result<()> {
@@ -140,6 +107,11 @@ fn write_saga(connection: &Connection, saga: &SagaWrite) -> rusqlite::Result<()>
 
 fn write_rest(connection: &Connection, write: &Write) -> rusqlite::Result<()> {
     let Write { saga, journal, resources, notes, .. } = write;
+    if let (Some(first), Some(last)) = (journal.first(), journal.last()) {
+        connection
+            .prepare_cached("insert into feed (saga, first_seq, last_seq) values (?1, ?2, ?3)")?
+            .execute(params![saga.id, first.seq, last.seq])?;
+    }
     for row in journal {
         connection
             .prepare_cached(
