@@ -1,0 +1,210 @@
+//! What the Postgres store promises beyond what every store does: two sessions, many processes, servers that go away.
+
+#![allow(clippy::unwrap_used, missing_docs, clippy::disallowed_methods, reason = "tests fail by panicking")]
+
+use std::sync::Arc;
+
+use amends_engine::store::open::{Migrations, OpenError};
+use amends_engine::store::postgres::PostgresStore;
+use amends_engine::store::{Error, Job, Store};
+use amends_engine::testing::conformance::{NOTES, Subject};
+use amends_engine::{Env, params};
+use amends_tests::postgres::Server;
+
+/// Everything that two sessions do here is what two processes would do; the server is real.
+#[tokio::test]
+async fn an_old_holder_with_an_open_transaction_is_waited_for_and_then_writes_nothing_more() {
+    let server = Server::shared();
+    let base = server.database();
+    let env = Env::seeded(9);
+    let (old, vault) = base.open(NOTES, &env).await;
+    let (new, _) = base.open(NOTES, &env).await;
+    let (old, new): (Arc<dyn Store>, Arc<dyn Store>) = (Arc::new(old), Arc::new(new));
+    let subject = Subject { name: "two sessions", store: old.clone(), vault, env, another: None };
+    let saga = subject.started("k").await;
+    assert_eq!(old.claim(subject.env.now(), 1).await.unwrap(), [saga.clone()]);
+    let turn = subject.next(&saga).await;
+
+    // The old holder's transaction is open: its turn is written, and its user SQL does not end.
+    let (entered, is_open) = tokio::sync::oneshot::channel();
+    let (go, may_go) = tokio::sync::oneshot::channel::<()>();
+    let (entered, may_go) = (std::sync::Mutex::new(Some(entered)), tokio::sync::Mutex::new(Some(may_go)));
+    let shared = Arc::new((entered, may_go));
+    let mut behind = turn.clone();
+    behind.row.seq += 1;
+    behind.entries.iter_mut().for_each(|entry| entry.seq += 1);
+    let job: Job = Arc::new(move |statements| {
+        let (shared, behind) = (shared.clone(), behind.clone());
+        Box::pin(async move {
+            statements.execute("insert into note (text) values ($1)".into(), params!["old"]).await?;
+            shared.0.lock().unwrap().take().unwrap().send(()).unwrap();
+            let may_go = shared.1.lock().await.take().unwrap();
+            may_go.await.unwrap();
+            Ok(behind)
+        })
+    });
+    let writing = tokio::spawn({
+        let (old, turn) = (old.clone(), turn.clone());
+        async move { old.transact(turn.into(), job).await }
+    });
+    is_open.await.unwrap();
+
+    // Its lease runs out, and another wants the saga: it does not get it while the transaction is open.
+    server.psql(&base.name, "update worker set until = 0");
+    new.renew().await.unwrap();
+    assert!(new.claim(subject.env.now(), 1).await.unwrap().is_empty(), "its row is locked");
+    go.send(()).unwrap();
+    writing.await.unwrap().unwrap();
+    assert_eq!(new.claim(subject.env.now(), 1).await.unwrap(), [saga.clone()]);
+    let loaded = new.load(&saga).await.unwrap();
+    assert_eq!((loaded.epoch, loaded.entries.len()), (turn.row.epoch + 1, 3), "what was committed is read");
+
+    // Whatever the old holder still believes, its writes match nothing.
+    let mut late = subject.next(&saga).await;
+    late.row.epoch -= 1;
+    assert_eq!(old.append(late.clone().into()).await, Err(Error::Fenced(saga.clone())));
+    let job: Job = Arc::new(|statements| {
+        Box::pin(async move {
+            statements.execute("insert into note (text) values ($1)".into(), params!["late"]).await?;
+            Err(amends_engine::Failure::refused("unreached", "the fence comes first"))
+        })
+    });
+    assert_eq!(old.transact(late.into(), job).await.unwrap_err(), Error::Fenced(saga.clone()));
+    assert_eq!(old.load(&saga).await.unwrap_err(), Error::Fenced(saga.clone()));
+    new.append(subject.next(&saga).await.into()).await.unwrap();
+    assert_eq!(new.journal(&saga).await.unwrap().len(), 4);
+    assert_eq!(server.psql(&base.name, "select string_agg(text, ',') from note"), "old");
+    old.close().await;
+    new.close().await;
+}
+
+#[tokio::test]
+async fn a_held_row_does_not_hold_up_the_turns_of_others() {
+    let server = Server::shared();
+    let base = server.database();
+    let env = Env::seeded(10);
+    let (store, vault) = base.open(NOTES, &env).await;
+    let store: Arc<dyn Store> = Arc::new(store);
+    let subject = Subject { name: "a held row", store: store.clone(), vault, env, another: None };
+    let (held, free) = (subject.started("held").await, subject.started("free").await);
+    let pool = sqlx::PgPool::connect(&base.url).await.unwrap();
+    let mut other = pool.begin().await.unwrap();
+    sqlx::query("select * from saga_lease where saga = $1 for update")
+        .bind(held.as_str())
+        .execute(&mut *other)
+        .await
+        .unwrap();
+    let (waits, goes) = (subject.next(&held).await, subject.next(&free).await);
+    let waiting = tokio::spawn({
+        let store = store.clone();
+        async move { store.append(waits.into()).await }
+    });
+    store.append(goes.into()).await.unwrap();
+    assert!(!waiting.is_finished());
+    other.rollback().await.unwrap();
+    waiting.await.unwrap().unwrap();
+    assert_eq!(store.journal(&held).await.unwrap().len(), 2);
+    pool.close().await;
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_postgres_database_is_made_once_by_many_and_refused_when_it_does_not_fit() {
+    let server = Server::shared();
+    let base = server.database();
+    let pooler = server.pgbouncer();
+    // Four at once, two of them through a pooler, each as a process of its own would.
+    let urls = [base.url.clone(), pooler.url(&base), base.url.clone(), pooler.url(&base)];
+    let opened = futures::future::join_all(urls.iter().enumerate().map(|(number, url)| {
+        let env = Env::seeded(20 + u64::try_from(number).unwrap());
+        let base = &base;
+        async move { base.try_open(url, NOTES, &env).await }
+    }))
+    .await;
+    let mut installations = std::collections::BTreeSet::new();
+    for opened in opened {
+        let (store, _) = opened.unwrap();
+        installations.insert(store.installation().to_string());
+        store.close().await;
+    }
+    assert_eq!(installations.len(), 1);
+
+    let env = Env::seeded(30);
+    let open = async |own: &[Migrations]| base.try_open(&base.url, own, &env).await.map(drop);
+    let older = &[Migrations { table: "note_migration", sqlite: &[], postgres: &[] }];
+    assert!(matches!(open(older).await, Err(OpenError::Newer { version: 2, known: 0, .. })));
+    let elsewhere = PostgresStore::open(&base.url, &base.key, "production", NOTES, &env).await;
+    assert!(matches!(elsewhere.map(drop), Err(OpenError::OtherEnvironment { .. })));
+    let text = std::fs::read_to_string(&base.key).unwrap();
+    std::fs::remove_file(&base.key).unwrap();
+    assert!(matches!(open(NOTES).await, Err(OpenError::Key(_))), "a new key would orphan its secrets");
+    assert!(!base.key.exists());
+    std::fs::write(&base.key, text.replace(|digit: char| digit.is_ascii_hexdigit(), "0")).unwrap();
+    assert!(matches!(open(NOTES).await, Err(OpenError::Key(_))));
+    std::fs::write(&base.key, text).unwrap();
+    for lax in ["off", "local"] {
+        server.psql("postgres", &format!("alter database {} set synchronous_commit = {lax}", base.name));
+        let refused = open(NOTES).await;
+        assert!(
+            matches!(&refused, Err(OpenError::Unfit { reason, .. }) if reason.contains("synchronous_commit")),
+            "{refused:?}"
+        );
+    }
+    server.psql("postgres", &format!("alter database {} reset synchronous_commit", base.name));
+    open(NOTES).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_standby_is_refused_until_it_is_promoted_and_then_has_everything() {
+    let mut server = Server::start_new();
+    let base = server.database();
+    let env = Env::seeded(40);
+    let standby = server.standby();
+    let (store, vault) = base.open(NOTES, &env).await;
+    let store: Arc<dyn Store> = Arc::new(store);
+    let subject = Subject { name: "primary", store: store.clone(), vault, env: env.clone(), another: None };
+    let saga = subject.started("k").await;
+    let url = format!("postgres://postgres@127.0.0.1:{}/{}", standby.port(), base.name);
+    let refused = base.try_open(&url, NOTES, &env).await.map(drop);
+    assert!(
+        matches!(&refused, Err(OpenError::Unfit { reason, .. }) if reason.contains("standby")),
+        "{refused:?}"
+    );
+    server.stop_immediately();
+    standby.promote();
+    let (after, _) = base.try_open(&url, NOTES, &env).await.unwrap();
+    assert_eq!(after.saga(&saga).await.unwrap().unwrap().id, saga);
+    after.close().await;
+    store.close().await;
+}
+
+#[tokio::test]
+async fn backends_that_are_ended_and_a_server_that_comes_back_cost_a_retry_and_nothing_else() {
+    let mut server = Server::start_new();
+    let base = server.database();
+    let env = Env::seeded(50);
+    let (store, vault) = base.open(NOTES, &env).await;
+    let store: Arc<dyn Store> = Arc::new(store);
+    let subject = Subject { name: "restarts", store: store.clone(), vault, env, another: None };
+    let saga = subject.started("k").await;
+    let append: Arc<_> = subject.next(&saga).await.into();
+    server.terminate_backends(&base.name);
+    let mut answers = Vec::new();
+    for _ in 0..20 {
+        let answer = store.append(append.clone()).await;
+        let is_done = !matches!(answer, Err(Error::Unavailable(_)));
+        answers.push(answer);
+        if is_done {
+            break;
+        }
+    }
+    // It may have been written although the answer was lost: then it is fenced, by itself.
+    assert!(matches!(answers.last(), Some(Ok(()) | Err(Error::Fenced(_)))), "{answers:?}");
+    server.stop_immediately();
+    let down = store.append(append.clone()).await;
+    assert!(matches!(down, Err(Error::Unavailable(_))), "{down:?}");
+    server.start();
+    assert_eq!(store.append(append).await, Err(Error::Fenced(saga.clone())), "it was written before");
+    assert_eq!(store.journal(&saga).await.unwrap().len(), 2);
+    store.close().await;
+}
