@@ -324,3 +324,77 @@ async fn a_word_from_another_process_is_heard_soon_with_notifications_and_within
         assert!(looked[29] < Duration::from_secs(2), "{looked:?}");
     }
 }
+
+/// Turns through the store beside a bare loop that writes the same rows in groups of the same size, interleaved.
+///
+/// `cargo test --release -p amends-tests --test store_postgres -- --ignored --nocapture as_fast`
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn turns_are_written_at_least_half_as_fast_as_by_a_bare_loop() {
+    const TURNS: usize = 60;
+    let server = Server::shared();
+    let base = server.database();
+    let env = Env::seeded(80);
+    let (store, vault) = base.open(NOTES, &env).await;
+    let store: Arc<dyn Store> = Arc::new(store);
+    let subject = Subject { name: "speed", store: store.clone(), vault, env, another: None };
+    let pool = sqlx::PgPool::connect(&base.url).await.unwrap();
+    let mut number = 0;
+    for width in [1, 16, 64] {
+        let mut rates = [Vec::new(), Vec::new()];
+        for _ in 0..3 {
+            let mut appends = Vec::new();
+            let mut bare = Vec::new();
+            for _ in 0..width {
+                number += 2;
+                let saga = subject.started(&format!("k{number}")).await;
+                appends.push(subject.next(&saga).await);
+                bare.push(subject.started(&format!("k{}", number + 1)).await.to_string());
+            }
+            let began = Instant::now();
+            let writes = appends.into_iter().map(|mut append| {
+                let store = store.clone();
+                async move {
+                    for _ in 0..TURNS {
+                        store.append(append.clone().into()).await.unwrap();
+                        append.row.seq += 1;
+                        append.entries[0].seq += 1;
+                    }
+                }
+            });
+            futures::future::join_all(writes).await;
+            let count = f64::from(u32::try_from(width * TURNS).unwrap());
+            rates[0].push(count / began.elapsed().as_secs_f64());
+            let began = Instant::now();
+            let event = r#"{"LabelSet":{"step":null,"name":"colour","value":"blue"}}"#;
+            for turn in 0..i64::try_from(TURNS).unwrap() {
+                let mut group = pool.begin().await.unwrap();
+                for sql in [
+                    "update saga_lease set seq = $2 + 2 where saga = any ($1) and epoch = 1 and seq = $2 + 1",
+                    "update saga set state = 'running', attention = '[]', labels = '{}', updated_at = $2 where id = any ($1)",
+                    "insert into outbox (saga, first_seq, last_seq) select unnest($1), $2 + 2, $2 + 2",
+                ] {
+                    sqlx::query(sql).bind(&bare).bind(turn).execute(&mut *group).await.unwrap();
+                }
+                sqlx::query(
+                    "insert into journal (saga, seq, at, epoch, version, kind, event)
+                     select unnest($1), $2 + 2, 0, 1, 1, 'LabelSet', $3",
+                )
+                .bind(&bare)
+                .bind(turn)
+                .bind(event)
+                .execute(&mut *group)
+                .await
+                .unwrap();
+                group.commit().await.unwrap();
+            }
+            rates[1].push(count / began.elapsed().as_secs_f64());
+        }
+        rates.iter_mut().for_each(|rates| rates.sort_by(f64::total_cmp));
+        let (ours, bare) = (rates[0][1], rates[1][1]);
+        eprintln!("{width} at a time: {ours:.0} turns/s, bare {bare:.0}, ratio {:.2}", ours / bare);
+        assert!(ours >= bare / 2.0);
+    }
+    pool.close().await;
+    store.close().await;
+}

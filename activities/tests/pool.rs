@@ -164,7 +164,8 @@ impl Local for Sql {
     type Output = ();
 
     async fn apply(&self, tx: &mut Tx<'_>) -> Result<(), Failure> {
-        tx.execute(Box::leak(self.0.clone().into_boxed_str()), Vec::new()).await?;
+        let sql: &'static str = Box::leak(self.0.clone().into_boxed_str());
+        tx.execute(sql, Vec::new()).await?;
         Ok(())
     }
 }

@@ -23,6 +23,7 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use self::open::{Migrations, OpenError};
 use crate::env::{Env, Timestamp};
 use crate::ids::{InstallationId, OperationId, ResourceId, SagaId, SecretRef, StepKey};
 use crate::journal::act::Act;
@@ -267,6 +268,15 @@ pub enum Started {
     KeyReused(SagaId),
 }
 
+impl Started {
+    /// The saga that bears the key, whether it was started now, before, or for something else.
+    pub fn saga(&self) -> &SagaId {
+        match self {
+            Self::New(saga) | Self::Before(saga) | Self::KeyReused(saga) => saga,
+        }
+    }
+}
+
 /// A word left in a saga's inbox.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -450,6 +460,8 @@ pub struct Loaded {
     pub entries: Vec<Entry>,
     /// Whether its function may begin: not while it waits for a place among those of its concurrency key.
     pub may_begin: bool,
+    /// Whether there may be letters for it.
+    pub has_mail: bool,
 }
 
 /// Which sagas a list shows.
@@ -540,6 +552,33 @@ pub trait Store: Send + Sync + 'static {
 
     /// A held saga's journal.
     async fn load(&self, saga: &SagaId) -> Result<Loaded, Error>;
+
+    /// Says on a saga's row that its journal cannot be read, and why; the journal itself is not touched, and the row
+    /// is due as it was. The next append writes what the journal says again.
+    ///
+    /// What is here is for a store with the engine's tables in SQL; another says it in its own way.
+    async fn mark_unreadable(&self, saga: &SagaId, detail: &str) -> Result<(), Error> {
+        let (saga, detail) = (saga.clone(), detail.to_owned());
+        let job: LooseJob = Arc::new(move |statements| {
+            let params = crate::params![&saga, &detail];
+            Box::pin(async move {
+                let sql = "update saga set attention = '[\"unreadable\"]', error = $2
+                   where id = $1 and ended_at is null";
+                statements.execute(sql.into(), params).await?;
+                Ok(Loose { output: Value::Null, beside: tx::Beside::default(), letters: Vec::new() })
+            })
+        });
+        self.run(job).await.map(drop)
+    }
+
+    /// The journals of held sagas, in their order; at once where the store can.
+    async fn load_all(&self, sagas: &[SagaId]) -> Vec<Result<Loaded, Error>> {
+        let mut all = Vec::with_capacity(sagas.len());
+        for saga in sagas {
+            all.push(self.load(saga).await);
+        }
+        all
+    }
 
     /// A saga's letters that are not consumed, in the order of their arrival.
     async fn letters(&self, saga: &SagaId) -> Result<Vec<Letter>, Error>;

@@ -13,7 +13,7 @@ use crate::env::{Env, Timestamp};
 use crate::ids::{OperationId, ResourceId, SagaId, StepKey};
 use crate::journal::act::Act;
 use crate::journal::failure::Failure;
-use crate::journal::state::SagaState;
+use crate::journal::state::{Attention, SagaState};
 use crate::journal::{Entry, Event};
 use crate::secret::Vault;
 use crate::store::open::Migrations;
@@ -81,6 +81,7 @@ cases! {
     a_statement_that_is_refused_is_undone_alone,
     nothing_fits_every_column_and_what_was_bound_is_read_back,
     a_list_has_pages_newest_first,
+    an_unreadable_saga_is_shown_by_lists_and_is_due_as_it_was,
 }
 
 /// Runs every case on a store of its own; how many there were.
@@ -701,4 +702,23 @@ async fn a_list_has_pages_newest_first(subject: &Subject) {
         seen.extend(page.into_iter().map(|row| row.id));
     }
     assert_eq!(seen, ids, "{}", subject.name);
+}
+
+async fn an_unreadable_saga_is_shown_by_lists_and_is_due_as_it_was(subject: &Subject) {
+    let (store, saga) = (&subject.store, subject.started("a").await);
+    let before = store.saga(&saga).await.unwrap().unwrap();
+    store.mark_unreadable(&saga, "line 2 is damaged").await.unwrap();
+    let row = store.saga(&saga).await.unwrap().unwrap();
+    assert_eq!(
+        (row.attention.as_slice(), row.error.as_deref()),
+        ([Attention::Unreadable].as_slice(), Some("line 2 is damaged"))
+    );
+    assert_eq!((row.due_at, row.seq, row.epoch), (before.due_at, before.seq, before.epoch));
+    let listed = store.sagas(SagaFilter { attention: true, ..SagaFilter::default() }).await.unwrap();
+    assert_eq!(listed, [row]);
+    // Once it can be read again, its next turn says what its journal says.
+    let mut next = subject.next(&saga).await;
+    (next.row.attention, next.row.error) = (Vec::new(), None);
+    store.append(next.into()).await.unwrap();
+    assert_eq!(store.saga(&saga).await.unwrap().unwrap().attention, []);
 }

@@ -139,6 +139,9 @@ impl Store for CrashingStore {
     async fn load(&self, saga: &SagaId) -> Result<Loaded, Error> {
         self.inner.load(saga).await
     }
+    async fn mark_unreadable(&self, saga: &SagaId, detail: &str) -> Result<(), Error> {
+        self.inner.mark_unreadable(saga, detail).await
+    }
     async fn letters(&self, saga: &SagaId) -> Result<Vec<Letter>, Error> {
         self.inner.letters(saga).await
     }

@@ -143,6 +143,9 @@ impl Store for ShakyStore {
     async fn load(&self, saga: &SagaId) -> Result<Loaded, Error> {
         self.read(self.inner.load(saga)).await
     }
+    async fn mark_unreadable(&self, saga: &SagaId, detail: &str) -> Result<(), Error> {
+        self.write(self.inner.mark_unreadable(saga, detail)).await
+    }
     async fn letters(&self, saga: &SagaId) -> Result<Vec<Letter>, Error> {
         self.read(self.inner.letters(saga)).await
     }

@@ -28,6 +28,7 @@ use crate::env::{Env, Timestamp};
 use crate::ids::{InstallationId, SagaId, SecretRef};
 use crate::journal::Entry;
 use crate::journal::failure::Failure;
+use crate::journal::state::Attention;
 use crate::secret::{Key, Sealed, Vault};
 
 /// How long it waits for something to become due when it knows of nothing.
@@ -229,7 +230,19 @@ impl Store for MemoryStore {
                 return Err(Error::Fenced(saga.clone()));
             }
             let (epoch, entries) = (known.row.epoch, known.journal.clone());
-            Ok(Loaded { epoch, entries, may_begin: known.may_begin() })
+            let has_mail = known.inbox.iter().any(|(_, consumed)| !consumed);
+            Ok(Loaded { epoch, entries, may_begin: known.may_begin(), has_mail })
+        })
+        .await
+    }
+
+    async fn mark_unreadable(&self, saga: &SagaId, detail: &str) -> Result<(), Error> {
+        self.write(|tables| {
+            if let Some(known) = tables.sagas.get_mut(saga).filter(|known| !known.row.state.is_ended()) {
+                known.row.attention = vec![Attention::Unreadable];
+                known.row.error = Some(detail.to_owned());
+            }
+            Ok(())
         })
         .await
     }

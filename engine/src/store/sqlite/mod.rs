@@ -217,15 +217,18 @@ impl Store for SqliteStore {
     }
 
     async fn load(&self, saga: &SagaId) -> Result<Loaded, Error> {
-        let row: Option<(i64, bool)> =
-            sqlx::query_as("select epoch, concurrency_key is null or has_place = 1 from saga where id = $1")
-                .bind(saga.as_str())
-                .fetch_optional(&self.readers)
-                .await
-                .map_err(read_error)?;
-        let (epoch, may_begin) = row.ok_or_else(|| Error::NoSuchSaga(saga.clone()))?;
-        let entries = read::entries(&self.readers, saga).await.map_err(read_error)?;
-        Ok(Loaded { epoch, entries, may_begin })
+        let mut loaded = self.load_all(std::slice::from_ref(saga)).await;
+        loaded.pop().unwrap_or_else(|| Err(Error::NoSuchSaga(saga.clone())))
+    }
+
+    async fn load_all(&self, sagas: &[SagaId]) -> Vec<Result<Loaded, Error>> {
+        match read::loaded(&self.readers, sagas).await {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                let error = read_error(error);
+                sagas.iter().map(|_| Err(error.clone())).collect()
+            }
+        }
     }
 
     async fn letters(&self, saga: &SagaId) -> Result<Vec<Letter>, Error> {
@@ -309,7 +312,8 @@ impl Store for SqliteStore {
 
 fn read_error(error: sqlx::Error) -> Error {
     match error {
-        sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => Error::Unreadable(error.to_string()),
+        sqlx::Error::Decode(what) => Error::Unreadable(what.to_string()),
+        sqlx::Error::ColumnDecode { .. } => Error::Unreadable(error.to_string()),
         other => Error::Unavailable(other.to_string()),
     }
 }

@@ -1,5 +1,7 @@
 //! Reading: rows of the engine's tables as the engine knows them, and the lists people page through.
 
+use std::collections::HashMap;
+
 use serde::de::DeserializeOwned;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Column, Row, SqlitePool, TypeInfo, ValueRef};
@@ -10,7 +12,9 @@ use crate::journal::{Entry, Event};
 use crate::secret::Sealed;
 use crate::store::page::page;
 use crate::store::tx::{self, Param};
-use crate::store::{AuditRow, Fed, GateRow, Letter, ResourceFilter, ResourceRow, SagaFilter, SagaRow};
+use crate::store::{
+    AuditRow, Error, Fed, GateRow, Letter, Loaded, ResourceFilter, ResourceRow, SagaFilter, SagaRow,
+};
 
 fn json<T: DeserializeOwned>(row: &SqliteRow, column: &str) -> Result<T, sqlx::Error> {
     let text: String = row.try_get(column)?;
@@ -80,17 +84,67 @@ pub(super) async fn saga(pool: &SqlitePool, saga: &SagaId) -> Result<Option<Saga
     row.as_ref().map(saga_row).transpose()
 }
 
+/// What is wrong with a value, without the driver's own preface.
+fn about(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Decode(what) => what.to_string(),
+        other => other.to_string(),
+    }
+}
+
+fn entry(row: &SqliteRow) -> Result<Entry, sqlx::Error> {
+    let seq: i64 = row.try_get("seq")?;
+    let event: Event = json(row, "event")
+        .map_err(|error| sqlx::Error::Decode(format!("line {seq}, {}", about(&error)).into()))?;
+    Ok(Entry { seq, at: time(row, "at")?, epoch: row.try_get("epoch")?, event })
+}
+
 pub(super) async fn entries(pool: &SqlitePool, saga: &SagaId) -> Result<Vec<Entry>, sqlx::Error> {
     let rows = sqlx::query("select seq, at, epoch, event from journal where saga = $1 order by seq")
         .bind(saga.as_str())
         .fetch_all(pool)
         .await?;
-    rows.iter()
-        .map(|row| {
-            let event: Event = json(row, "event")?;
-            Ok(Entry { seq: row.try_get("seq")?, at: time(row, "at")?, epoch: row.try_get("epoch")?, event })
-        })
-        .collect()
+    rows.iter().map(entry).collect()
+}
+
+/// What is known of each of these, in their order; a row that does not read is that saga's trouble alone.
+pub(super) async fn loaded(
+    pool: &SqlitePool,
+    sagas: &[SagaId],
+) -> Result<Vec<Result<Loaded, Error>>, sqlx::Error> {
+    let ids = serde_json::json!(sagas).to_string();
+    let mut read = pool.begin().await?;
+    let rows: Vec<(String, i64, bool, bool)> = sqlx::query_as(
+        "select saga.id, saga.epoch, concurrency_key is null or has_place = 1,
+           exists (select 1 from inbox where inbox.saga = saga.id and consumed_at is null)
+         from json_each($1) j join saga on saga.id = j.value",
+    )
+    .bind(&ids)
+    .fetch_all(&mut *read)
+    .await?;
+    let lines = sqlx::query(
+        "select journal.saga, seq, at, epoch, event from json_each($1) j join journal on journal.saga = j.value
+         order by journal.saga, seq",
+    )
+    .bind(&ids)
+    .fetch_all(&mut *read)
+    .await?;
+    read.commit().await?;
+    let mut known: HashMap<String, Result<Loaded, Error>> = HashMap::with_capacity(rows.len());
+    for (id, epoch, may_begin, has_mail) in rows {
+        known.insert(id, Ok(Loaded { epoch, entries: Vec::new(), may_begin, has_mail }));
+    }
+    for line in &lines {
+        let Some(place) = known.get_mut(line.try_get::<&str, _>("saga")?) else { continue };
+        match (entry(line), &mut *place) {
+            (Ok(entry), Ok(loaded)) => loaded.entries.push(entry),
+            (Err(error), Ok(_)) => *place = Err(super::read_error(error)),
+            (_, Err(_)) => {}
+        }
+    }
+    let mut take =
+        |saga: &SagaId| known.remove(saga.as_str()).unwrap_or_else(|| Err(Error::NoSuchSaga(saga.clone())));
+    Ok(sagas.iter().map(&mut take).collect())
 }
 
 pub(super) async fn letters(pool: &SqlitePool, saga: &SagaId) -> Result<Vec<Letter>, sqlx::Error> {

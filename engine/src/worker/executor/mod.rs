@@ -28,7 +28,7 @@ use crate::journal::state::Attention;
 use crate::journal::{Entry, State};
 use crate::secret::Sealed;
 use crate::store::tx::Beside;
-use crate::store::{Error, GateRow, Letter, NewSaga, Settled};
+use crate::store::{Error, GateRow, Letter, Loaded, NewSaga, Settled};
 
 /// A saga whose next due time is further away than this is put down.
 const IDLE: Duration = Duration::from_secs(60);
@@ -112,9 +112,8 @@ pub(crate) struct Executor {
 }
 
 impl Executor {
-    /// Loads a saga under the lease that the store has given us.
-    pub(crate) async fn load(shared: Arc<Shared>, saga: SagaId) -> Result<Self, Error> {
-        let loaded = shared.store.load(&saga).await?;
+    /// A saga as it was loaded under the lease that the store has given us.
+    pub(crate) fn new(shared: Arc<Shared>, saga: SagaId, loaded: Loaded) -> Result<Self, Error> {
         let mut state = State::fold(saga.clone(), &loaded.entries)
             .map_err(|error| Error::Unreadable(error.to_string()))?;
         // What the fold made of the ledger is what is written there.
@@ -130,7 +129,7 @@ impl Executor {
             turn: Turn::default(),
             nudged: false,
             has_waiting_letters: false,
-            has_mail: true,
+            has_mail: loaded.has_mail,
             reload: false,
             is_due_at_once: true,
             idle_turns: 0,
@@ -220,7 +219,10 @@ impl Executor {
     /// Hands the saga back, with the row saying when it is next due.
     async fn rest(&mut self) -> Stop {
         if self.is_due_at_once {
-            let row_alone = writing::build(&mut self.state, self.epoch, Vec::new(), Beside::default());
+            let now = self.shared.env.now();
+            let mut row_alone = writing::build(&mut self.state, self.epoch, Vec::new(), Beside::default());
+            row_alone.row.attention = self.state.attention_at(now);
+            row_alone.row.due_at = writing::due_at(&self.state, now);
             if let Err(error) = self.shared.store.append(row_alone.into()).await {
                 tracing::warn!(saga = %self.saga, %error, "the saga's next time could not be written");
                 return Stop::Reload;

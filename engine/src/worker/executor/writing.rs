@@ -1,11 +1,11 @@
 //! Writing: facts become entries, and a turn's entries one append.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 
 use super::*;
-use crate::activity::{Failure, retry};
+use crate::activity::{Cause, Failure, retry};
 use crate::ids::StepKey;
 use crate::journal::event::{ChildFate, Event, Parent};
 use crate::journal::fingerprint::fingerprint;
@@ -25,9 +25,8 @@ impl Executor {
             debug_assert!(false, "saga {}: {illegal}", self.saga);
             return;
         }
-        let event = entry.event.clone();
+        self.function.tell(&self.state, &entry.event);
         self.turn.entries.push(entry);
-        self.function.tell(&self.state, &event);
         self.note_divergence();
     }
 
@@ -70,8 +69,8 @@ impl Executor {
     }
 
     /// Tells those in this process who wait for what was written.
-    fn told(&self, append: &Append) {
-        self.shared.written(&self.saga);
+    fn told(&self, append: &Arc<Append>) {
+        self.shared.written(append);
         append.letters.iter().for_each(|letter| self.shared.poke(&letter.saga));
     }
 
@@ -87,86 +86,113 @@ impl Executor {
         let input = self.resolved(&asked.input);
         let made = step.output.clone().unwrap_or(Value::Null);
         let turn = Arc::new(self.turn_append(true));
-        let shared = self.shared.clone();
-        let (saga, epoch, state, key) = (self.saga.clone(), self.epoch, self.state.clone(), key.clone());
-        let step = key.clone();
+        // The job changes the state once its SQL is through. What is run again after that, since its group was not
+        // written, cannot know what it was: the saga is loaded again then.
+        let state = std::mem::replace(&mut self.state, State::new(self.saga.clone()));
+        let place = Arc::new(Mutex::new((state, false)));
+        let work =
+            Work { shared: self.shared.clone(), step: key.clone(), epoch: self.epoch, pivot: asked.pivot };
+        let (job_place, work) = (place.clone(), Arc::new(work));
         let job: Job = Arc::new(move |statements| {
-            let (local, input, made, shared) = (local.clone(), input.clone(), made.clone(), shared.clone());
-            let (saga, step, pivot) = (saga.clone(), step.clone(), asked.pivot);
-            let mut state = state.clone();
+            let (local, input, made) = (local.clone(), input.clone(), made.clone());
+            let (place, work) = (job_place.clone(), work.clone());
             Box::pin(async move {
+                let saga = locked(&place).0.saga.clone();
                 let mut tx = Tx {
                     saga: &saga,
-                    step: &step,
-                    env: &shared.env,
-                    vault: &shared.outside.vault,
+                    step: &work.step,
+                    env: &work.shared.env,
+                    vault: &work.shared.outside.vault,
                     statements,
                     beside: Beside::default(),
                 };
-                let mut events = Vec::new();
-                if revert {
+                let done = if revert {
                     local.revert(&input, &made, &mut tx).await?;
-                    events.push(Event::StepCompensated { step: step.clone(), by_hand: false });
+                    Event::StepCompensated { step: work.step.clone(), by_hand: false }
                 } else {
                     let output = local.apply(&input, &mut tx).await?;
-                    events.push(Event::StepCompleted {
-                        step: step.clone(),
+                    Event::StepCompleted {
+                        step: work.step.clone(),
                         output,
                         external_id: None,
                         by_hand: false,
-                    });
-                    if pivot {
-                        events.push(Event::PivotPassed { step: step.clone() });
                     }
-                }
+                };
                 let beside = tx.beside;
-                for new in &beside.starts {
-                    let child = new.id.clone();
-                    events.push(Event::ChildStarted { step: step.clone(), child, asked: None });
-                }
-                for (name, value) in &beside.labels {
-                    let (name, value) = (name.clone(), value.clone());
-                    events.push(Event::LabelSet { step: None, name, value });
-                }
-                for row in &beside.taken {
-                    events.push(Event::ResourceTaken { row: Box::new(row.clone()) });
-                }
-                let mut entries = Vec::new();
-                for event in events {
-                    let entry = Entry { seq: state.seq + 1, at: shared.env.now(), epoch, event };
-                    state
-                        .apply(&entry)
-                        .map_err(|illegal| Failure::refused("illegal", illegal.to_string()))?;
-                    entries.push(entry);
-                }
-                let mut append = build(&mut state, epoch, entries, beside);
-                // What the function does next is not asked for yet: whoever loads the saga now has to go on.
-                append.row.due_at = Some(state.at);
-                Ok(append)
+                work.recorded(&mut locked(&place), done, beside)
             })
         });
         let done =
             offer(&self.shared, &self.saga, || self.shared.store.transact(turn.clone(), job.clone())).await?;
+        let (state, changed) = std::mem::replace(&mut *locked(&place), (State::new(self.saga.clone()), true));
+        if done.is_ok() != changed {
+            return Err(Stop::Reload);
+        }
+        self.state = state;
         self.is_due_at_once = true;
         self.told(&turn);
         match done {
-            Ok(mut append) => {
-                for entry in std::mem::take(&mut append.entries) {
-                    if let Err(illegal) = self.state.apply(&entry) {
-                        tracing::error!(saga = %self.saga, %illegal, "reloading");
-                        return Err(Stop::Reload);
-                    }
+            Ok(append) => {
+                for entry in &append.entries {
                     self.function.tell(&self.state, &entry.event);
                     self.note_divergence();
                 }
-                // They are written: only what changes from here on is written again.
-                self.state.ledger.take_changed();
-                self.told(&append);
+                self.told(&Arc::new(append));
             }
-            Err(failure) if revert => self.undo_failed(key, failure, &[]),
-            Err(failure) => self.failed(key, failure, &[]),
+            Err(failure) if revert => self.undo_failed(key.clone(), failure, &[]),
+            Err(failure) => self.failed(key.clone(), failure, &[]),
         }
         Ok(())
+    }
+}
+
+/// A saga's state, and whether its transaction has changed it.
+type Place = (State, bool);
+
+fn locked(place: &Mutex<Place>) -> std::sync::MutexGuard<'_, Place> {
+    place.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One transaction of a saga's.
+struct Work {
+    shared: Arc<Shared>,
+    step: StepKey,
+    epoch: i64,
+    pivot: bool,
+}
+
+impl Work {
+    /// What a local activity came to, as facts and as the append that makes them durable.
+    fn recorded(&self, place: &mut Place, done: Event, beside: Beside) -> Result<Append, Failure> {
+        let (state, changed) = place;
+        if std::mem::replace(changed, true) {
+            let detail = "its transaction was not written".to_owned();
+            return Err(Failure::Unavailable { cause: Cause::Database, detail, retry_after: None });
+        }
+        let step = || self.step.clone();
+        let pivot = (self.pivot && matches!(done, Event::StepCompleted { .. }))
+            .then(|| Event::PivotPassed { step: step() });
+        let children = beside.starts.iter().map(|new| Event::ChildStarted {
+            step: step(),
+            child: new.id.clone(),
+            asked: None,
+        });
+        let labels = beside.labels.iter().map(|(name, value)| Event::LabelSet {
+            step: None,
+            name: name.clone(),
+            value: value.clone(),
+        });
+        let taken = beside.taken.iter().map(|row| Event::ResourceTaken { row: Box::new(row.clone()) });
+        let mut entries = Vec::new();
+        for event in std::iter::once(done).chain(pivot).chain(children).chain(labels).chain(taken) {
+            let entry = Entry { seq: state.seq + 1, at: self.shared.env.now(), epoch: self.epoch, event };
+            state.apply(&entry).map_err(|illegal| Failure::refused("illegal", illegal.to_string()))?;
+            entries.push(entry);
+        }
+        let mut append = build(state, self.epoch, entries, beside);
+        // What the function does next is not asked for yet: whoever loads the saga now has to go on.
+        append.row.due_at = Some(state.at);
+        Ok(append)
     }
 }
 
@@ -273,6 +299,12 @@ fn children(state: &State, last: &Entry) -> Vec<Letter> {
     held.map(letter).collect()
 }
 
+/// When the saga is next to be taken up: when something is to be done, or when time alone adds to what a person
+/// should know of it.
+pub(super) fn due_at(state: &State, now: Timestamp) -> Option<Timestamp> {
+    state.due_at().into_iter().chain(state.noticed_at(now)).min()
+}
+
 /// The append that makes these entries durable, with the projections that go with them.
 pub(super) fn build(state: &mut State, epoch: i64, entries: Vec<Entry>, beside: Beside) -> Append {
     let resources = state.ledger.take_changed();
@@ -306,7 +338,7 @@ pub(super) fn build(state: &mut State, epoch: i64, entries: Vec<Entry>, beside: 
             parent: state.parent.as_ref().map(|parent| parent.saga.clone()),
             labels: state.labels.clone(),
             deadline_at: state.deadline_at,
-            due_at: state.due_at(),
+            due_at: due_at(state, at),
             epoch,
             seq: state.seq,
             created_at: state.started_at,
