@@ -340,6 +340,7 @@ async fn turns_are_written_at_least_half_as_fast_as_by_a_bare_loop() {
     let subject = Subject { name: "speed", store: store.clone(), vault, env, another: None };
     let pool = sqlx::PgPool::connect(&base.url).await.unwrap();
     let mut number = 0;
+    let mut slow = false;
     for width in [1, 16, 64] {
         let mut rates = [Vec::new(), Vec::new()];
         for _ in 0..3 {
@@ -393,8 +394,9 @@ async fn turns_are_written_at_least_half_as_fast_as_by_a_bare_loop() {
         rates.iter_mut().for_each(|rates| rates.sort_by(f64::total_cmp));
         let (ours, bare) = (rates[0][1], rates[1][1]);
         eprintln!("{width} at a time: {ours:.0} turns/s, bare {bare:.0}, ratio {:.2}", ours / bare);
-        assert!(ours >= bare / 2.0);
+        slow |= ours < bare / 2.0;
     }
     pool.close().await;
     store.close().await;
+    assert!(!slow, "less than half of a bare loop");
 }
