@@ -1,6 +1,12 @@
 //! What the Postgres store promises beyond what every store does: two sessions, many processes, servers that go away.
 
-#![allow(clippy::unwrap_used, missing_docs, clippy::disallowed_methods, reason = "tests fail by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    missing_docs,
+    clippy::disallowed_methods,
+    clippy::cloned_ref_to_slice_refs,
+    reason = "tests fail by panicking"
+)]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -264,7 +270,8 @@ async fn two_engines_on_one_database_end_every_saga_between_them() {
     let mut live: Vec<String> =
         store.resources(filter).await.unwrap().into_iter().filter_map(|row| row.external_id).collect();
     let mut there: Vec<String> = yard.things().into_iter().map(|thing| thing.id).collect();
-    (live.sort(), there.sort());
+    live.sort();
+    there.sort();
     assert_eq!(live, there, "what is there is on the ledger, and the other way round");
     assert_eq!(server.psql(&base.name, "select count(*) from note"), (2 * EACH).to_string());
     assert_eq!(server.psql(&base.name, "select count(*) from saga_lease where holder is not null"), "0");
