@@ -149,9 +149,14 @@ impl Server {
     fn ended(&mut self) {
         let Some(mut child) = self.running.take() else { return };
         drop(child.stdin.take());
+        let began = now();
         let mut gone = false;
         self.wait_until("stop", || {
             gone = gone || child.try_wait().unwrap().is_some();
+            // On a busy machine it has been seen to wait for its children; they go with it.
+            if !gone && began.elapsed() > PATIENCE / 3 {
+                self.signal("KILL");
+            }
             gone
         });
     }
