@@ -343,8 +343,11 @@ fn find(name: &str, package: &str) -> PathBuf {
 /// A program that ends, by this signal, when its standard input is closed: so also when the test is killed.
 fn watched(signal: &str, program: &Path) -> Command {
     let mut command = as_postgres(Path::new("/bin/sh"));
-    let watch =
-        format!("\"$@\" </dev/null & child=$!; read -r _; kill -{signal} $child 2>/dev/null; wait $child");
+    // What a shell runs in the background ignores INT and QUIT unless it is told not to.
+    let watch = format!(
+        "env --default-signal=INT,QUIT \"$@\" </dev/null & child=$!; read -r _; kill -{signal} $child 2>/dev/null; \
+         wait $child"
+    );
     command.arg("-c").arg(watch).arg("watch").arg(program);
     command
 }
