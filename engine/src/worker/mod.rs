@@ -130,6 +130,12 @@ impl Shared {
         poke
     }
 
+    /// Whether whoever listens to this is the one that drives it here.
+    fn is_driven_by(&self, saga: &SagaId, poke: &Arc<Notify>) -> bool {
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        live.get(saga).is_some_and(|known| Arc::ptr_eq(known, poke))
+    }
+
     /// No longer drives it; unless it was claimed again meanwhile, and another does.
     fn leave(&self, saga: &SagaId, poke: &Arc<Notify>) {
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
@@ -202,6 +208,10 @@ async fn keep_lease(shared: Arc<Shared>) {
 
 async fn drive(shared: Arc<Shared>, saga: SagaId, poke: &Arc<Notify>) {
     loop {
+        // Its lease ran out and this process took it up again: that one has it now, and gives it back.
+        if !shared.is_driven_by(&saga, poke) {
+            return;
+        }
         match Executor::load(shared.clone(), saga.clone()).await {
             Ok(executor) => {
                 let driven = std::panic::AssertUnwindSafe(executor.drive(poke)).catch_unwind().await;
@@ -232,6 +242,9 @@ async fn drive(shared: Arc<Shared>, saga: SagaId, poke: &Arc<Notify>) {
                 return;
             }
         }
+    }
+    if !shared.is_driven_by(&saga, poke) {
+        return;
     }
     let released = shared.store.release(&saga).await;
     shared.leave(&saga, poke);

@@ -143,7 +143,7 @@ impl Executor {
         if self.state.unwinding.is_some() || self.state.ended.is_some() {
             return;
         }
-        if self.state.seq == 1 {
+        if !self.state.has_begun() {
             let start_at = self.state.start_at.filter(|at| *at > self.shared.env.now());
             self.early_until = start_at.or((!may_begin).then_some(Timestamp(i64::MAX)));
         }
