@@ -375,6 +375,26 @@ async fn an_act_does_not_let_a_saga_begin_without_its_place() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_signal_to_a_saga_that_is_paused_before_it_began_does_not_keep_a_worker_busy() {
+    let room = Room::new().await;
+    let engine = room.engine();
+    let new = room.new_saga::<Plain>().delayed(&room.env, secs(600));
+    let saga = new.id.clone();
+    room.store.start(new).await.unwrap();
+    engine.pause(&saga, secs(300), "ann", "not yet").await.unwrap();
+    room.until(&saga, |state| state.paused.is_some()).await;
+    engine.signal(&saga, "word-1", "word", "early".into()).await.unwrap();
+    // Where it is taken up in a circle, the time of this test stands still.
+    let limit = tokio::time::Instant::now() + secs(3600);
+    let writes = std::time::Instant::now();
+    while tokio::time::Instant::now() < limit {
+        assert!(writes.elapsed() < Duration::from_secs(20), "time stands still");
+        tokio::time::sleep(secs(1)).await;
+    }
+    assert!(room.ended(&saga).await == SagaState::Completed);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_wait_of_a_paused_saga_is_not_given_up_before_it_goes_on() {
     let room = Room::new().await;
     let engine = room.engine();

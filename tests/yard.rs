@@ -1,14 +1,15 @@
 //! A yard: providers of every class, with identities, lists that lag and calls that land late; and sagas that use
 //! every verb on them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use amends_engine::env::Timestamp;
+use amends_engine::ids::StepKey;
 use amends_engine::journal::Event;
-use amends_engine::store::Store;
 use amends_engine::store::sqlite::Migrations;
+use amends_engine::store::{NewSaga, Store};
 use amends_engine::{
     Activity, Call, Effect, Env, Failure, Found, Halt, Local, Registry, Resource, Saga, Tx, Workflow, params,
     saga, secs,
@@ -30,6 +31,8 @@ pub struct Thing {
     pub name: String,
     /// Who made it: nobody's saga if a person did.
     pub saga: String,
+    /// In which step.
+    pub step: StepKey,
     made_at: Timestamp,
 }
 
@@ -43,6 +46,10 @@ pub struct Yard {
     effects: Mutex<BTreeMap<String, u32>>,
     /// Which sagas lifted off.
     lifted: Mutex<BTreeMap<String, u32>>,
+    /// A bug of its own: its first thing is made twice.
+    one_too_many: Mutex<bool>,
+    /// The names under which people made things.
+    by_hand: Mutex<BTreeSet<String>>,
     made: Mutex<u64>,
     /// Where intents are looked up, so that an effect without one is seen.
     journal: Mutex<Option<Arc<dyn Store>>>,
@@ -76,22 +83,37 @@ impl Yard {
     fn make(&self, name: &str, call: &Call) -> String {
         let generation = format!("{} {} {}", call.saga(), call.step(), call.generation());
         *self.effects.lock().unwrap().entry(generation).or_default() += 1;
-        self.put(name, call.saga().as_str())
+        self.put(name, call.saga().as_str(), call.step().clone())
     }
 
-    fn put(&self, name: &str, saga: &str) -> String {
+    fn put(&self, name: &str, saga: &str, step: StepKey) -> String {
         let mut made = self.made.lock().unwrap();
         *made += 1;
         let (name, saga) = (name.to_owned(), saga.to_owned());
-        let thing = Thing { id: format!("id-{made}"), name, saga, made_at: self.now() };
+        let thing = Thing { id: format!("id-{made}"), name, saga, step, made_at: self.now() };
         let id = thing.id.clone();
+        if std::mem::take(&mut *self.one_too_many.lock().unwrap()) {
+            let twin = Thing { id: "id-0".to_owned(), name: "twin".to_owned(), ..thing.clone() };
+            self.things.lock().unwrap().push(twin);
+        }
         self.things.lock().unwrap().push(thing);
         id
     }
 
     /// A person makes something by hand.
     pub fn make_by_hand(&self, name: &str) -> String {
-        self.put(name, "")
+        self.by_hand.lock().unwrap().insert(name.to_owned());
+        self.put(name, "", StepKey::from(""))
+    }
+
+    /// Plants a bug that has nothing to do with the engine.
+    pub fn makes_one_too_many(&self) {
+        *self.one_too_many.lock().unwrap() = true;
+    }
+
+    /// Whether a person made something of its name, which is the sweep's until it is on a ledger.
+    pub fn is_made_by_hand(&self, thing: &Thing) -> bool {
+        self.by_hand.lock().unwrap().contains(&thing.name)
     }
 
     /// What must have had one effect for each generation, and had more.
@@ -433,6 +455,25 @@ impl Local for Note {
     async fn revert(&self, _: &(), tx: &mut Tx<'_>) -> Result<(), Failure> {
         tx.execute("delete from note where text = $1", params![&self.text]).await?;
         Ok(())
+    }
+}
+
+/// A line of our own, and a saga that is started with it or not at all.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Enroll {
+    pub name: String,
+}
+
+impl Local for Enroll {
+    const NAME: &'static str = "note.enroll";
+    type Output = String;
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<String, Failure> {
+        let text = format!("{}-enrolled", self.name);
+        tx.execute("insert into note (text) values ($1) on conflict do nothing", params![&text]).await?;
+        let new = NewSaga::of::<Waiting>(tx.env(), self.name.clone(), &self.name)
+            .map_err(|error| Failure::refused("malformed", error.to_string()))?;
+        tx.start::<Waiting>(new).await.map(|saga| saga.to_string())
     }
 }
 

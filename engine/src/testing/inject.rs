@@ -1,6 +1,6 @@
 //! Faults put between the engine and a saga's activities, so that fakes need not know of any.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -106,6 +106,8 @@ struct Inner {
     fired: Vec<(Point, Fault)>,
     /// What each step's generation made, as its provider would have answered.
     made: HashMap<(String, StepKey, u32), Value>,
+    /// The steps of which a call may land when nobody looks for it any more.
+    strays: HashSet<(String, StepKey)>,
     /// Until when everything is rate limited.
     limited_until: Option<Timestamp>,
 }
@@ -152,6 +154,11 @@ impl Injector {
         self.inner().made.get(&(saga.to_string(), step.clone(), generation)).cloned()
     }
 
+    /// Whether a call of this step lands, or landed, when nobody looks for it any more.
+    pub fn strays(&self, saga: &str, step: &StepKey) -> bool {
+        self.inner().strays.contains(&(saga.to_owned(), step.clone()))
+    }
+
     /// Puts itself around every activity.
     pub fn around(&self, registry: Registry) -> Registry {
         registry.around(
@@ -186,6 +193,9 @@ impl Injector {
             let fault = planned.or_else(|| burst.or_else(|| self.roll(&inner.rates, verb)).filter(may));
             if fault == Some(Fault::RateLimited) && !limited {
                 inner.limited_until = Some(self.env.now().plus(BURST));
+            }
+            if fault == Some(Fault::Straggles) {
+                inner.strays.insert((saga.to_owned(), step.clone()));
             }
             if let Some(fault) = fault {
                 inner.fired.push((point, fault));

@@ -34,6 +34,8 @@ use crate::store::{Error, GateRow, Letter, NewSaga, Settled};
 const IDLE: Duration = Duration::from_secs(60);
 /// And when more are due than can be driven at a time, one whose next due time is further away than this.
 const CROWDED: Duration = Duration::from_secs(1);
+/// How long a saga that may not begin yet is kept from being looked at again for its letters.
+const UNBEGUN: Duration = Duration::from_secs(5);
 /// After so many turns without anything to do, a saga that says it is due is wrong.
 const IDLE_TURNS_MAX: u32 = 20;
 /// How long a shut-down waits for calls that are under way.
@@ -184,7 +186,18 @@ impl Executor {
             let now = self.shared.env.now();
             match self.early_until {
                 Some(until) if until <= now => return Stop::Reload,
-                Some(_) => return Stop::Rest,
+                Some(until) => {
+                    // A letter that it does not read before it begins would wake it again at once.
+                    if self.has_waiting_letters {
+                        tokio::select! {
+                            biased;
+                            () = poke.notified() => {}
+                            () = self.shared.draining() => {}
+                            () = self.shared.env.sleep(until.since(now).min(UNBEGUN)) => {}
+                        }
+                    }
+                    return Stop::Rest;
+                }
                 None => {}
             }
             let mut wait = self.state.due_at().map(|due| due.since(now));
