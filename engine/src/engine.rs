@@ -348,20 +348,19 @@ impl Engine {
         until: impl Fn(&SagaRow) -> bool,
     ) -> Result<Option<SagaRow>, Error> {
         let deadline = self.shared.env.now().plus(limit);
-        let watch = self.shared.watch(saga);
+        // Before the row is read, so that no write falls between.
+        let mut watch = self.shared.watch(saga);
+        let is_over = |row: &SagaRow| row.state.is_ended() || until(row);
         loop {
-            // Before the row is read, so that no write falls between.
-            let written = watch.notified();
-            tokio::pin!(written);
-            written.as_mut().enable();
             let row = self.shared.store.saga(saga).await?;
             let now = self.shared.env.now();
-            if row.as_ref().is_none_or(|row| row.state.is_ended() || until(row)) || now >= deadline {
+            if row.as_ref().is_none_or(is_over) || now >= deadline {
                 return Ok(row);
             }
+            // What this process writes is seen at once; what another does is looked for.
             tokio::select! {
                 biased;
-                () = written => {}
+                () = watch.until(is_over) => {}
                 () = self.shared.env.sleep(LOOK_AGAIN.min(deadline.since(now))) => {}
             }
         }

@@ -8,6 +8,7 @@ pub mod lease;
 pub mod memory;
 pub mod sqlite;
 pub mod tx;
+mod user_sql;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -445,6 +446,8 @@ pub struct Loaded {
     pub entries: Vec<Entry>,
     /// Whether its function may begin: not while it waits for a place among those of its concurrency key.
     pub may_begin: bool,
+    /// Whether there may be letters for it.
+    pub has_mail: bool,
 }
 
 /// Which sagas a list shows.
@@ -493,10 +496,12 @@ pub trait Store: Send + Sync + 'static {
     async fn start(&self, new: NewSaga) -> Result<Started, Error>;
 
     /// Writes one turn. All of it or nothing; nothing if the epoch or the `seq` is not the stored one.
-    async fn append(&self, append: Append) -> Result<(), Error>;
+    async fn append(&self, append: Arc<Append>) -> Result<(), Error>;
 
-    /// Runs a local activity and writes the append that it came to, in one transaction; the append is answered.
-    async fn transact(&self, saga: SagaId, job: Job) -> Result<Append, Error>;
+    /// Writes one turn as [`append`](Self::append) does, runs a local activity, and writes the append that it came
+    /// to, all in one transaction; that append is answered. When the activity fails, the turn alone is written, and
+    /// [`Error::Job`] answered.
+    async fn transact(&self, turn: Arc<Append>, job: Job) -> Result<Append, Error>;
 
     /// Leaves a letter, with the audit of it if it is an act; the same id again changes nothing.
     async fn post(&self, letter: Letter) -> Result<(), Error>;
@@ -520,6 +525,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// A held saga's journal.
     async fn load(&self, saga: &SagaId) -> Result<Loaded, Error>;
+
+    /// The journals of held sagas, in their order; at once where the store can.
+    async fn load_all(&self, sagas: &[SagaId]) -> Vec<Result<Loaded, Error>> {
+        let mut all = Vec::with_capacity(sagas.len());
+        for saga in sagas {
+            all.push(self.load(saga).await);
+        }
+        all
+    }
 
     /// A saga's letters that are not consumed, in the order of their arrival.
     async fn letters(&self, saga: &SagaId) -> Result<Vec<Letter>, Error>;

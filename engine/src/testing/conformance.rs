@@ -61,6 +61,7 @@ cases! {
     a_gate_is_only_ever_moved_later,
     a_sagas_secrets_pass_to_its_owner_or_are_destroyed,
     user_sql_is_written_with_its_append_or_not_at_all,
+    user_sql_numbers_its_values,
     a_saga_whose_worker_is_gone_is_taken_over_and_the_old_one_writes_nothing,
     of_those_with_one_concurrency_key_so_many_run_and_the_next_is_the_most_urgent,
     a_saga_with_a_delay_is_not_due_before_it,
@@ -163,11 +164,21 @@ async fn an_append_under_another_epoch_or_behind_another_entry_writes_nothing(su
     let mut skips = good.clone();
     skips.row.seq += 1;
     for wrong in [old, skips] {
-        assert_eq!(subject.store.append(wrong).await, Err(Error::Fenced(saga.clone())), "{}", subject.name);
+        assert_eq!(
+            subject.store.append(wrong.into()).await,
+            Err(Error::Fenced(saga.clone())),
+            "{}",
+            subject.name
+        );
     }
     assert_eq!(subject.store.journal(&saga).await.unwrap().len(), 1);
-    subject.store.append(good.clone()).await.unwrap();
-    assert_eq!(subject.store.append(good).await, Err(Error::Fenced(saga.clone())), "twice, {}", subject.name);
+    subject.store.append(good.clone().into()).await.unwrap();
+    assert_eq!(
+        subject.store.append(good.into()).await,
+        Err(Error::Fenced(saga.clone())),
+        "twice, {}",
+        subject.name
+    );
     let journal = subject.store.journal(&saga).await.unwrap();
     assert_eq!(journal.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(subject.store.saga(&saga).await.unwrap().unwrap().state, SagaState::Running);
@@ -178,19 +189,24 @@ async fn a_ledger_row_is_written_only_by_who_knows_it_as_it_is(subject: &Subject
     let row = subject.resource(&saga);
     let mut append = subject.next(&saga).await;
     append.resources = vec![ResourceWrite { row: row.clone(), stored: None }];
-    subject.store.append(append).await.unwrap();
+    subject.store.append(append.into()).await.unwrap();
 
     let mut later = row.clone();
     later.rev = 2;
     later.state = ResourceState::Live;
     let mut moved = subject.next(&saga).await;
     moved.resources = vec![ResourceWrite { row: later.clone(), stored: Some(("another".into(), 1)) }];
-    assert_eq!(subject.store.append(moved).await, Err(Error::LedgerMoved(saga.clone())), "{}", subject.name);
+    assert_eq!(
+        subject.store.append(moved.into()).await,
+        Err(Error::LedgerMoved(saga.clone())),
+        "{}",
+        subject.name
+    );
     assert_eq!(subject.store.journal(&saga).await.unwrap().len(), 2, "all or nothing, {}", subject.name);
 
     let mut good = subject.next(&saga).await;
     good.resources = vec![ResourceWrite { row: later.clone(), stored: Some((saga.to_string(), 1)) }];
-    subject.store.append(good).await.unwrap();
+    subject.store.append(good.into()).await.unwrap();
     let stored = subject.store.resources(ResourceFilter::default()).await.unwrap();
     assert_eq!(stored, [later], "{}", subject.name);
 }
@@ -200,7 +216,7 @@ async fn a_member_that_cannot_be_written_does_not_hold_up_its_group(subject: &Su
     let mut moved = subject.next(&bad).await;
     moved.resources = vec![ResourceWrite { row: subject.resource(&bad), stored: Some((bad.to_string(), 7)) }];
     let fine = subject.next(&good).await;
-    let (moved, fine) = tokio::join!(subject.store.append(moved), subject.store.append(fine));
+    let (moved, fine) = tokio::join!(subject.store.append(moved.into()), subject.store.append(fine.into()));
     assert_eq!(moved, Err(Error::LedgerMoved(bad.clone())), "{}", subject.name);
     fine.unwrap();
     assert_eq!(subject.store.journal(&bad).await.unwrap().len(), 1);
@@ -211,7 +227,7 @@ async fn a_saga_is_claimed_when_it_is_due_or_has_a_letter_and_by_one_only(subjec
     let now = subject.env.now();
     assert_eq!(subject.store.claim(now, 10).await.unwrap(), [saga.clone()], "{}", subject.name);
     assert!(subject.store.claim(now, 10).await.unwrap().is_empty(), "it is held");
-    subject.store.append(subject.next(&saga).await).await.unwrap();
+    subject.store.append(subject.next(&saga).await.into()).await.unwrap();
     subject.store.release(&saga).await.unwrap();
     assert!(subject.store.claim(now, 10).await.unwrap().is_empty(), "it is not due");
 
@@ -222,7 +238,7 @@ async fn a_saga_is_claimed_when_it_is_due_or_has_a_letter_and_by_one_only(subjec
     assert_eq!(subject.store.claim(now, 10).await.unwrap(), [saga.clone()]);
     let mut reads = subject.next(&saga).await;
     reads.consumed = vec!["l1".into()];
-    subject.store.append(reads).await.unwrap();
+    subject.store.append(reads.into()).await.unwrap();
     assert!(subject.store.letters(&saga).await.unwrap().is_empty());
     subject.store.post(letter.clone()).await.unwrap();
     assert!(subject.store.letters(&saga).await.unwrap().is_empty(), "a known id changes nothing");
@@ -237,7 +253,7 @@ async fn a_gate_is_only_ever_moved_later(subject: &Subject) {
         let mut append = subject.next(&saga).await;
         let gate = GateRow { key: "g".into(), next_allowed_at: Timestamp(at), reason: at.to_string() };
         append.gates = vec![gate];
-        subject.store.append(append).await.unwrap();
+        subject.store.append(append.into()).await.unwrap();
     }
     let gates = subject.store.gates(Timestamp(0)).await.unwrap();
     assert_eq!(gates.len(), 1);
@@ -259,7 +275,7 @@ async fn a_sagas_secrets_pass_to_its_owner_or_are_destroyed(subject: &Subject) {
     {
         let mut append = subject.next(saga).await;
         append.sealed = vec![sealed.clone()];
-        subject.store.append(append).await.unwrap();
+        subject.store.append(append.into()).await.unwrap();
         assert_eq!(
             subject.store.secret(&sealed.id).await.unwrap().as_ref(),
             Some(sealed),
@@ -268,28 +284,20 @@ async fn a_sagas_secrets_pass_to_its_owner_or_are_destroyed(subject: &Subject) {
         );
         let mut ends = subject.next(saga).await;
         ends.secrets = fate;
-        subject.store.append(ends).await.unwrap();
+        subject.store.append(ends.into()).await.unwrap();
     }
     assert_eq!(subject.store.secret(&first.id).await.unwrap(), Some(first.clone()), "{}", subject.name);
     assert_eq!(subject.store.secret(&second.id).await.unwrap(), None, "{}", subject.name);
     let mut destroys = subject.next(&kept).await;
     destroys.destroyed = vec!["owner".into()];
-    subject.store.append(destroys).await.unwrap();
+    subject.store.append(destroys.into()).await.unwrap();
     assert_eq!(subject.store.secret(&first.id).await.unwrap(), None, "{}", subject.name);
 }
 
 async fn user_sql_is_written_with_its_append_or_not_at_all(subject: &Subject) {
     let saga = subject.started("k").await;
-    let append = subject.next(&saga).await;
-    let fenced = Append {
-        row: {
-            let mut row = append.row.clone();
-            row.epoch += 9;
-            row
-        },
-        ..append.clone()
-    };
     let notes = || async { subject.store.fetch("select text from note", vec![]).await.unwrap().len() };
+    let seq = || async { subject.store.saga(&saga).await.unwrap().unwrap().seq };
     let job = |append: Append, fails: bool| {
         let job: Job = Arc::new(move |statements| {
             let append = append.clone();
@@ -300,20 +308,45 @@ async fn user_sql_is_written_with_its_append_or_not_at_all(subject: &Subject) {
         });
         job
     };
-    let refused = subject.store.transact(saga.clone(), job(append.clone(), true)).await;
+    let behind = |turn: &Append| {
+        let mut append = turn.clone();
+        append.row.seq += 1;
+        append.entries.iter_mut().for_each(|entry| entry.seq += 1);
+        append
+    };
+    // What the activity refuses is not written, the turn that asked for it is.
+    let turn = subject.next(&saga).await;
+    let refused = subject.store.transact(turn.clone().into(), job(behind(&turn), true)).await;
     assert_eq!(refused.unwrap_err(), Error::Job(Failure::refused("no", "said the user")), "{}", subject.name);
-    let stale = subject.store.transact(saga.clone(), job(fenced, false)).await;
-    assert_eq!(stale.unwrap_err(), Error::Fenced(saga.clone()), "{}", subject.name);
-    assert_eq!(notes().await, 0, "{}", subject.name);
-    subject.store.transact(saga.clone(), job(append.clone(), false)).await.unwrap();
-    assert_eq!(notes().await, 1);
-    let twice = subject.store.transact(saga.clone(), job(subject.next(&saga).await, false)).await;
+    assert_eq!((notes().await, seq().await), (0, 2), "{}", subject.name);
+
+    let mut stale = subject.next(&saga).await;
+    stale.row.epoch += 9;
+    let fenced = subject.store.transact(stale.clone().into(), job(behind(&stale), false)).await;
+    assert_eq!(fenced.unwrap_err(), Error::Fenced(saga.clone()), "{}", subject.name);
+    assert_eq!((notes().await, seq().await), (0, 2), "{}", subject.name);
+
+    let turn = subject.next(&saga).await;
+    let written = subject.store.transact(turn.clone().into(), job(behind(&turn), false)).await.unwrap();
+    assert_eq!((written.row.seq, notes().await, seq().await), (4, 1, 4), "{}", subject.name);
+    // A turn without entries holds the fence and no more.
+    let mut empty = subject.next(&saga).await;
+    empty.row.seq -= 1;
+    empty.entries.clear();
+    let twice = subject.store.transact(empty.clone().into(), job(subject.next(&saga).await, false)).await;
     assert!(
         matches!(&twice, Err(Error::Job(Failure::Refused(refusal))) if refusal.code == "conflict"),
         "{}: {twice:?}",
         subject.name
     );
-    assert_eq!(subject.store.journal(&saga).await.unwrap().len(), 2);
+    assert_eq!(subject.store.journal(&saga).await.unwrap().len(), 4);
+}
+
+async fn user_sql_numbers_its_values(subject: &Subject) {
+    let sql = "select $2 as second, $1 as first, $2 as again";
+    let rows = subject.store.fetch(sql, crate::params!["a", "b"]).await.unwrap();
+    let told = |row: &crate::store::tx::Row| ["first", "second", "again"].map(|name| row.text(name).unwrap());
+    assert_eq!(told(&rows[0]), ["a", "b", "b"], "{}", subject.name);
 }
 
 async fn a_saga_whose_worker_is_gone_is_taken_over_and_the_old_one_writes_nothing(subject: &Subject) {
@@ -334,8 +367,13 @@ async fn a_saga_whose_worker_is_gone_is_taken_over_and_the_old_one_writes_nothin
     assert_eq!(another.claim(subject.env.now(), 10).await.unwrap(), [saga.clone()], "{}", subject.name);
     let taken = another.load(&saga).await.unwrap();
     assert_eq!(taken.epoch, stale.row.epoch + 1, "{}", subject.name);
-    assert_eq!(subject.store.append(stale).await, Err(Error::Fenced(saga.clone())), "{}", subject.name);
-    another.append(subject.next(&saga).await).await.unwrap();
+    assert_eq!(
+        subject.store.append(stale.into()).await,
+        Err(Error::Fenced(saga.clone())),
+        "{}",
+        subject.name
+    );
+    another.append(subject.next(&saga).await.into()).await.unwrap();
     // Given back and taken again, its number stays.
     another.release(&saga).await.unwrap();
     subject.store.renew().await.unwrap();
@@ -378,7 +416,7 @@ async fn of_those_with_one_concurrency_key_so_many_run_and_the_next_is_the_most_
         append.row.state = SagaState::Completed;
         append.row.due_at = None;
         append.row.ended_at = Some(append.row.updated_at);
-        subject.store.append(append).await.unwrap();
+        subject.store.append(append.into()).await.unwrap();
         subject.store.release(ends).await.unwrap();
         let claimed = subject.store.claim(subject.env.now(), 10).await.unwrap();
         assert!(claimed.contains(next), "{}: {claimed:?} instead of {next}", subject.name);
@@ -416,11 +454,11 @@ async fn an_act_is_audited_with_what_came_of_it(subject: &Subject) {
     let mut append = subject.next(&saga).await;
     append.consumed = vec![done.to_string()];
     append.settled = vec![Settled { operation: done.clone(), outcome: "done".into() }];
-    subject.store.append(append).await.unwrap();
+    subject.store.append(append.into()).await.unwrap();
     let mut ends = subject.next(&saga).await;
     ends.row.state = SagaState::Failed;
     ends.row.ended_at = Some(ends.row.updated_at);
-    subject.store.append(ends).await.unwrap();
+    subject.store.append(ends.into()).await.unwrap();
     post(3).await;
     let audit = subject.store.audit(&saga).await.unwrap();
     let told: Vec<_> =

@@ -103,11 +103,11 @@ impl Store for CrashingStore {
     async fn start(&self, new: NewSaga) -> Result<Started, Error> {
         self.inner.start(new).await
     }
-    async fn append(&self, append: Append) -> Result<(), Error> {
+    async fn append(&self, append: Arc<Append>) -> Result<(), Error> {
         self.append_or_die(self.inner.append(append)).await
     }
-    async fn transact(&self, saga: SagaId, job: Job) -> Result<Append, Error> {
-        self.append_or_die(self.inner.transact(saga, job)).await
+    async fn transact(&self, turn: Arc<Append>, job: Job) -> Result<Append, Error> {
+        self.append_or_die(self.inner.transact(turn, job)).await
     }
     async fn post(&self, letter: Letter) -> Result<(), Error> {
         self.inner.post(letter).await

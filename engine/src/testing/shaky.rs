@@ -124,7 +124,7 @@ impl Store for ShakyStore {
     async fn start(&self, new: NewSaga) -> Result<Started, Error> {
         self.write(self.inner.start(new)).await
     }
-    async fn append(&self, append: Append) -> Result<(), Error> {
+    async fn append(&self, append: Arc<Append>) -> Result<(), Error> {
         let write = async {
             let done = self.inner.append(append).await;
             let left = self.freezes_behind.load(Ordering::SeqCst);
@@ -136,8 +136,8 @@ impl Store for ShakyStore {
         };
         self.write(write).await
     }
-    async fn transact(&self, saga: SagaId, job: Job) -> Result<Append, Error> {
-        self.write(self.inner.transact(saga, job)).await
+    async fn transact(&self, turn: Arc<Append>, job: Job) -> Result<Append, Error> {
+        self.write(self.inner.transact(turn, job)).await
     }
     async fn post(&self, letter: Letter) -> Result<(), Error> {
         self.write(self.inner.post(letter)).await

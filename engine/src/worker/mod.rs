@@ -20,7 +20,7 @@ use crate::activity::call::Outside;
 use crate::env::Env;
 use crate::ids::SagaId;
 use crate::store::lease::RENEW;
-use crate::store::{Error, Store};
+use crate::store::{Append, Error, Loaded, SagaRow, Store};
 pub use effects_off::{DryRun, Seen};
 pub(crate) use effects_off::{dry_run, shown};
 use executor::{Executor, Stop};
@@ -45,7 +45,7 @@ pub(crate) struct Shared {
     /// The store may hold sagas for this worker that it does not know of.
     unsure: AtomicBool,
     live: Mutex<HashMap<SagaId, Arc<Notify>>>,
-    watched: Mutex<HashMap<SagaId, Arc<Notify>>>,
+    watched: Mutex<HashMap<SagaId, watch::Sender<Option<Arc<Append>>>>>,
     draining: watch::Sender<bool>,
     crowded: watch::Sender<bool>,
 }
@@ -105,18 +105,17 @@ impl Shared {
         }
     }
 
-    /// Something that is told when the saga's row is written again, by this process.
-    pub(crate) fn watch(&self, saga: &SagaId) -> Arc<Notify> {
+    /// What this process writes of a saga from now on.
+    pub(crate) fn watch(self: &Arc<Self>, saga: &SagaId) -> Watch {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        // Those nobody waits on any more are swept when a new one comes.
-        watched.retain(|_, watch| Arc::strong_count(watch) > 1);
-        watched.entry(saga.clone()).or_default().clone()
+        let seen = watched.entry(saga.clone()).or_default().subscribe();
+        Watch { shared: self.clone(), saga: saga.clone(), seen }
     }
 
-    /// Tells those who watch the saga that its row was written.
-    pub(crate) fn written(&self, saga: &SagaId) {
-        if let Some(watch) = self.watched.lock().unwrap_or_else(PoisonError::into_inner).get(saga) {
-            watch.notify_waiters();
+    /// Tells those who watch the saga what was written.
+    pub(crate) fn written(&self, append: &Arc<Append>) {
+        if let Some(watch) = self.watched.lock().unwrap_or_else(PoisonError::into_inner).get(&append.row.id) {
+            watch.send_replace(Some(append.clone()));
         }
     }
 
@@ -145,6 +144,33 @@ impl Shared {
     }
 }
 
+/// Somebody who waits for what is written of a saga.
+pub(crate) struct Watch {
+    shared: Arc<Shared>,
+    saga: SagaId,
+    seen: watch::Receiver<Option<Arc<Append>>>,
+}
+
+impl Watch {
+    /// Returns when a row was written that is as it is waited for.
+    pub(crate) async fn until(&mut self, is_over: impl Fn(&SagaRow) -> bool) {
+        while self.seen.changed().await.is_ok() {
+            if self.seen.borrow_and_update().as_ref().is_some_and(|append| is_over(&append.row)) {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut watched = self.shared.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        if watched.get(&self.saga).is_some_and(|watch| watch.receiver_count() <= 1) {
+            watched.remove(&self.saga);
+        }
+    }
+}
+
 /// Runs sagas until the engine drains.
 pub(crate) async fn run(shared: Arc<Shared>) {
     match shared.store.gates(shared.env.now()).await {
@@ -167,9 +193,12 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         };
         shared.crowded.send_if_modified(|crowded| std::mem::replace(crowded, room == 0) != (room == 0));
         let took_all = claimed.len() < room || room == 0;
-        for saga in claimed {
-            let (shared, poke) = (shared.clone(), shared.enter(&saga));
-            driven.spawn(async move { drive(shared, saga, &poke).await });
+        // Known as live before they are read, so that a letter that comes meanwhile is looked for.
+        let pokes: Vec<Arc<Notify>> = claimed.iter().map(|saga| shared.enter(saga)).collect();
+        let loaded = if claimed.is_empty() { Vec::new() } else { shared.store.load_all(&claimed).await };
+        for ((saga, poke), loaded) in claimed.into_iter().zip(pokes).zip(loaded) {
+            let shared = shared.clone();
+            driven.spawn(async move { drive(shared, saga, &poke, loaded).await });
         }
         // What is held and not driven, since the answer of a claim or a release was lost, is given back.
         if shared.unsure.swap(false, Ordering::Relaxed)
@@ -206,13 +235,18 @@ async fn keep_lease(shared: Arc<Shared>) {
     }
 }
 
-async fn drive(shared: Arc<Shared>, saga: SagaId, poke: &Arc<Notify>) {
+async fn drive(shared: Arc<Shared>, saga: SagaId, poke: &Arc<Notify>, loaded: Result<Loaded, Error>) {
+    let mut loaded = Some(loaded);
     loop {
         // Its lease ran out and this process took it up again: that one has it now, and gives it back.
         if !shared.is_driven_by(&saga, poke) {
             return;
         }
-        match Executor::load(shared.clone(), saga.clone()).await {
+        let loaded = match loaded.take() {
+            Some(loaded) => loaded,
+            None => shared.store.load(&saga).await,
+        };
+        match loaded.and_then(|loaded| Executor::new(shared.clone(), saga.clone(), loaded)) {
             Ok(executor) => {
                 let driven = std::panic::AssertUnwindSafe(executor.drive(poke)).catch_unwind().await;
                 let stop = driven.unwrap_or_else(|_| {

@@ -31,6 +31,8 @@ create table saga (
   has_place integer not null default 0,
   deadline_at integer,
   due_at integer,
+  -- `due_at` while nobody holds it; nothing while somebody does, so that its turns leave the index alone.
+  claimable_at integer,
   epoch integer not null,
   seq integer not null,
   created_at integer not null,
@@ -38,7 +40,7 @@ create table saga (
   ended_at integer
 ) strict;
 
-create index saga_due on saga (due_at) where due_at is not null;
+create index saga_claimable on saga (claimable_at) where claimable_at is not null;
 create index saga_concurrent on saga (concurrency_key, priority) where concurrency_key is not null and ended_at is null;
 create index saga_troubled on saga (fingerprint) where fingerprint is not null;
 create index saga_called on saga (parent) where parent is not null;
@@ -90,9 +92,10 @@ create index secret_owned on secret (owner);
 
 -- A row is a word left for a saga by somebody who does not hold it. It is consumed by the append that acts on it.
 create table inbox (
-  id text primary key,
+  -- In the order of arrival.
+  number integer primary key,
+  id text not null unique,
   saga text not null references saga (id),
-  number integer not null,
   message text not null,
   posted_at integer not null,
   consumed_at integer
@@ -112,6 +115,8 @@ create table audit (
   state_after text,
   outcome text
 ) strict;
+
+create index audit_of on audit (saga);
 
 -- A row is a gate that is closed until a time, for everyone who uses its credential.
 create table gate (

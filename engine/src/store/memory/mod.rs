@@ -24,7 +24,7 @@ use super::sqlite::Migrations;
 use super::tx::{self, Param};
 use super::{
     Append, AuditRow, Error, GateRow, Job, Letter, Loaded, Loose, LooseJob, NewSaga, ResourceFilter,
-    ResourceRow, SagaFilter, SagaRow, Started, Store,
+    ResourceRow, SagaFilter, SagaRow, Started, Store, user_sql,
 };
 use crate::env::{Env, Timestamp};
 use crate::ids::{InstallationId, SagaId, SecretRef};
@@ -153,11 +153,12 @@ impl Store for MemoryStore {
         self.write(|tables| Ok(tables.start(new))).await
     }
 
-    async fn append(&self, append: Append) -> Result<(), Error> {
-        self.write(|tables| tables.append(append)).await
+    async fn append(&self, append: Arc<Append>) -> Result<(), Error> {
+        self.write(|tables| tables.append(Arc::unwrap_or_clone(append))).await
     }
 
-    async fn transact(&self, _saga: SagaId, job: Job) -> Result<Append, Error> {
+    async fn transact(&self, turn: Arc<Append>, job: Job) -> Result<Append, Error> {
+        self.append(turn).await?;
         together!(self, job, |tables, append| tables.append(append.clone()).map(|()| append))
     }
 
@@ -236,7 +237,8 @@ impl Store for MemoryStore {
                 return Err(Error::Fenced(saga.clone()));
             }
             let (epoch, entries) = (known.row.epoch, known.journal.clone());
-            Ok(Loaded { epoch, entries, may_begin: known.may_begin() })
+            let has_mail = known.inbox.iter().any(|(_, consumed)| !consumed);
+            Ok(Loaded { epoch, entries, may_begin: known.may_begin(), has_mail })
         })
         .await
     }
@@ -350,7 +352,7 @@ impl Store for MemoryStore {
 
     async fn fetch(&self, sql: &'static str, params: Vec<Param>) -> Result<Vec<tx::Row>, Error> {
         let inner = self.shared.inner.lock().await;
-        statements::fetch(&inner.1, sql, params).map_err(|error| Error::Unreadable(error.to_string()))
+        user_sql::fetch(&inner.1, sql, params).map_err(|error| Error::Unreadable(error.to_string()))
     }
 
     async fn close(&self) {}

@@ -1,14 +1,13 @@
-//! User SQL on a SQLite database in memory, called on the caller's own thread, and the engine's tables beside it.
+//! User SQL on a SQLite database in memory, and the engine's tables beside it.
 
 use async_trait::async_trait;
-use rusqlite::types::{Value as Sql, ValueRef};
-use rusqlite::{Connection, ErrorCode, params_from_iter};
+use rusqlite::Connection;
 
 use super::tables::Tables;
 use crate::ids::SagaId;
 use crate::journal::state::SagaState;
 use crate::store::tx::{Error, Param, Row, Statements};
-use crate::store::{ResourceRow, ResourceState};
+use crate::store::{ResourceRow, ResourceState, user_sql};
 
 pub(super) struct MemoryStatements<'m> {
     // A transaction's future may cross threads, which `&Connection` may not.
@@ -16,30 +15,14 @@ pub(super) struct MemoryStatements<'m> {
     pub(super) tables: &'m Tables,
 }
 
-pub(super) fn fetch(connection: &Connection, sql: &str, params: Vec<Param>) -> Result<Vec<Row>, Error> {
-    let mut statement = connection.prepare_cached(sql).map_err(refused)?;
-    let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
-    let mut rows = statement.query(params_from_iter(params.into_iter().map(bound))).map_err(refused)?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next().map_err(refused)? {
-        let column = |(place, name): (usize, &String)| {
-            row.get_ref(place).map(|value| (name.clone(), read(value))).map_err(refused)
-        };
-        found.push(Row(names.iter().enumerate().map(column).collect::<Result<_, _>>()?));
-    }
-    Ok(found)
-}
-
 #[async_trait]
 impl Statements for MemoryStatements<'_> {
     async fn execute(&mut self, sql: &'static str, params: Vec<Param>) -> Result<u64, Error> {
-        let mut statement = self.connection.prepare_cached(sql).map_err(refused)?;
-        let changed = statement.execute(params_from_iter(params.into_iter().map(bound))).map_err(refused)?;
-        Ok(u64::try_from(changed).unwrap_or(u64::MAX))
+        user_sql::execute(self.connection, sql, params)
     }
 
     async fn fetch(&mut self, sql: &'static str, params: Vec<Param>) -> Result<Vec<Row>, Error> {
-        fetch(self.connection, sql, params)
+        user_sql::fetch(self.connection, sql, params)
     }
 
     async fn held_by(&mut self, holder: &str) -> Result<Vec<ResourceRow>, Error> {
@@ -54,35 +37,5 @@ impl Statements for MemoryStatements<'_> {
     async fn saga_state(&mut self, saga: &SagaId) -> Result<Option<(SagaState, Vec<String>)>, Error> {
         let row = self.tables.sagas.get(saga).map(|known| &known.row);
         Ok(row.map(|row| (row.state, row.attention.iter().map(ToString::to_string).collect())))
-    }
-}
-
-fn bound(param: Param) -> Sql {
-    match param {
-        Param::Text(text) => Sql::Text(text),
-        Param::Int(number) => Sql::Integer(number),
-        Param::Real(number) => Sql::Real(number),
-        Param::Blob(bytes) => Sql::Blob(bytes),
-        Param::Null => Sql::Null,
-    }
-}
-
-fn read(value: ValueRef<'_>) -> Param {
-    match value {
-        ValueRef::Null => Param::Null,
-        ValueRef::Integer(number) => Param::Int(number),
-        ValueRef::Real(number) => Param::Real(number),
-        ValueRef::Text(text) => Param::Text(String::from_utf8_lossy(text).into_owned()),
-        ValueRef::Blob(bytes) => Param::Blob(bytes.to_vec()),
-    }
-}
-
-fn refused(error: rusqlite::Error) -> Error {
-    match error.sqlite_error_code() {
-        Some(ErrorCode::ConstraintViolation) => Error::Constraint(error.to_string()),
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::DiskFull) => {
-            Error::Unavailable(error.to_string())
-        }
-        _ => Error::Malformed(error.to_string()),
     }
 }

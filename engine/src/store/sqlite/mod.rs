@@ -7,9 +7,9 @@ mod write;
 mod writer;
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,10 +17,10 @@ use serde_json::Value;
 use sqlx::SqlitePool;
 use sqlx::sqlite::SqlitePoolOptions;
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::task::JoinHandle;
 
 pub use open::{Migrations, OpenError};
-use writer::{Answer, Ask, Write};
+use write::Bound;
+use writer::{Answer, Ask, Write, Writer};
 
 use super::{
     Append, AuditRow, Error, GateRow, Job, Letter, Loaded, LooseJob, NewSaga, ResourceFilter, ResourceRow,
@@ -45,8 +45,26 @@ pub struct SqliteStore {
     writer: Mutex<Option<JoinHandle<()>>>,
     readers: SqlitePool,
     held: Mutex<HashSet<SagaId>>,
-    changed: Arc<Notify>,
-    lock: Mutex<Option<File>>,
+    woken: Arc<Woken>,
+}
+
+/// What may have something to do now.
+#[derive(Default)]
+struct Woken {
+    changed: Notify,
+    /// Sagas that got a letter.
+    mail: Mutex<HashSet<SagaId>>,
+}
+
+impl Woken {
+    fn tell(&self, written: &[Ask]) {
+        let letters = written.iter().filter_map(|ask| match ask {
+            Ask::Post(letter) => Some(letter.saga.clone()),
+            _ => None,
+        });
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner).extend(letters);
+        self.changed.notify_one();
+    }
 }
 
 impl SqliteStore {
@@ -67,15 +85,15 @@ impl SqliteStore {
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .connect_lazy_with(opened.options.clone().pragma("query_only", "on"));
-        let changed = Arc::new(Notify::new());
+        let woken = Arc::new(Woken::default());
         let (writes, waiting) = mpsc::channel(WAITING_MAX);
-        let notify = changed.clone();
-        let writer = tokio::spawn(async move {
-            let connection = writer::run(opened.connection, waiting, move || notify.notify_one()).await;
-            if let Err(error) = sqlx::Connection::close(connection).await {
-                tracing::warn!(%error, "the database was not closed in order; its log will be replayed");
-            }
-        });
+        let runtime = tokio::runtime::Handle::current();
+        let writer =
+            Writer { connection: opened.connection, lock: opened.lock, woken: woken.clone(), runtime };
+        let writer = thread::Builder::new()
+            .name("amends-writer".to_owned())
+            .spawn(move || writer.run(waiting))
+            .map_err(|source| OpenError::File { path: path.to_owned(), source })?;
         let store = Self {
             installation: opened.installation,
             env: env.clone(),
@@ -83,10 +101,25 @@ impl SqliteStore {
             writer: Mutex::new(Some(writer)),
             readers,
             held: Mutex::default(),
-            changed,
-            lock: Mutex::new(Some(opened.lock)),
+            woken,
         };
         Ok((store, opened.vault))
+    }
+
+    fn held(&self) -> std::sync::MutexGuard<'_, HashSet<SagaId>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives these back, with the time from which they may be claimed again.
+    async fn give_back(&self, sagas: Vec<SagaId>) -> Result<(), Error> {
+        if !sagas.is_empty() {
+            self.write(Ask::Release(sagas.clone())).await?;
+        }
+        let mut held = self.held();
+        sagas.iter().for_each(|saga| {
+            held.remove(saga);
+        });
+        Ok(())
     }
 
     async fn take_place(&self, saga: &SagaId) -> Result<bool, Error> {
@@ -118,12 +151,17 @@ impl Store for SqliteStore {
         }
     }
 
-    async fn append(&self, append: Append) -> Result<(), Error> {
-        self.write(Ask::Append(Box::new(append))).await.map(drop)
+    async fn append(&self, append: Arc<Append>) -> Result<(), Error> {
+        let ended = append.row.ended_at.is_some().then(|| append.row.id.clone());
+        self.write(Ask::Append(Bound::new(append)?)).await?;
+        if let Some(saga) = ended {
+            self.held().remove(&saga);
+        }
+        Ok(())
     }
 
-    async fn transact(&self, _saga: SagaId, job: Job) -> Result<Append, Error> {
-        match self.write(Ask::Transact(job)).await? {
+    async fn transact(&self, turn: Arc<Append>, job: Job) -> Result<Append, Error> {
+        match self.write(Ask::Transact(Bound::new(turn)?, job)).await? {
             Answer::Appended(append) => Ok(*append),
             _ => Err(Error::Closed),
         }
@@ -135,13 +173,13 @@ impl Store for SqliteStore {
 
     async fn claim(&self, now: Timestamp, limit: usize) -> Result<Vec<SagaId>, Error> {
         // Held ones may be due too, so that many more are read.
-        let many = limit + self.held.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let many = limit + self.held().len();
         let mut claimed = Vec::new();
         for due in read::due(&self.readers, now, many).await.map_err(read_error)? {
             if claimed.len() == limit {
                 break;
             }
-            let is_free = self.held.lock().unwrap_or_else(PoisonError::into_inner).insert(due.saga.clone());
+            let is_free = self.held().insert(due.saga.clone());
             if !is_free {
                 continue;
             }
@@ -149,20 +187,22 @@ impl Store for SqliteStore {
             if placed {
                 claimed.push(due.saga);
             } else {
-                self.release(&due.saga).await?;
+                self.held().remove(&due.saga);
             }
         }
         Ok(claimed)
     }
 
     async fn release(&self, saga: &SagaId) -> Result<(), Error> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(saga);
-        Ok(())
+        // One that has ended is held no more.
+        let is_held = self.held().contains(saga);
+        if is_held { self.give_back(vec![saga.clone()]).await } else { Ok(()) }
     }
 
     async fn keep_only(&self, live: &[SagaId]) -> Result<(), Error> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).retain(|saga| live.contains(saga));
-        Ok(())
+        let live: HashSet<&SagaId> = live.iter().collect();
+        let idle = self.held().iter().filter(|saga| !live.contains(saga)).cloned().collect();
+        self.give_back(idle).await
     }
 
     async fn renew(&self) -> Result<Option<Duration>, Error> {
@@ -171,19 +211,24 @@ impl Store for SqliteStore {
     }
 
     async fn mail(&self) -> Result<Vec<SagaId>, Error> {
-        Ok(Vec::new())
+        let mail = std::mem::take(&mut *self.woken.mail.lock().unwrap_or_else(PoisonError::into_inner));
+        let held = self.held();
+        Ok(mail.into_iter().filter(|saga| held.contains(saga)).collect())
     }
 
     async fn load(&self, saga: &SagaId) -> Result<Loaded, Error> {
-        let row: Option<(i64, bool)> =
-            sqlx::query_as("select epoch, concurrency_key is null or has_place = 1 from saga where id = $1")
-                .bind(saga.as_str())
-                .fetch_optional(&self.readers)
-                .await
-                .map_err(read_error)?;
-        let (epoch, may_begin) = row.ok_or_else(|| Error::NoSuchSaga(saga.clone()))?;
-        let entries = read::entries(&self.readers, saga).await.map_err(read_error)?;
-        Ok(Loaded { epoch, entries, may_begin })
+        let mut loaded = self.load_all(std::slice::from_ref(saga)).await;
+        loaded.pop().unwrap_or_else(|| Err(Error::NoSuchSaga(saga.clone())))
+    }
+
+    async fn load_all(&self, sagas: &[SagaId]) -> Vec<Result<Loaded, Error>> {
+        match read::loaded(&self.readers, sagas).await {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                let error = read_error(error);
+                sagas.iter().map(|_| Err(error.clone())).collect()
+            }
+        }
     }
 
     async fn letters(&self, saga: &SagaId) -> Result<Vec<Letter>, Error> {
@@ -193,7 +238,7 @@ impl Store for SqliteStore {
     async fn changed(&self) {
         tokio::select! {
             biased;
-            () = self.changed.notified() => {}
+            () = self.woken.changed.notified() => {}
             () = self.env.sleep(TICK) => {}
         }
     }
@@ -247,11 +292,7 @@ impl Store for SqliteStore {
     }
 
     async fn fetch(&self, sql: &'static str, params: Vec<tx::Param>) -> Result<Vec<tx::Row>, Error> {
-        let rows = statements::bound(sql, params).fetch_all(&self.readers).await.map_err(read_error)?;
-        rows.iter()
-            .map(statements::read_row)
-            .collect::<Result<_, _>>()
-            .map_err(|error| Error::Unreadable(error.to_string()))
+        read::fetch(&self.readers, sql, params).await.map_err(read_error)
     }
 
     async fn close(&self) {
@@ -259,10 +300,9 @@ impl Store for SqliteStore {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(writer) = writer {
             // It ends once what waits is written; that it may have panicked changes nothing here.
-            let _ = writer.await;
+            let _ = tokio::task::spawn_blocking(|| writer.join()).await;
         }
         self.readers.close().await;
-        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
 

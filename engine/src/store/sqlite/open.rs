@@ -18,6 +18,8 @@ const APPLICATION_ID: i32 = 0x414d_4e44;
 /// The first release without the reset that could lose a write-ahead log (<https://www.sqlite.org/wal.html>).
 const SQLITE_MIN: [u32; 3] = [3, 51, 3];
 const BUSY: Duration = Duration::from_secs(10);
+/// How many statements stay prepared: the engine's own, and many of the user's.
+const STATEMENTS: usize = 256;
 
 /// The scripts that bring one part of a database up to date, in order.
 #[derive(Debug, Clone, Copy)]
@@ -95,7 +97,7 @@ pub enum OpenError {
 pub(super) struct Opened {
     pub(super) lock: File,
     pub(super) options: SqliteConnectOptions,
-    pub(super) connection: SqliteConnection,
+    pub(super) connection: rusqlite::Connection,
     pub(super) vault: Vault,
     pub(super) installation: InstallationId,
 }
@@ -139,17 +141,31 @@ pub(super) async fn open(
     sqlx::query("pragma application_id = 0x414d4e44").execute(&mut connection).await.map_err(database)?;
     let (installation, vault) =
         bind_key(path, key_path, environment, &mut connection, env, &database).await?;
-    // Whoever held a lease before is dead, since the lock is ours: from here on its writes would be refused.
-    // What waited for a program that knows its definition may find it in this one.
+    // Whoever held a saga before is dead, since the lock is ours: from here on its writes would be refused. What
+    // waited for a program that knows its definition may find it in this one.
     sqlx::query(
         "update saga set epoch = epoch + 1,
-           due_at = case when attention like '%no_worker%' or attention like '%diverged%' then updated_at else due_at end
-         where ended_at is null",
+           due_at = case when attention like '%no_worker%' or attention like '%diverged%' then updated_at else due_at end,
+           claimable_at = case when attention like '%no_worker%' or attention like '%diverged%' then updated_at else due_at end
+         where ended_at is null and claimable_at is null",
     )
-        .execute(&mut connection)
-        .await
-        .map_err(database)?;
+    .execute(&mut connection)
+    .await
+    .map_err(database)?;
+    connection.close().await.map_err(database)?;
+    let connection = writing(path)
+        .map_err(|error| OpenError::Database { path: path.to_owned(), detail: error.to_string() })?;
     Ok(Opened { lock, options, connection, vault, installation })
+}
+
+/// The writer's own connection, with as much durability as there is.
+fn writing(path: &Path) -> Result<rusqlite::Connection, rusqlite::Error> {
+    let connection = rusqlite::Connection::open(path)?;
+    connection.busy_timeout(BUSY)?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "foreign_keys", "on")?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    Ok(connection)
 }
 
 fn lock(path: &Path) -> Result<File, OpenError> {

@@ -1,15 +1,19 @@
 //! Reading: rows of the engine's tables as the engine knows them, and the lists people page through.
 
+use std::collections::HashMap;
+
 use serde::de::DeserializeOwned;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, SqlitePool};
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::{Column, Row, SqlitePool, TypeInfo, ValueRef};
 
 use crate::env::Timestamp;
 use crate::ids::{OperationId, ResourceId, SagaId, SecretRef, StepKey};
-use crate::journal::state::SagaState;
 use crate::journal::{Entry, Event};
 use crate::secret::Sealed;
-use crate::store::{AuditRow, GateRow, Letter, ResourceFilter, ResourceRow, SagaFilter, SagaRow};
+use crate::store::tx::{self, Param};
+use crate::store::{
+    AuditRow, Error, GateRow, Letter, Loaded, ResourceFilter, ResourceRow, SagaFilter, SagaRow,
+};
 
 /// How many rows a page has when nobody says.
 const PAGE: u32 = 50;
@@ -38,7 +42,7 @@ fn optional_time(row: &SqliteRow, column: &str) -> Result<Option<Timestamp>, sql
     row.try_get::<Option<i64>, _>(column).map(|at| at.map(Timestamp))
 }
 
-pub(super) fn saga_row(row: &SqliteRow) -> Result<SagaRow, sqlx::Error> {
+fn saga_row(row: &SqliteRow) -> Result<SagaRow, sqlx::Error> {
     Ok(SagaRow {
         id: SagaId::stored(row.try_get::<String, _>("id")?),
         workflow: row.try_get("workflow")?,
@@ -63,11 +67,7 @@ pub(super) fn saga_row(row: &SqliteRow) -> Result<SagaRow, sqlx::Error> {
     })
 }
 
-pub(super) fn saga_state(row: &SqliteRow) -> Result<(SagaState, Vec<String>), sqlx::Error> {
-    Ok((word(row, "state")?, json(row, "attention")?))
-}
-
-pub(super) fn resource_row(row: &SqliteRow) -> Result<ResourceRow, sqlx::Error> {
+fn resource_row(row: &SqliteRow) -> Result<ResourceRow, sqlx::Error> {
     Ok(ResourceRow {
         id: ResourceId::stored(row.try_get::<String, _>("id")?),
         provider: row.try_get("provider")?,
@@ -92,17 +92,57 @@ pub(super) async fn saga(pool: &SqlitePool, saga: &SagaId) -> Result<Option<Saga
     row.as_ref().map(saga_row).transpose()
 }
 
+fn entry(row: &SqliteRow) -> Result<Entry, sqlx::Error> {
+    let event: Event = json(row, "event")?;
+    Ok(Entry { seq: row.try_get("seq")?, at: time(row, "at")?, epoch: row.try_get("epoch")?, event })
+}
+
 pub(super) async fn entries(pool: &SqlitePool, saga: &SagaId) -> Result<Vec<Entry>, sqlx::Error> {
     let rows = sqlx::query("select seq, at, epoch, event from journal where saga = $1 order by seq")
         .bind(saga.as_str())
         .fetch_all(pool)
         .await?;
-    rows.iter()
-        .map(|row| {
-            let event: Event = json(row, "event")?;
-            Ok(Entry { seq: row.try_get("seq")?, at: time(row, "at")?, epoch: row.try_get("epoch")?, event })
-        })
-        .collect()
+    rows.iter().map(entry).collect()
+}
+
+/// What is known of each of these, in their order; a row that does not read is that saga's trouble alone.
+pub(super) async fn loaded(
+    pool: &SqlitePool,
+    sagas: &[SagaId],
+) -> Result<Vec<Result<Loaded, Error>>, sqlx::Error> {
+    let ids = serde_json::json!(sagas).to_string();
+    let mut read = pool.begin().await?;
+    let rows: Vec<(String, i64, bool, bool)> = sqlx::query_as(
+        "select saga.id, saga.epoch, concurrency_key is null or has_place = 1,
+           exists (select 1 from inbox where inbox.saga = saga.id and consumed_at is null)
+         from json_each($1) j join saga on saga.id = j.value",
+    )
+    .bind(&ids)
+    .fetch_all(&mut *read)
+    .await?;
+    let lines = sqlx::query(
+        "select journal.saga, seq, at, epoch, event from json_each($1) j join journal on journal.saga = j.value
+         order by journal.saga, seq",
+    )
+    .bind(&ids)
+    .fetch_all(&mut *read)
+    .await?;
+    read.commit().await?;
+    let mut known: HashMap<String, Result<Loaded, Error>> = HashMap::with_capacity(rows.len());
+    for (id, epoch, may_begin, has_mail) in rows {
+        known.insert(id, Ok(Loaded { epoch, entries: Vec::new(), may_begin, has_mail }));
+    }
+    for line in &lines {
+        let Some(place) = known.get_mut(line.try_get::<&str, _>("saga")?) else { continue };
+        match (entry(line), &mut *place) {
+            (Ok(entry), Ok(loaded)) => loaded.entries.push(entry),
+            (Err(error), Ok(_)) => *place = Err(Error::Unreadable(error.to_string())),
+            (_, Err(_)) => {}
+        }
+    }
+    let mut take =
+        |saga: &SagaId| known.remove(saga.as_str()).unwrap_or_else(|| Err(Error::NoSuchSaga(saga.clone())));
+    Ok(sagas.iter().map(&mut take).collect())
 }
 
 pub(super) async fn letters(pool: &SqlitePool, saga: &SagaId) -> Result<Vec<Letter>, sqlx::Error> {
@@ -228,8 +268,8 @@ pub(super) struct Due {
 pub(super) async fn due(pool: &SqlitePool, now: Timestamp, limit: usize) -> Result<Vec<Due>, sqlx::Error> {
     let rows: Vec<(String, bool)> = sqlx::query_as(
         "select id, max(needs_place) from (
-           select id, priority, due_at as since, concurrency_key is not null and has_place = 0 as needs_place
-           from saga where due_at <= $1
+           select id, priority, claimable_at as since, concurrency_key is not null and has_place = 0 as needs_place
+           from saga where claimable_at <= $1
            union all
            select saga.id, saga.priority, 0, 0 from inbox join saga on saga.id = inbox.saga
            where inbox.consumed_at is null and saga.ended_at is null
@@ -242,4 +282,48 @@ pub(super) async fn due(pool: &SqlitePool, now: Timestamp, limit: usize) -> Resu
     .fetch_all(pool)
     .await?;
     Ok(rows.into_iter().map(|(id, needs_place)| Due { saga: SagaId::stored(id), needs_place }).collect())
+}
+
+/// Reads with user SQL.
+pub(super) async fn fetch(
+    pool: &SqlitePool,
+    sql: &'static str,
+    params: Vec<Param>,
+) -> Result<Vec<tx::Row>, sqlx::Error> {
+    let rows = bound(sql, params).fetch_all(pool).await?;
+    rows.iter().map(read_row).collect()
+}
+
+fn bound(
+    sql: &'static str,
+    params: Vec<Param>,
+) -> sqlx::query::Query<'static, sqlx::Sqlite, SqliteArguments> {
+    params.into_iter().fold(sqlx::query(sql), |query, param| match param {
+        Param::Text(text) => query.bind(text),
+        Param::Int(number) => query.bind(number),
+        Param::Real(number) => query.bind(number),
+        Param::Blob(bytes) => query.bind(bytes),
+        Param::Null => query.bind(None::<String>),
+    })
+}
+
+fn read_row(row: &SqliteRow) -> Result<tx::Row, sqlx::Error> {
+    let mut columns = Vec::with_capacity(row.len());
+    for column in row.columns() {
+        let place = column.ordinal();
+        let raw = row.try_get_raw(place)?;
+        let kind = raw.type_info().name().to_owned();
+        let value = if raw.is_null() {
+            Param::Null
+        } else {
+            match kind.as_str() {
+                "TEXT" => Param::Text(row.try_get_unchecked(place)?),
+                "REAL" => Param::Real(row.try_get_unchecked(place)?),
+                "BLOB" => Param::Blob(row.try_get_unchecked(place)?),
+                _ => Param::Int(row.try_get_unchecked(place)?),
+            }
+        };
+        columns.push((column.name().to_owned(), value));
+    }
+    Ok(tx::Row(columns))
 }

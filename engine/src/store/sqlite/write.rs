@@ -1,434 +1,360 @@
-//! Writing: what an open transaction does for starts, appends and letters, one statement a table.
-//!
-//! Each statement takes its rows as one JSON array and spreads them with `json_each`, so that a group of many
-//! turns costs about as many statements as one turn does.
+//! Writing: what an open transaction does for starts, appends and letters, a prepared statement a row.
 
-use std::collections::HashSet;
+use std::sync::Arc;
 
-use serde_json::{Value, json};
-use sqlx::SqliteConnection;
+use rusqlite::types::ToSql;
+use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
+use serde::Serialize;
+use serde_json::Value;
 
+use crate::env::Timestamp;
 use crate::ids::SagaId;
-use crate::journal::SCHEMA_VERSION;
+use crate::journal::{Event, SCHEMA_VERSION};
 use crate::secret::Sealed;
-use crate::store::{Append, Error, Letter, Message, NewSaga, SecretFate, Started};
+use crate::store::{Append, Error, Letter, Message, NewSaga, ResourceWrite, SecretFate, Settled, Started};
 
 type Done<T> = Result<T, Error>;
 
 /// A statement that failed may be tried again: nothing of its transaction stays.
-pub(super) fn unavailable(error: sqlx::Error) -> Error {
+pub(super) fn unavailable(error: rusqlite::Error) -> Error {
     Error::Unavailable(error.to_string())
 }
 
-fn unreadable(error: serde_json::Error) -> Error {
-    Error::Unreadable(error.to_string())
+fn json(value: &impl Serialize) -> Done<String> {
+    serde_json::to_string(value).map_err(|error| Error::Unreadable(error.to_string()))
 }
 
-/// Runs a statement over rows, unless there are none.
-async fn spread(connection: &mut SqliteConnection, sql: &'static str, rows: Vec<Value>) -> Done<()> {
-    if !rows.is_empty() {
-        let rows = Value::Array(rows).to_string();
-        sqlx::query(sql).bind(rows).execute(connection).await.map_err(unavailable)?;
+fn prepared<'c>(connection: &'c Connection, sql: &str) -> Done<CachedStatement<'c>> {
+    connection.prepare_cached(sql).map_err(unavailable)
+}
+
+/// Runs a statement; how many rows it changed.
+fn run(connection: &Connection, sql: &str, params: &[&dyn ToSql]) -> Done<usize> {
+    prepared(connection, sql)?.execute(params).map_err(unavailable)
+}
+
+/// An append as it is bound: whoever asks for it serialises it, so that the writer only writes.
+pub(super) struct Bound {
+    pub(super) append: Arc<Append>,
+    events: Vec<String>,
+    attention: String,
+    labels: String,
+    output: Option<String>,
+    progress: Option<String>,
+}
+
+impl Bound {
+    pub(super) fn new(append: Arc<Append>) -> Done<Self> {
+        Ok(Self {
+            events: append.entries.iter().map(|entry| json(&entry.event)).collect::<Done<_>>()?,
+            attention: json(&append.row.attention)?,
+            labels: json(&append.row.labels)?,
+            output: append.output.as_ref().map(Value::to_string),
+            progress: append.row.progress.as_ref().map(json).transpose()?,
+            append,
+        })
     }
-    Ok(())
 }
 
-/// Runs a statement over rows, and answers the first column of what it returns.
-async fn spread_returning(
-    connection: &mut SqliteConnection,
-    sql: &'static str,
-    rows: Vec<Value>,
-) -> Done<HashSet<String>> {
-    if rows.is_empty() {
-        return Ok(HashSet::new());
-    }
-    let rows = Value::Array(rows).to_string();
-    let returned = sqlx::query_scalar(sql).bind(rows).fetch_all(connection).await.map_err(unavailable)?;
-    Ok(returned.into_iter().collect())
-}
-
-/// Starts sagas; a key that is taken starts nothing.
-pub(super) async fn start(connection: &mut SqliteConnection, new: &[&NewSaga]) -> Done<Vec<Started>> {
-    let mut sagas = Vec::with_capacity(new.len());
-    for saga in new {
-        let labels = serde_json::to_string(&saga.labels).map_err(unreadable)?;
-        let concurrency = saga.concurrency.as_ref();
-        sagas.push(json!([
-            saga.id,
+/// Starts a saga; under a key that is taken, nothing.
+pub(super) fn start(connection: &Connection, saga: &NewSaga) -> Done<Started> {
+    let concurrency = saga.concurrency.as_ref();
+    let due_at = saga.start_at.unwrap_or(saga.at).0;
+    let fingerprint = saga.fingerprint();
+    let fresh = run(
+        connection,
+        "insert into saga (id, workflow, workflow_version, state, labels, start_key, start_fingerprint,
+           deadline_at, due_at, claimable_at, priority, concurrency_key, concurrency_limit, parent, epoch, seq,
+           created_at, updated_at)
+         values (?1, ?2, ?3, 'queued', ?4, ?5, ?6, ?7, ?8, ?8, ?9, ?10, ?11, ?12, 1, 1, ?13, ?13)
+         on conflict (start_key) do nothing",
+        params![
+            saga.id.as_str(),
             saga.workflow,
             saga.workflow_version,
-            labels,
+            json(&saga.labels)?,
             saga.key,
-            saga.fingerprint(),
-            saga.deadline_at,
-            saga.start_at.unwrap_or(saga.at),
-            saga.at,
+            fingerprint,
+            saga.deadline_at.map(|at| at.0),
+            due_at,
             saga.priority,
             concurrency.map(|bound| &bound.key),
             concurrency.map(|bound| bound.limit),
-            saga.parent.as_ref().map(|parent| &parent.saga),
-        ]));
+            saga.parent.as_ref().map(|parent| parent.saga.as_str()),
+            saga.at.0,
+        ],
+    )?;
+    if fresh == 0 {
+        let before = started_under(connection, &saga.key)?;
+        return Ok(match before {
+            Some((id, known)) if known == fingerprint => Started::Before(id),
+            Some((id, _)) => Started::KeyReused(id),
+            // The key is the only thing that can have been in the way.
+            None => return Err(Error::Unavailable(format!("saga {} was not started", saga.id))),
+        });
     }
-    let fresh = spread_returning(
-        connection,
-        "insert into saga (id, workflow, workflow_version, state, labels, start_key, start_fingerprint,
-           deadline_at, due_at, priority, concurrency_key, concurrency_limit, parent, epoch, seq, created_at, updated_at)
-         select value ->> 0, value ->> 1, value ->> 2, 'queued', value ->> 3, value ->> 4, value ->> 5,
-           value ->> 6, value ->> 7, value ->> 9, value ->> 10, value ->> 11, value ->> 12, 1, 1,
-           value ->> 8, value ->> 8
-         from json_each($1) where true
-         on conflict (start_key) do nothing
-         returning id",
-        sagas,
-    )
-    .await?;
-    // One by one: each takes the place that the next one then finds taken.
-    for saga in new.iter().filter(|saga| saga.concurrency.is_some() && saga.start_at.is_none()) {
-        if fresh.contains(saga.id.as_str()) {
-            take_place(connection, &saga.id).await?;
-        }
+    if concurrency.is_some() && saga.start_at.is_none() {
+        take_place(connection, &saga.id)?;
     }
-    let is_fresh = |saga: &&&NewSaga| fresh.contains(saga.id.as_str());
-    let mut first_entries = Vec::new();
-    let mut sealed = Vec::new();
-    for saga in new.iter().filter(is_fresh) {
-        let event = saga.started();
-        let text = serde_json::to_string(&event).map_err(unreadable)?;
-        first_entries.push(json!([saga.id, 1, saga.at, 1, SCHEMA_VERSION, event.name(), text]));
-        sealed.extend(saga.sealed.iter().map(|sealed| secret_row(saga.id.as_str(), sealed)));
-    }
-    write_journal(connection, first_entries).await?;
-    write_secrets(connection, sealed).await?;
-    let mut started = Vec::with_capacity(new.len());
-    for saga in new {
-        if fresh.contains(saga.id.as_str()) {
-            started.push(Started::New(saga.id.clone()));
-            continue;
-        }
-        let (id, fingerprint): (String, String) =
-            sqlx::query_as("select id, start_fingerprint from saga where start_key = $1")
-                .bind(&saga.key)
-                .fetch_one(&mut *connection)
-                .await
-                .map_err(unavailable)?;
-        let id = SagaId::stored(id);
-        let same = fingerprint == saga.fingerprint();
-        started.push(if same { Started::Before(id) } else { Started::KeyReused(id) });
-    }
-    Ok(started)
+    let event = saga.started();
+    write_entry(connection, &saga.id, (1, saga.at, 1), &event, &json(&event)?)?;
+    saga.sealed.iter().try_for_each(|sealed| keep_secret(connection, saga.id.as_str(), sealed))?;
+    Ok(Started::New(saga.id.clone()))
+}
+
+/// The saga that was started under this key, and its fingerprint.
+pub(super) fn started_under(connection: &Connection, key: &str) -> Done<Option<(SagaId, String)>> {
+    prepared(connection, "select id, start_fingerprint from saga where start_key = ?1")?
+        .query_row([key], |row| Ok((SagaId::stored(row.get::<_, String>(0)?), row.get(1)?)))
+        .optional()
+        .map_err(unavailable)
 }
 
 /// Gives a saga that runs under a concurrency key its place, or lets it wait, due at no time, until one is free.
 /// Whether it has one.
-pub(super) async fn take_place(connection: &mut SqliteConnection, saga: &SagaId) -> Done<bool> {
-    let has_place: Option<bool> = sqlx::query_scalar(
+pub(super) fn take_place(connection: &Connection, saga: &SagaId) -> Done<bool> {
+    let has_place: Option<bool> = prepared(
+        connection,
         "update saga set
            has_place = (select count(*) from saga other where other.concurrency_key = saga.concurrency_key
              and other.has_place = 1 and other.ended_at is null) < concurrency_limit
-         where id = $1 and has_place = 0 and ended_at is null returning has_place",
-    )
-    .bind(saga.as_str())
-    .fetch_optional(&mut *connection)
-    .await
+         where id = ?1 and has_place = 0 and ended_at is null returning has_place",
+    )?
+    .query_row([saga.as_str()], |row| row.get(0))
+    .optional()
     .map_err(unavailable)?;
     if has_place == Some(false) {
-        sqlx::query("update saga set due_at = null where id = $1")
-            .bind(saga.as_str())
-            .execute(connection)
-            .await
-            .map_err(unavailable)?;
+        let sql = "update saga set due_at = null, claimable_at = null where id = ?1";
+        run(connection, sql, &[&saga.as_str()])?;
     }
     Ok(has_place.unwrap_or(true))
 }
 
-/// Gives the places that ended sagas had to those that wait for one, by priority and age.
-async fn pass_places(connection: &mut SqliteConnection, ended: Vec<Value>) -> Done<()> {
-    spread(
+/// Gives the place that an ended saga had to one that waits for it, by priority and age.
+fn pass_place(connection: &Connection, ended: &SagaId, at: Timestamp) -> Done<usize> {
+    run(
         connection,
-        "update saga set has_place = 1, due_at = j.value ->> 1
-         from json_each($1) j join saga ended on ended.id = j.value ->> 0
-         where ended.has_place = 1 and saga.id = (
+        "update saga set has_place = 1, due_at = ?2, claimable_at = ?2
+         from saga ended
+         where ended.id = ?1 and ended.has_place = 1 and saga.id = (
            select id from saga waiting where waiting.concurrency_key = ended.concurrency_key
              and waiting.has_place = 0 and waiting.due_at is null and waiting.ended_at is null
            order by priority desc, id limit 1)",
-        ended,
+        params![ended.as_str(), at.0],
     )
-    .await
 }
 
-/// Writes turns; answers the sagas whose fence did not hold, of which nothing was written.
-///
-/// A ledger row that another has changed fails the whole group: the caller finds out whose it was.
-pub(super) async fn append(connection: &mut SqliteConnection, appends: &[&Append]) -> Done<HashSet<SagaId>> {
-    let mut rows = Vec::with_capacity(appends.len());
-    for Append { row, output, entries, .. } in appends {
-        let length = i64::try_from(entries.len()).unwrap_or(i64::MAX);
-        rows.push(json!([
-            row.id,
+/// Gives a saga back: from now on it is claimed when it is due.
+pub(super) fn release(connection: &Connection, saga: &SagaId) -> Done<()> {
+    let sql = "update saga set claimable_at = due_at where id = ?1 and ended_at is null";
+    run(connection, sql, &[&saga.as_str()]).map(drop)
+}
+
+/// Why an append may not be written, apart from its fence.
+fn objection(connection: &Connection, append: &Append) -> Done<Option<Error>> {
+    for ResourceWrite { row, stored } in &append.resources {
+        let Some((holder, rev)) = stored else { continue };
+        let is_known =
+            prepared(connection, "select 1 from resource where id = ?1 and holder = ?2 and rev = ?3")?
+                .exists(params![row.id.as_str(), holder, rev])
+                .map_err(unavailable)?;
+        if !is_known {
+            return Ok(Some(Error::LedgerMoved(append.row.id.clone())));
+        }
+    }
+    for new in &append.starts {
+        // Whoever asked for it has looked whether the key was free, so this is somebody's doing in between.
+        if let Some((id, _)) = started_under(connection, &new.key)? {
+            let detail = format!("the key of a start was taken by saga {id} meanwhile");
+            return Ok(Some(Error::Unavailable(detail)));
+        }
+    }
+    Ok(None)
+}
+
+/// Writes a turn, or nothing of it: then the inner error says why. Whether something may have become due by it.
+pub(super) fn append(connection: &Connection, bound: &Bound) -> Done<Result<bool, Error>> {
+    let Bound { append, events, attention, labels, output, progress } = bound;
+    if let Some(objection) = objection(connection, append)? {
+        return Ok(Err(objection));
+    }
+    let row = &append.row;
+    let length = i64::try_from(append.entries.len()).unwrap_or(i64::MAX);
+    // The fence: a write that finds another epoch, or a longer journal, changes nothing.
+    let held = run(
+        connection,
+        "update saga set seq = ?4, state = ?5, attention = ?6, step = ?7, error = ?8, labels = ?9, output = ?10,
+           deadline_at = ?11, due_at = ?12, claimable_at = null, updated_at = ?13, ended_at = ?14, fingerprint = ?15,
+           progress = coalesce(?16, progress)
+         where id = ?1 and epoch = ?2 and seq = ?3",
+        params![
+            row.id.as_str(),
             row.epoch,
             row.seq - length,
             row.seq,
-            row.state,
-            serde_json::to_string(&row.attention).map_err(unreadable)?,
+            <&str>::from(row.state),
+            attention,
             row.step,
             row.error,
-            serde_json::to_string(&row.labels).map_err(unreadable)?,
-            output.as_ref().map(Value::to_string),
-            row.deadline_at,
-            row.due_at,
-            row.updated_at,
-            row.ended_at,
+            labels,
+            output,
+            row.deadline_at.map(|at| at.0),
+            row.due_at.map(|at| at.0),
+            row.updated_at.0,
+            row.ended_at.map(|at| at.0),
             row.fingerprint,
-            row.progress.as_ref().map(serde_json::to_string).transpose().map_err(unreadable)?,
-        ]));
+            progress,
+        ],
+    )?;
+    if held == 0 {
+        return Ok(Err(Error::Fenced(row.id.clone())));
     }
-    // The fence: a write that finds another epoch, or a longer journal, changes nothing.
-    let held = spread_returning(
-        connection,
-        "update saga set seq = j.value ->> 3, state = j.value ->> 4, attention = j.value ->> 5,
-           step = j.value ->> 6, error = j.value ->> 7, labels = j.value ->> 8, output = j.value ->> 9,
-           deadline_at = j.value ->> 10, due_at = j.value ->> 11, updated_at = j.value ->> 12,
-           ended_at = j.value ->> 13, fingerprint = j.value ->> 14,
-           progress = coalesce(j.value ->> 15, saga.progress)
-         from json_each($1) j
-         where saga.id = j.value ->> 0 and saga.epoch = j.value ->> 1 and saga.seq = j.value ->> 2
-         returning saga.id",
-        rows,
-    )
-    .await?;
-    let (held, fenced): (Vec<&Append>, Vec<&Append>) =
-        appends.iter().partition(|append| held.contains(append.row.id.as_str()));
-    write_journal(connection, journal_rows(&held)?).await?;
-    write_resources(connection, &held).await?;
-    let all =
-        |rows: fn(&Append) -> Vec<Value>| held.iter().flat_map(|append| rows(append)).collect::<Vec<_>>();
-    let secrets =
-        all(|append| append.sealed.iter().map(|sealed| secret_row(append.row.id.as_str(), sealed)).collect());
-    write_secrets(connection, secrets).await?;
-    let consumed =
-        all(|append| append.consumed.iter().map(|id| json!([id, append.row.updated_at])).collect());
-    spread(
-        connection,
-        "update inbox set consumed_at = j.value ->> 1 from json_each($1) j where inbox.id = j.value ->> 0",
-        consumed,
-    )
-    .await?;
-    let gates = all(|append| {
-        append.gates.iter().map(|gate| json!([gate.key, gate.next_allowed_at, gate.reason])).collect()
-    });
-    spread(
-        connection,
-        "insert into gate (key, next_allowed_at, reason)
-         select value ->> 0, value ->> 1, value ->> 2 from json_each($1) where true
-         on conflict (key) do update set next_allowed_at = excluded.next_allowed_at, reason = excluded.reason
-         where excluded.next_allowed_at > gate.next_allowed_at",
-        gates,
-    )
-    .await?;
-    let starts: Vec<&NewSaga> = held.iter().flat_map(|append| &append.starts).collect();
-    for started in start(connection, &starts).await? {
-        // The transaction itself looked whether the key was free, so this is somebody's doing in between.
-        if let Started::KeyReused(id) | Started::Before(id) = started {
-            return Err(Error::Unavailable(format!("the key of a start was taken by saga {id} meanwhile")));
-        }
+    for (entry, text) in append.entries.iter().zip(events) {
+        write_entry(connection, &row.id, (entry.seq, entry.at, entry.epoch), &entry.event, text)?;
     }
-    let letters: Vec<&Letter> = held.iter().flat_map(|append| &append.letters).collect();
-    post(connection, &letters).await?;
-    settle(connection, &held).await?;
-    // One by one, so that two places that become free go to two sagas.
-    for append in held.iter().filter(|append| append.row.ended_at.is_some()) {
-        pass_places(connection, vec![json!([append.row.id, append.row.updated_at])]).await?;
+    append.resources.iter().try_for_each(|write| write_resource(connection, write))?;
+    append.sealed.iter().try_for_each(|sealed| keep_secret(connection, row.id.as_str(), sealed))?;
+    for id in &append.consumed {
+        run(connection, "update inbox set consumed_at = ?2 where id = ?1", params![id, row.updated_at.0])?;
     }
-    pass_secrets(connection, &held).await?;
-    Ok(fenced.into_iter().map(|append| append.row.id.clone()).collect())
+    for gate in &append.gates {
+        run(
+            connection,
+            "insert into gate (key, next_allowed_at, reason) values (?1, ?2, ?3)
+             on conflict (key) do update set next_allowed_at = excluded.next_allowed_at, reason = excluded.reason
+             where excluded.next_allowed_at > gate.next_allowed_at",
+            params![gate.key, gate.next_allowed_at.0, gate.reason],
+        )?;
+    }
+    for new in &append.starts {
+        start(connection, new)?;
+    }
+    for letter in &append.letters {
+        post(connection, letter)?;
+    }
+    settle(connection, append)?;
+    let mut wakes = !append.starts.is_empty() || !append.letters.is_empty();
+    if row.ended_at.is_some() {
+        wakes |= pass_place(connection, &row.id, row.updated_at)? > 0;
+    }
+    pass_secrets(connection, append)?;
+    Ok(Ok(wakes))
 }
 
 /// Writes what came of acts; those that nobody will read any more came too late.
-async fn settle(connection: &mut SqliteConnection, appends: &[&Append]) -> Done<()> {
-    let settled = appends.iter().flat_map(|append| {
-        append.settled.iter().map(|act| json!([act.operation, act.outcome, append.row.state]))
-    });
-    spread(
-        connection,
-        "update audit set outcome = j.value ->> 1, state_after = j.value ->> 2
-         from json_each($1) j where audit.id = j.value ->> 0",
-        settled.collect(),
-    )
-    .await?;
-    let ended = appends.iter().filter(|append| append.row.ended_at.is_some());
-    let ended: Vec<Value> = ended.map(|append| json!([append.row.id, append.row.state])).collect();
-    spread(
-        connection,
-        "update audit set outcome = 'too_late: it had ended', state_after = j.value ->> 1
-         from json_each($1) j where audit.saga = j.value ->> 0 and audit.outcome is null",
-        ended,
-    )
-    .await
-}
-
-fn journal_rows(appends: &[&Append]) -> Done<Vec<Value>> {
-    let entries =
-        appends.iter().flat_map(|append| append.entries.iter().map(|entry| (&append.row.id, entry)));
-    entries
-        .map(|(saga, entry)| {
-            let text = serde_json::to_string(&entry.event).map_err(unreadable)?;
-            Ok(json!([saga, entry.seq, entry.at, entry.epoch, SCHEMA_VERSION, entry.event.name(), text]))
-        })
-        .collect()
-}
-
-async fn write_journal(connection: &mut SqliteConnection, rows: Vec<Value>) -> Done<()> {
-    spread(
-        connection,
-        "insert into journal (saga, seq, at, epoch, version, kind, event)
-         select value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6
-         from json_each($1)",
-        rows,
-    )
-    .await
-}
-
-async fn write_resources(connection: &mut SqliteConnection, appends: &[&Append]) -> Done<()> {
-    let writes =
-        || appends.iter().flat_map(|append| append.resources.iter().map(|write| (&append.row.id, write)));
-    let expected: Vec<Value> = writes()
-        .filter_map(|(saga, write)| {
-            let (holder, rev) = write.stored.as_ref()?;
-            Some(json!([write.row.id, holder, rev, saga]))
-        })
-        .collect();
-    let moved = spread_returning(
-        connection,
-        "select j.value ->> 3 from json_each($1) j
-         where not exists (select 1 from resource
-           where resource.id = j.value ->> 0 and holder = j.value ->> 1 and rev = j.value ->> 2)",
-        expected,
-    )
-    .await?;
-    if let Some(saga) = moved.into_iter().next() {
-        return Err(Error::LedgerMoved(SagaId::stored(saga)));
+fn settle(connection: &Connection, append: &Append) -> Done<()> {
+    let state = <&str>::from(append.row.state);
+    for Settled { operation, outcome } in &append.settled {
+        let sql = "update audit set outcome = ?2, state_after = ?3 where id = ?1";
+        run(connection, sql, params![operation.as_str(), outcome, state])?;
     }
-    let rows = writes()
-        .map(|(_, write)| {
-            let row = &write.row;
-            json!([
-                row.id,
-                row.provider,
-                row.kind,
-                row.name,
-                row.external_id,
-                row.state,
-                row.holder,
-                row.keeper,
-                row.saga,
-                row.step,
-                row.within,
-                row.rev,
-                row.intended_at,
-                row.changed_at,
-            ])
-        })
-        .collect();
-    spread(
+    if append.row.ended_at.is_some() {
+        run(
+            connection,
+            "update audit set outcome = 'too_late: it had ended', state_after = ?2
+             where saga = ?1 and outcome is null",
+            params![append.row.id.as_str(), state],
+        )?;
+    }
+    Ok(())
+}
+
+fn write_entry(
+    connection: &Connection,
+    saga: &SagaId,
+    (seq, at, epoch): (i64, Timestamp, i64),
+    event: &Event,
+    text: &str,
+) -> Done<()> {
+    run(
+        connection,
+        "insert into journal (saga, seq, at, epoch, version, kind, event) values (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![saga.as_str(), seq, at.0, epoch, SCHEMA_VERSION, event.name(), text],
+    )
+    .map(drop)
+}
+
+/// A ledger row that is known is as its holder knows it: that was looked at before anything was written.
+fn write_resource(connection: &Connection, write: &ResourceWrite) -> Done<()> {
+    let row = &write.row;
+    run(
         connection,
         "insert into resource (id, provider, kind, name, external_id, state, holder, keeper, saga, step, within,
            rev, intended_at, changed_at)
-         select value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
-           value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13
-         from json_each($1) where true
+         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
          on conflict (id) do update set external_id = excluded.external_id, state = excluded.state,
            holder = excluded.holder, keeper = excluded.keeper, rev = excluded.rev, changed_at = excluded.changed_at",
-        rows,
+        params![
+            row.id.as_str(),
+            row.provider,
+            row.kind,
+            row.name,
+            row.external_id,
+            <&str>::from(row.state),
+            row.holder,
+            row.keeper,
+            row.saga.as_str(),
+            row.step.as_str(),
+            row.within.as_ref().map(crate::ids::ResourceId::as_str),
+            row.rev,
+            row.intended_at.0,
+            row.changed_at.0,
+        ],
     )
-    .await
+    .map(drop)
 }
 
-fn secret_row(owner: &str, sealed: &Sealed) -> Value {
-    let hex: String = sealed.bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    json!([sealed.id, owner, sealed.kind, hex, sealed.at])
-}
-
-async fn write_secrets(connection: &mut SqliteConnection, rows: Vec<Value>) -> Done<()> {
-    spread(
+/// Puts a secret away for an owner.
+pub(super) fn keep_secret(connection: &Connection, owner: &str, sealed: &Sealed) -> Done<()> {
+    run(
         connection,
-        "insert into secret (id, owner, kind, sealed, created_at)
-         select value ->> 0, value ->> 1, value ->> 2, unhex(value ->> 3), value ->> 4 from json_each($1)",
-        rows,
+        "insert into secret (id, owner, kind, sealed, created_at) values (?1, ?2, ?3, ?4, ?5)",
+        params![sealed.id.as_str(), owner, sealed.kind, sealed.bytes, sealed.at.0],
     )
-    .await
+    .map(drop)
 }
 
-/// Puts away the secrets that came with a transaction of no saga.
-pub(super) async fn keep_secrets(
-    connection: &mut SqliteConnection,
-    owner: &str,
-    sealed: &[Sealed],
-) -> Done<()> {
-    write_secrets(connection, sealed.iter().map(|sealed| secret_row(owner, sealed)).collect()).await
+/// Destroys what an owner holds.
+pub(super) fn destroy_secrets(connection: &Connection, owner: &str) -> Done<()> {
+    run(connection, "delete from secret where owner = ?1", &[&owner]).map(drop)
 }
 
-/// Destroys what these owners hold.
-pub(super) async fn destroy_secrets(connection: &mut SqliteConnection, owners: &[String]) -> Done<()> {
-    let owners = owners.iter().map(|owner| json!(owner)).collect();
-    spread(connection, "delete from secret where owner in (select value from json_each($1))", owners).await
-}
-
-async fn pass_secrets(connection: &mut SqliteConnection, appends: &[&Append]) -> Done<()> {
-    let passed = appends.iter().filter_map(|append| match &append.secrets {
-        SecretFate::PassTo(owner) => Some(json!([append.row.id, owner])),
-        _ => None,
-    });
-    spread(
-        connection,
-        "update secret set owner = j.value ->> 1 from json_each($1) j where secret.owner = j.value ->> 0",
-        passed.collect(),
-    )
-    .await?;
-    let ended = appends.iter().filter(|append| append.secrets == SecretFate::Destroyed);
-    let mut owners: Vec<String> = ended.map(|append| append.row.id.to_string()).collect();
-    owners.extend(appends.iter().flat_map(|append| append.destroyed.iter().cloned()));
-    destroy_secrets(connection, &owners).await
-}
-
-/// Leaves letters, and the audit of those that are a person's acts. One under a known id changes nothing; one
-/// for a saga that there is not is left out. Answers the sagas that exist.
-pub(super) async fn post(connection: &mut SqliteConnection, letters: &[&Letter]) -> Done<HashSet<String>> {
-    let mut rows = Vec::with_capacity(letters.len());
-    let mut acts = Vec::new();
-    for letter in letters {
-        let message = serde_json::to_string(&letter.message).map_err(unreadable)?;
-        rows.push(json!([letter.id, letter.saga, message, letter.at]));
-        if let Message::Act { operation, act, actor, reason } = &letter.message {
-            let act = serde_json::to_string(act).map_err(unreadable)?;
-            acts.push(json!([operation, letter.saga, actor, act, reason, letter.at]));
+fn pass_secrets(connection: &Connection, append: &Append) -> Done<()> {
+    match &append.secrets {
+        SecretFate::Stay => {}
+        SecretFate::PassTo(owner) => {
+            let sql = "update secret set owner = ?2 where owner = ?1";
+            run(connection, sql, params![append.row.id.as_str(), owner])?;
         }
+        SecretFate::Destroyed => destroy_secrets(connection, append.row.id.as_str())?,
     }
-    let known = spread_returning(
+    append.destroyed.iter().try_for_each(|owner| destroy_secrets(connection, owner))
+}
+
+/// Leaves a letter, and the audit of it if it is a person's act. One under a known id changes nothing; one for a
+/// saga that there is not is left out: whether there is one.
+pub(super) fn post(connection: &Connection, letter: &Letter) -> Done<bool> {
+    let saga = letter.saga.as_str();
+    let is_known =
+        prepared(connection, "select 1 from saga where id = ?1")?.exists([saga]).map_err(unavailable)?;
+    if !is_known {
+        return Ok(false);
+    }
+    run(
         connection,
-        "select id from saga where id in (select value ->> 1 from json_each($1))",
-        rows.clone(),
-    )
-    .await?;
-    spread(
-        connection,
-        "insert into inbox (id, saga, number, message, posted_at)
-         select j.value ->> 0, j.value ->> 1,
-           (select coalesce(max(number), 0) from inbox where saga = j.value ->> 1) + 1 + j.key,
-           j.value ->> 2, j.value ->> 3
-         from json_each($1) j join saga on saga.id = j.value ->> 1 where true
-         on conflict (id) do nothing",
-        rows,
-    )
-    .await?;
-    spread(
-        connection,
-        "insert into audit (id, saga, actor, act, reason, state_before, at, state_after, outcome)
-         select j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4, saga.state, j.value ->> 5,
-           iif(saga.ended_at is null, null, saga.state), iif(saga.ended_at is null, null, 'too_late: it had ended')
-         from json_each($1) j join saga on saga.id = j.value ->> 1 where true
-         on conflict (id) do nothing",
-        acts,
-    )
-    .await?;
-    Ok(known)
+        "insert into inbox (id, saga, message, posted_at) values (?1, ?2, ?3, ?4) on conflict (id) do nothing",
+        params![letter.id, saga, json(&letter.message)?, letter.at.0],
+    )?;
+    if let Message::Act { operation, act, actor, reason } = &letter.message {
+        run(
+            connection,
+            "insert into audit (id, saga, actor, act, reason, state_before, at, state_after, outcome)
+             select ?1, saga.id, ?3, ?4, ?5, saga.state, ?6, iif(saga.ended_at is null, null, saga.state),
+               iif(saga.ended_at is null, null, 'too_late: it had ended')
+             from saga where saga.id = ?2
+             on conflict (id) do nothing",
+            params![operation.as_str(), saga, actor, json(act)?, reason, letter.at.0],
+        )?;
+    }
+    Ok(true)
 }

@@ -1,18 +1,21 @@
-//! The writer: one task that writes for everyone, in groups.
+//! The writer: one thread that writes for everyone, in groups.
 //!
 //! It takes whatever waits, writes it in one transaction, and only then lets those who wait go on. There is no
 //! timer: a single turn is written at once, and the more wait, the larger the group. If a group fails, each
 //! member is written by itself, so that one that cannot be written does not hold up the others.
 
-use std::panic::AssertUnwindSafe;
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
-use futures::FutureExt;
+use rusqlite::Connection;
 use serde_json::Value;
-use sqlx::{Executor, SqliteConnection};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
+use super::Woken;
 use super::statements::SqliteStatements;
-use super::write;
+use super::write::{self, Bound};
 use crate::ids::SagaId;
 use crate::journal::failure::{Cause, Failure};
 use crate::store::{Append, Error, Job, Letter, Loose, LooseJob, NewSaga, Started};
@@ -23,10 +26,11 @@ const GROUP: usize = 512;
 /// What is to be written.
 pub(super) enum Ask {
     Start(Box<NewSaga>),
-    Append(Box<Append>),
+    Append(Bound),
     Post(Box<Letter>),
     TakePlace(SagaId),
-    Transact(Job),
+    Release(Vec<SagaId>),
+    Transact(Bound, Job),
     Run(LooseJob),
 }
 
@@ -45,132 +49,149 @@ pub(super) struct Write {
     pub(super) reply: oneshot::Sender<Result<Answer, Error>>,
 }
 
-/// Writes until nobody can ask any more.
-pub(super) async fn run(
-    mut connection: SqliteConnection,
-    mut waiting: mpsc::Receiver<Write>,
-    changed: impl Fn(),
-) -> SqliteConnection {
-    let mut group = Vec::with_capacity(GROUP);
-    while waiting.recv_many(&mut group, GROUP).await > 0 {
-        let (asks, replies): (Vec<Ask>, Vec<_>) =
-            group.drain(..).map(|write| (write.ask, write.reply)).unzip();
-        let answers = write_group(&mut connection, &asks).await;
-        for (reply, answer) in replies.into_iter().zip(answers) {
-            // Whoever has stopped waiting finds it in the database.
-            let _ = reply.send(answer);
-        }
-        changed();
-    }
-    connection
+/// Writes for as long as anybody can ask. The lock is held until the last write is on disk.
+pub(super) struct Writer {
+    pub(super) connection: Connection,
+    pub(super) lock: File,
+    pub(super) woken: Arc<Woken>,
+    /// What a local activity's future is polled on.
+    pub(super) runtime: Handle,
 }
 
-async fn write_group(connection: &mut SqliteConnection, group: &[Ask]) -> Vec<Result<Answer, Error>> {
-    match write_together(connection, group).await {
-        Ok(answers) => answers,
-        Err(error) if group.len() <= 1 => vec![Err(error)],
-        Err(error) => {
-            tracing::debug!(%error, members = group.len(), "a group failed and is written one by one");
-            let mut answers = Vec::with_capacity(group.len());
-            for ask in group {
-                let alone = write_together(connection, std::slice::from_ref(ask)).await;
-                answers
-                    .push(alone.and_then(|answers| answers.into_iter().next().unwrap_or(Err(Error::Closed))));
+impl Writer {
+    pub(super) fn run(mut self, mut waiting: mpsc::Receiver<Write>) {
+        let mut group = Vec::with_capacity(GROUP);
+        while waiting.blocking_recv_many(&mut group, GROUP) > 0 {
+            let (asks, replies): (Vec<Ask>, Vec<_>) =
+                group.drain(..).map(|write| (write.ask, write.reply)).unzip();
+            let (answers, wakes) = self.write_group(&asks);
+            for (reply, answer) in replies.into_iter().zip(answers) {
+                // Whoever has stopped waiting finds it in the database.
+                let _ = reply.send(answer);
             }
-            answers
+            if wakes {
+                self.woken.tell(&asks);
+            }
         }
+        if let Err((_, error)) = self.connection.close() {
+            tracing::warn!(%error, "the database was not closed in order; its log will be replayed");
+        }
+        drop(self.lock);
     }
-}
 
-/// One transaction; the error is that of the whole group, of which nothing stays.
-async fn write_together(
-    connection: &mut SqliteConnection,
-    group: &[Ask],
-) -> Result<Vec<Result<Answer, Error>>, Error> {
-    connection.execute("begin immediate").await.map_err(write::unavailable)?;
-    let written = match write_members(connection, group).await {
-        Ok(answers) => connection.execute("commit").await.map(|_| answers).map_err(write::unavailable),
-        Err(error) => Err(error),
-    };
-    if written.is_err() {
-        // SQLite has ended some failed transactions by itself, and says so here.
-        if let Err(error) = connection.execute("rollback").await {
-            tracing::debug!(%error, "nothing to roll back");
+    fn write_group(&mut self, group: &[Ask]) -> (Vec<Result<Answer, Error>>, bool) {
+        match self.write_together(group) {
+            Ok(written) => written,
+            Err(error) if group.len() <= 1 => (vec![Err(error)], false),
+            Err(error) => {
+                tracing::debug!(%error, members = group.len(), "a group failed and is written one by one");
+                let mut wakes = false;
+                let alone = |ask| match self.write_together(std::slice::from_ref(ask)) {
+                    Ok((mut answers, woke)) => {
+                        wakes |= woke;
+                        answers.pop().unwrap_or(Err(Error::Closed))
+                    }
+                    Err(error) => Err(error),
+                };
+                (group.iter().map(alone).collect(), wakes)
+            }
         }
     }
-    written
-}
 
-async fn write_members(
-    connection: &mut SqliteConnection,
-    group: &[Ask],
-) -> Result<Vec<Result<Answer, Error>>, Error> {
-    let (mut starts, mut appends, mut letters) = (Vec::new(), Vec::new(), Vec::new());
-    for ask in group {
-        match ask {
-            Ask::Start(new) => starts.push(&**new),
-            Ask::Append(append) => appends.push(&**append),
-            Ask::Post(letter) => letters.push(&**letter),
-            Ask::TakePlace(_) | Ask::Transact(_) | Ask::Run(_) => {}
+    /// One transaction; the error is that of the whole group, of which nothing stays.
+    fn write_together(&mut self, group: &[Ask]) -> Result<(Vec<Result<Answer, Error>>, bool), Error> {
+        self.execute("begin immediate")?;
+        let mut wakes = false;
+        let answers: Result<Vec<_>, Error> =
+            group.iter().map(|ask| self.write_member(ask, &mut wakes)).collect();
+        let written = answers.and_then(|answers| self.execute("commit").map(|()| (answers, wakes)));
+        if written.is_err() {
+            // SQLite has ended some failed transactions by itself, and says so here.
+            if let Err(error) = self.execute("rollback") {
+                tracing::debug!(%error, "nothing to roll back");
+            }
         }
+        written
     }
-    let mut started = write::start(connection, &starts).await?.into_iter();
-    let fenced = write::append(connection, &appends).await?;
-    let known = write::post(connection, &letters).await?;
-    let mut answers = Vec::with_capacity(group.len());
-    for ask in group {
-        answers.push(match ask {
-            Ask::Start(_) => started.next().map(Answer::Started).ok_or(Error::Closed),
-            Ask::Append(append) if fenced.contains(&append.row.id) => {
-                Err(Error::Fenced(append.row.id.clone()))
+
+    /// The outer error is one of the whole group.
+    fn write_member(&mut self, ask: &Ask, wakes: &mut bool) -> Result<Result<Answer, Error>, Error> {
+        Ok(match ask {
+            Ask::Start(new) => {
+                *wakes = true;
+                Ok(Answer::Started(write::start(&self.connection, new)?))
             }
-            Ask::Post(letter) if !known.contains(letter.saga.as_str()) => {
-                Err(Error::NoSuchSaga(letter.saga.clone()))
+            Ask::Append(bound) => self.append(bound, wakes)?.map(|()| Answer::Written),
+            Ask::Post(letter) => {
+                *wakes = true;
+                match write::post(&self.connection, letter)? {
+                    true => Ok(Answer::Written),
+                    false => Err(Error::NoSuchSaga(letter.saga.clone())),
+                }
             }
-            Ask::Append(_) | Ask::Post(_) => Ok(Answer::Written),
-            Ask::TakePlace(saga) => Ok(Answer::Placed(write::take_place(connection, saga).await?)),
-            Ask::Transact(_) | Ask::Run(_) => guarded(connection, ask).await?,
+            Ask::TakePlace(saga) => Ok(Answer::Placed(write::take_place(&self.connection, saga)?)),
+            Ask::Release(sagas) => {
+                *wakes = true;
+                sagas.iter().try_for_each(|saga| write::release(&self.connection, saga))?;
+                Ok(Answer::Written)
+            }
+            Ask::Transact(turn, job) => match self.append(turn, wakes)? {
+                Ok(()) => self.guarded(wakes, |writer, wakes| writer.transact(job, wakes))?,
+                Err(objection) => Err(objection),
+            },
+            Ask::Run(job) => self.guarded(wakes, |writer, wakes| writer.run_loose(job, wakes))?,
+        })
+    }
+
+    fn append(&self, bound: &Bound, wakes: &mut bool) -> Result<Result<(), Error>, Error> {
+        Ok(write::append(&self.connection, bound)?.map(|woke| *wakes |= woke))
+    }
+
+    /// Runs a member's own SQL so that its failure undoes that SQL alone.
+    fn guarded(
+        &mut self,
+        wakes: &mut bool,
+        member: impl FnOnce(&mut Self, &mut bool) -> Result<Answer, Error>,
+    ) -> Result<Result<Answer, Error>, Error> {
+        self.execute("savepoint member")?;
+        let outcome = catch_unwind(AssertUnwindSafe(|| member(self, wakes))).unwrap_or_else(|_| {
+            let detail = "the local activity panicked".to_owned();
+            Err(Failure::Unavailable { cause: Cause::Panic, detail, retry_after: None }.into())
         });
-    }
-    Ok(answers)
-}
-
-/// Runs a member's own SQL so that its failure undoes that member alone.
-async fn guarded(connection: &mut SqliteConnection, ask: &Ask) -> Result<Result<Answer, Error>, Error> {
-    connection.execute("savepoint member").await.map_err(write::unavailable)?;
-    let member = async {
-        match ask {
-            Ask::Transact(job) => transact(connection, job).await,
-            Ask::Run(job) => run_loose(connection, job).await,
-            _ => Err(Error::Closed),
+        if outcome.is_err() {
+            self.execute("rollback to member")?;
         }
-    };
-    let outcome = AssertUnwindSafe(member).catch_unwind().await.unwrap_or_else(|_| {
-        let detail = "the local activity panicked".to_owned();
-        Err(Failure::Unavailable { cause: Cause::Panic, detail, retry_after: None }.into())
-    });
-    if outcome.is_err() {
-        connection.execute("rollback to member").await.map_err(write::unavailable)?;
+        self.execute("release member")?;
+        Ok(outcome)
     }
-    connection.execute("release member").await.map_err(write::unavailable)?;
-    Ok(outcome)
-}
 
-async fn transact(connection: &mut SqliteConnection, job: &Job) -> Result<Answer, Error> {
-    let append = job(&mut SqliteStatements(connection)).await?;
-    if !write::append(connection, &[&append]).await?.is_empty() {
-        return Err(Error::Fenced(append.row.id));
+    fn transact(&mut self, job: &Job, wakes: &mut bool) -> Result<Answer, Error> {
+        let append = Arc::new(self.runtime.block_on(job(&mut SqliteStatements(&mut self.connection)))?);
+        let bound = Bound::new(append)?;
+        self.append(&bound, wakes)??;
+        Ok(Answer::Appended(Box::new(Arc::unwrap_or_clone(bound.append))))
     }
-    Ok(Answer::Appended(Box::new(append)))
-}
 
-async fn run_loose(connection: &mut SqliteConnection, job: &LooseJob) -> Result<Answer, Error> {
-    let Loose { output, beside, letters } = job(&mut SqliteStatements(connection)).await?;
-    write::start(connection, &beside.starts.iter().collect::<Vec<_>>()).await?;
-    // What came with a request belongs to the saga that the request started.
-    let owner = beside.starts.first().map_or(String::new(), |saga| saga.id.to_string());
-    write::keep_secrets(connection, &owner, &beside.sealed).await?;
-    write::destroy_secrets(connection, &beside.destroyed).await?;
-    write::post(connection, &letters.iter().collect::<Vec<_>>()).await?;
-    Ok(Answer::Ran(output, letters.into_iter().map(|letter| letter.saga).collect()))
+    fn run_loose(&mut self, job: &LooseJob, wakes: &mut bool) -> Result<Answer, Error> {
+        let Loose { output, beside, letters } =
+            self.runtime.block_on(job(&mut SqliteStatements(&mut self.connection)))?;
+        *wakes |= !beside.starts.is_empty() || !letters.is_empty();
+        let connection = &self.connection;
+        for new in &beside.starts {
+            write::start(connection, new)?;
+        }
+        // What came with a request belongs to the saga that the request started.
+        let owner = beside.starts.first().map_or(String::new(), |saga| saga.id.to_string());
+        beside.sealed.iter().try_for_each(|sealed| write::keep_secret(connection, &owner, sealed))?;
+        beside.destroyed.iter().try_for_each(|owner| write::destroy_secrets(connection, owner))?;
+        for letter in &letters {
+            write::post(connection, letter)?;
+        }
+        Ok(Answer::Ran(output, letters.into_iter().map(|letter| letter.saga).collect()))
+    }
+
+    fn execute(&self, sql: &str) -> Result<(), Error> {
+        let mut statement = self.connection.prepare_cached(sql).map_err(write::unavailable)?;
+        statement.execute([]).map(drop).map_err(write::unavailable)
+    }
 }

@@ -125,7 +125,7 @@ impl Executor {
                 let due_at = now.plus(self.shared.env.paced(limit));
                 self.record(Event::TimerSet { step: key, due_at, signal: Some(name) });
                 // It may have come before it was asked for.
-                self.reread = true;
+                self.has_mail = true;
             }
             AskKind::Now => self.record(Event::ValueDrawn { step: key, value: Value::from(now.0) }),
             AskKind::Uuid => {

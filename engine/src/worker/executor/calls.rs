@@ -107,6 +107,11 @@ fn not_sent() -> Failure {
 }
 
 impl Launch {
+    /// Whether it leaves this process, rather than being a part of its next write.
+    pub(super) fn is_call(&self) -> bool {
+        !matches!(self, Self::Apply(_) | Self::Revert(_))
+    }
+
     pub(super) fn step(&self) -> &StepKey {
         match self {
             Self::Execute(key)

@@ -28,7 +28,7 @@ use crate::journal::state::Attention;
 use crate::journal::{Entry, State};
 use crate::secret::Sealed;
 use crate::store::tx::Beside;
-use crate::store::{Error, GateRow, Letter, NewSaga, Settled};
+use crate::store::{Error, GateRow, Letter, Loaded, NewSaga, Settled};
 
 /// A saga whose next due time is further away than this is put down.
 const IDLE: Duration = Duration::from_secs(60);
@@ -38,6 +38,8 @@ const CROWDED: Duration = Duration::from_secs(1);
 const UNBEGUN: Duration = Duration::from_secs(5);
 /// After so many turns without anything to do, a saga that says it is due is wrong.
 const IDLE_TURNS_MAX: u32 = 20;
+/// When an inbox that could not be read is read again.
+const READ_AGAIN: Duration = Duration::from_secs(1);
 /// How long a shut-down waits for calls that are under way.
 const DRAIN: Duration = Duration::from_secs(20);
 
@@ -99,8 +101,8 @@ pub(crate) struct Executor {
     nudged: bool,
     /// A letter lies in the inbox that nothing waits for yet.
     has_waiting_letters: bool,
-    /// The inbox is to be looked into again at once.
-    reread: bool,
+    /// The inbox is to be looked into: somebody said so, or a step now waits for what may lie there.
+    has_mail: bool,
     /// A person wants a parked saga tried again: it is replayed.
     reload: bool,
     /// The row says that it is due now: what follows from its last entry is not written yet.
@@ -112,9 +114,8 @@ pub(crate) struct Executor {
 }
 
 impl Executor {
-    /// Loads a saga under the lease that the store has given us.
-    pub(crate) async fn load(shared: Arc<Shared>, saga: SagaId) -> Result<Self, Error> {
-        let loaded = shared.store.load(&saga).await?;
+    /// A saga as it was loaded under the lease that the store has given us.
+    pub(crate) fn new(shared: Arc<Shared>, saga: SagaId, loaded: Loaded) -> Result<Self, Error> {
         let mut state = State::fold(saga.clone(), &loaded.entries)
             .map_err(|error| Error::Unreadable(error.to_string()))?;
         // What the fold made of the ledger is what is written there.
@@ -130,7 +131,7 @@ impl Executor {
             turn: Turn::default(),
             nudged: false,
             has_waiting_letters: false,
-            reread: false,
+            has_mail: loaded.has_mail,
             reload: false,
             is_due_at_once: true,
             idle_turns: 0,
@@ -213,10 +214,11 @@ impl Executor {
             }
             // An answer, a letter or the time: whatever comes first begins the next turn.
             let wait = if self.in_flight.is_empty() { wait.unwrap_or(IDLE) } else { self.next_wait(now) };
+            let wait = if self.has_mail { wait.min(READ_AGAIN) } else { wait };
             tokio::select! {
                 biased;
                 Some(answer) = self.calls.join_next(), if !self.calls.is_empty() => self.take(answer),
-                () = poke.notified() => {}
+                () = poke.notified() => self.has_mail = true,
                 () = self.shared.env.sleep(wait.min(IDLE)) => {}
                 () = self.shared.draining() => {}
                 () = self.shared.crowded(), if self.in_flight.is_empty() && wait > CROWDED => {}
@@ -231,7 +233,7 @@ impl Executor {
     async fn rest(&mut self) -> Stop {
         if self.is_due_at_once {
             let row_alone = writing::build(&mut self.state, self.epoch, Vec::new(), Beside::default());
-            if let Err(error) = self.shared.store.append(row_alone).await {
+            if let Err(error) = self.shared.store.append(row_alone.into()).await {
                 tracing::warn!(saga = %self.saga, %error, "the saga's next time could not be written");
                 return Stop::Reload;
             }
@@ -265,10 +267,7 @@ impl Executor {
     }
 
     async fn turn(&mut self) -> Result<(), Stop> {
-        if self.read_letters().await.is_err() {
-            // The letters are still there; the next turn asks again.
-            self.has_waiting_letters = true;
-        }
+        let is_unread = std::mem::take(&mut self.has_mail) && self.read_letters().await.is_err();
         loop {
             let before = (self.turn.entries.len(), self.function.asks.len());
             self.accept_asks();
@@ -282,23 +281,23 @@ impl Executor {
         let is_idle = self.turn.entries.is_empty() && self.turn.launches.is_empty();
         self.idle_turns = if is_idle { self.idle_turns + 1 } else { 0 };
         let launches = std::mem::take(&mut self.turn.launches);
-        // A transaction has no intent of its own in the journal, so the row says that there is more to do.
-        let transacts = launches.iter().any(|launch| matches!(launch, Launch::Apply(_) | Launch::Revert(_)));
-        self.append(transacts).await?;
-        let mut transacted = false;
-        for launch in launches {
-            match launch {
-                Launch::Apply(key) => {
-                    self.transact(&key, false).await?;
-                    transacted = true;
-                }
-                Launch::Revert(key) => {
-                    self.transact(&key, true).await?;
-                    transacted = true;
-                }
-                call => self.launch(call),
-            }
+        let (calls, locals): (Vec<Launch>, Vec<Launch>) = launches.into_iter().partition(Launch::is_call);
+        // The turn rides in the first transaction, if there is one.
+        let transacted = !locals.is_empty();
+        for local in &locals {
+            self.transact(local.step(), matches!(local, Launch::Revert(_))).await?;
         }
-        if transacted || std::mem::take(&mut self.reread) { Box::pin(self.turn()).await } else { Ok(()) }
+        if !transacted {
+            self.append(false).await?;
+        }
+        calls.into_iter().for_each(|call| self.launch(call));
+        if transacted || self.has_mail {
+            self.has_mail |= is_unread;
+            return Box::pin(self.turn()).await;
+        }
+        // The letters are still there, and are asked for again in a while.
+        self.has_mail = is_unread;
+        self.has_waiting_letters |= is_unread;
+        Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! Writing: facts become entries, and a turn's entries one append.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 
@@ -25,9 +25,8 @@ impl Executor {
             debug_assert!(false, "saga {}: {illegal}", self.saga);
             return;
         }
-        let event = entry.event.clone();
+        self.function.tell(&self.state, &entry.event);
         self.turn.entries.push(entry);
-        self.function.tell(&self.state, &event);
         self.note_divergence();
     }
 
@@ -40,11 +39,9 @@ impl Executor {
         }
     }
 
-    pub(super) async fn append(&mut self, is_due_at_once: bool) -> Result<(), Stop> {
+    /// What this turn has decided, as one append.
+    fn turn_append(&mut self, is_due_at_once: bool) -> Append {
         let turn = std::mem::take(&mut self.turn);
-        if turn.entries.is_empty() && turn.consumed.is_empty() {
-            return Ok(());
-        }
         let mut append = build(&mut self.state, self.epoch, turn.entries, Beside::default());
         if is_due_at_once {
             append.row.due_at = Some(self.state.at);
@@ -56,35 +53,30 @@ impl Executor {
         append.settled = turn.settled;
         append.starts = turn.starts;
         append.letters.extend(turn.letters);
-        let mut attempt = 0;
-        loop {
-            match self.shared.store.append(append.clone()).await {
-                Ok(()) => {
-                    self.is_due_at_once = is_due_at_once;
-                    self.shared.written(&self.saga);
-                    append.letters.iter().for_each(|letter| self.shared.poke(&letter.saga));
-                    return Ok(());
-                }
-                Err(Error::Unavailable(detail)) => {
-                    attempt += 1;
-                    tracing::warn!(saga = %self.saga, detail, "the journal could not be written, trying again");
-                    self.shared.env.sleep(retry::delay(attempt.min(5), None, &self.shared.env)).await;
-                }
-                Err(error) => {
-                    tracing::warn!(saga = %self.saga, %error, "reloading");
-                    return Err(Stop::Reload);
-                }
-            }
-            if self.shared.is_draining() && attempt > 3 {
-                return Err(Stop::Reload);
-            }
-        }
+        append
     }
 
-    /// Runs a local activity, or its revert, in the transaction that records it.
+    pub(super) async fn append(&mut self, is_due_at_once: bool) -> Result<(), Stop> {
+        if self.turn.entries.is_empty() && self.turn.consumed.is_empty() {
+            return Ok(());
+        }
+        let append = Arc::new(self.turn_append(is_due_at_once));
+        // An append has no part of a user's that could fail.
+        let _ = offer(&self.shared, &self.saga, || self.shared.store.append(append.clone())).await?;
+        self.is_due_at_once = is_due_at_once;
+        self.told(&append);
+        Ok(())
+    }
+
+    /// Tells those in this process who wait for what was written.
+    fn told(&self, append: &Arc<Append>) {
+        self.shared.written(append);
+        append.letters.iter().for_each(|letter| self.shared.poke(&letter.saga));
+    }
+
+    /// Runs a local activity, or its revert, in the transaction that records it; what the turn has decided before
+    /// is written in the same one, and stays also when the activity fails.
     pub(super) async fn transact(&mut self, key: &StepKey, revert: bool) -> Result<(), Stop> {
-        // What an earlier transaction of this turn came to has to be durable first.
-        self.append(true).await?;
         let Some(step) = self.state.step(key) else { return Ok(()) };
         let Some(asked) = step.current() else { return Ok(()) };
         let Some(local) = self.shared.registry.find_local(&asked.activity).cloned() else {
@@ -93,102 +85,144 @@ impl Executor {
         };
         let input = self.resolved(&asked.input);
         let made = step.output.clone().unwrap_or(Value::Null);
-        let shared = self.shared.clone();
-        let (saga, epoch, state, key) = (self.saga.clone(), self.epoch, self.state.clone(), key.clone());
-        let step = key.clone();
+        let turn = Arc::new(self.turn_append(true));
+        // The job changes the state once its SQL is through. What is run again after that, since its group was not
+        // written, cannot know what it was: the saga is loaded again then.
+        let state = std::mem::replace(&mut self.state, State::new(self.saga.clone()));
+        let place = Arc::new(Mutex::new((state, false)));
+        let work =
+            Work { shared: self.shared.clone(), step: key.clone(), epoch: self.epoch, pivot: asked.pivot };
+        let (job_place, work) = (place.clone(), Arc::new(work));
         let job: Job = Arc::new(move |statements| {
-            let (local, input, made, shared) = (local.clone(), input.clone(), made.clone(), shared.clone());
-            let (saga, step, pivot) = (saga.clone(), step.clone(), asked.pivot);
-            let mut state = state.clone();
+            let (local, input, made) = (local.clone(), input.clone(), made.clone());
+            let (place, work) = (job_place.clone(), work.clone());
             Box::pin(async move {
+                let saga = locked(&place).0.saga.clone();
                 let mut tx = Tx {
                     saga: &saga,
-                    step: &step,
-                    env: &shared.env,
-                    vault: &shared.outside.vault,
+                    step: &work.step,
+                    env: &work.shared.env,
+                    vault: &work.shared.outside.vault,
                     statements,
                     beside: Beside::default(),
                 };
-                let mut events = Vec::new();
-                if revert {
+                let done = if revert {
                     local.revert(&input, &made, &mut tx).await?;
-                    events.push(Event::StepCompensated { step: step.clone(), by_hand: false });
+                    Event::StepCompensated { step: work.step.clone(), by_hand: false }
                 } else {
                     let output = local.apply(&input, &mut tx).await?;
-                    events.push(Event::StepCompleted {
-                        step: step.clone(),
+                    Event::StepCompleted {
+                        step: work.step.clone(),
                         output,
                         external_id: None,
                         by_hand: false,
-                    });
-                    if pivot {
-                        events.push(Event::PivotPassed { step: step.clone() });
                     }
-                }
+                };
                 let beside = tx.beside;
-                for new in &beside.starts {
-                    let child = new.id.clone();
-                    events.push(Event::ChildStarted { step: step.clone(), child, asked: None });
-                }
-                for (name, value) in &beside.labels {
-                    let (name, value) = (name.clone(), value.clone());
-                    events.push(Event::LabelSet { step: None, name, value });
-                }
-                for row in &beside.taken {
-                    events.push(Event::ResourceTaken { row: Box::new(row.clone()) });
-                }
-                let mut entries = Vec::new();
-                for event in events {
-                    let entry = Entry { seq: state.seq + 1, at: shared.env.now(), epoch, event };
-                    state
-                        .apply(&entry)
-                        .map_err(|illegal| Failure::refused("illegal", illegal.to_string()))?;
-                    entries.push(entry);
-                }
-                let mut append = build(&mut state, epoch, entries, beside);
-                // What the function does next is not asked for yet: whoever loads the saga now has to go on.
-                append.row.due_at = Some(state.at);
-                Ok(append)
+                work.recorded(&mut locked(&place), done, beside)
             })
         });
-        match self.shared.store.transact(self.saga.clone(), job).await {
-            Ok(mut append) => {
-                for entry in std::mem::take(&mut append.entries) {
-                    if let Err(illegal) = self.state.apply(&entry) {
-                        tracing::error!(saga = %self.saga, %illegal, "reloading");
-                        return Err(Stop::Reload);
-                    }
+        let done =
+            offer(&self.shared, &self.saga, || self.shared.store.transact(turn.clone(), job.clone())).await?;
+        let (state, changed) = std::mem::replace(&mut *locked(&place), (State::new(self.saga.clone()), true));
+        if done.is_ok() != changed {
+            return Err(Stop::Reload);
+        }
+        self.state = state;
+        self.is_due_at_once = true;
+        self.told(&turn);
+        match done {
+            Ok(append) => {
+                for entry in &append.entries {
                     self.function.tell(&self.state, &entry.event);
                     self.note_divergence();
                 }
-                // They are written: only what changes from here on is written again.
-                self.state.ledger.take_changed();
-                self.is_due_at_once = true;
-                self.shared.written(&self.saga);
-                append.letters.iter().for_each(|letter| self.shared.poke(&letter.saga));
-                Ok(())
+                self.told(&Arc::new(append));
             }
-            Err(Error::Job(failure)) => {
-                if revert {
-                    self.undo_failed(key, failure, &[]);
-                } else {
-                    self.failed(key, failure, &[]);
-                }
-                Ok(())
-            }
+            Err(failure) if revert => self.undo_failed(key.clone(), failure, &[]),
+            Err(failure) => self.failed(key.clone(), failure, &[]),
+        }
+        Ok(())
+    }
+}
+
+/// A saga's state, and whether its transaction has changed it.
+type Place = (State, bool);
+
+fn locked(place: &Mutex<Place>) -> std::sync::MutexGuard<'_, Place> {
+    place.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One transaction of a saga's.
+struct Work {
+    shared: Arc<Shared>,
+    step: StepKey,
+    epoch: i64,
+    pivot: bool,
+}
+
+impl Work {
+    /// What a local activity came to, as facts and as the append that makes them durable.
+    fn recorded(&self, place: &mut Place, done: Event, beside: Beside) -> Result<Append, Failure> {
+        let (state, changed) = place;
+        if std::mem::replace(changed, true) {
+            let detail = "its transaction was not written".to_owned();
+            return Err(Failure::Unavailable { cause: Cause::Database, detail, retry_after: None });
+        }
+        let step = || self.step.clone();
+        let pivot = (self.pivot && matches!(done, Event::StepCompleted { .. }))
+            .then(|| Event::PivotPassed { step: step() });
+        let children = beside.starts.iter().map(|new| Event::ChildStarted {
+            step: step(),
+            child: new.id.clone(),
+            asked: None,
+        });
+        let labels = beside.labels.iter().map(|(name, value)| Event::LabelSet {
+            step: None,
+            name: name.clone(),
+            value: value.clone(),
+        });
+        let taken = beside.taken.iter().map(|row| Event::ResourceTaken { row: Box::new(row.clone()) });
+        let mut entries = Vec::new();
+        for event in std::iter::once(done).chain(pivot).chain(children).chain(labels).chain(taken) {
+            let entry = Entry { seq: state.seq + 1, at: self.shared.env.now(), epoch: self.epoch, event };
+            state.apply(&entry).map_err(|illegal| Failure::refused("illegal", illegal.to_string()))?;
+            entries.push(entry);
+        }
+        let mut append = build(state, self.epoch, entries, beside);
+        // What the function does next is not asked for yet: whoever loads the saga now has to go on.
+        append.row.due_at = Some(state.at);
+        Ok(append)
+    }
+}
+
+/// Offers a write until the store takes it; the failure is that of a user's part in it. Stops where another has
+/// written meanwhile, or this very write has and its answer was lost: the journal knows.
+async fn offer<T, F>(
+    shared: &Shared,
+    saga: &SagaId,
+    write: impl Fn() -> F,
+) -> Result<Result<T, Failure>, Stop>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    let mut attempt = 0;
+    loop {
+        match write().await {
+            Ok(done) => return Ok(Ok(done)),
+            Err(Error::Job(failure)) => return Ok(Err(failure)),
             Err(Error::Unavailable(detail)) => {
-                let failure = Failure::Unavailable { cause: Cause::Database, detail, retry_after: None };
-                if revert {
-                    self.undo_failed(key, failure, &[]);
-                } else {
-                    self.failed(key, failure, &[]);
-                }
-                Ok(())
+                attempt += 1;
+                tracing::warn!(saga = %saga, detail, "the journal could not be written, trying again");
+                shared.env.sleep(retry::delay(attempt.min(5), None, &shared.env)).await;
             }
             Err(error) => {
-                tracing::warn!(saga = %self.saga, %error, "reloading");
-                Err(Stop::Reload)
+                tracing::warn!(saga = %saga, %error, "reloading");
+                return Err(Stop::Reload);
             }
+        }
+        if shared.is_draining() && attempt > 3 {
+            return Err(Stop::Reload);
         }
     }
 }
