@@ -19,6 +19,9 @@ use std::time::{Duration, Instant};
 
 use cluster::{Cluster, Told};
 
+/// No seed takes so long unless time stands still in it.
+const STUCK: Duration = Duration::from_secs(30);
+
 fn simulate(seed: u64) -> Told {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
@@ -72,15 +75,37 @@ fn whatever_goes_wrong_in_a_cluster_everything_ends_and_nothing_is_left_or_doubl
     let first = wanted("AMENDS_SIMULATION_FROM").unwrap_or(1);
     let patience = Duration::from_secs(wanted("AMENDS_SIMULATION_SECONDS").unwrap_or(u64::from(u32::MAX)));
     let (began, next, sum) = (Instant::now(), AtomicU64::new(first), Mutex::new(Sum::default()));
+    let (at_work, workers) = (Mutex::new(BTreeMap::<u64, Instant>::new()), AtomicU64::new(0));
     std::thread::scope(|scope| {
+        // A saga that is taken up in a circle lets no simulated time pass.
+        scope.spawn(|| {
+            loop {
+                std::thread::sleep(Duration::from_millis(200));
+                let stuck =
+                    at_work.lock().unwrap().iter().find(|(_, since)| since.elapsed() > STUCK).map(|s| *s.0);
+                if let Some(seed) = stuck {
+                    eprintln!(
+                        "{} seeds; \"seed {seed}: its time stands still",
+                        sum.lock().unwrap().seeds + 1
+                    );
+                    std::process::exit(1);
+                }
+                if workers.load(Ordering::Relaxed) == 0 && next.load(Ordering::Relaxed) > first {
+                    return;
+                }
+            }
+        });
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            workers.fetch_add(1, Ordering::Relaxed);
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     let failed = !sum.lock().unwrap().violations.is_empty();
                     if seed >= first + seeds || failed || began.elapsed() > patience {
+                        workers.fetch_sub(1, Ordering::Relaxed);
                         return;
                     }
+                    at_work.lock().unwrap().insert(seed, Instant::now());
                     let before = PANICS.load(Ordering::Relaxed);
                     let mut told = std::panic::catch_unwind(|| simulate(seed)).unwrap_or_else(|_| Told {
                         violations: vec![format!("seed {seed}: the simulation itself panicked")],
@@ -89,6 +114,7 @@ fn whatever_goes_wrong_in_a_cluster_everything_ends_and_nothing_is_left_or_doubl
                     if PANICS.load(Ordering::Relaxed) > before && told.violations.is_empty() {
                         told.violations.push(format!("seed {seed} or the one beside it: something panicked"));
                     }
+                    at_work.lock().unwrap().remove(&seed);
                     sum.lock().unwrap().add(told);
                 }
             });

@@ -35,7 +35,7 @@ const IDLE: Duration = Duration::from_secs(60);
 /// And when more are due than can be driven at a time, one whose next due time is further away than this.
 const CROWDED: Duration = Duration::from_secs(1);
 /// How long a saga that may not begin yet is kept from being looked at again for its letters.
-const UNBEGUN: Duration = Duration::from_secs(5);
+const UNBEGUN: Duration = Duration::from_secs(1);
 /// After so many turns without anything to do, a saga that says it is due is wrong.
 const IDLE_TURNS_MAX: u32 = 20;
 /// When an inbox that could not be read is read again.
@@ -188,11 +188,10 @@ impl Executor {
             match self.early_until {
                 Some(until) if until <= now => return Stop::Reload,
                 Some(until) => {
-                    // A letter that it does not read before it begins would wake it again at once.
+                    // A letter that it does not read before it begins would wake it again at once, and pokes it for ever.
                     if self.has_waiting_letters {
                         tokio::select! {
                             biased;
-                            () = poke.notified() => {}
                             () = self.shared.draining() => {}
                             () = self.shared.env.sleep(until.since(now).min(UNBEGUN)) => {}
                         }
