@@ -553,3 +553,26 @@ async fn a_timer_never_fires_before_it_is_due() {
     assert!(fired >= set.plus(secs(600)));
     drop(engine);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_crowded_worker_does_not_turn_in_a_circle_over_a_letter_that_is_not_read_yet() {
+    let room = Room::new().await;
+    let store = Arc::new(room.store.another(&room.env));
+    let registry = room.registry.clone();
+    let engine = Engine::start_bounded(store, room.vault.clone(), registry, room.env.clone(), "test", 1);
+    let first = room.begin::<Plain>().await;
+    room.until(&first, |state| state.step(&"night".into()).is_some()).await;
+    // It is kept in memory for this, and another waits for its place there.
+    engine.signal(&first, "word-1", "word", "early".into()).await.unwrap();
+    let mut new = room.new_saga::<Plain>();
+    new.key = "second".to_owned();
+    let second = new.id.clone();
+    room.store.start(new).await.unwrap();
+    let (limit, began) = (tokio::time::Instant::now() + secs(3600), std::time::Instant::now());
+    while tokio::time::Instant::now() < limit {
+        assert!(began.elapsed() < Duration::from_secs(20), "time stands still");
+        tokio::time::sleep(secs(1)).await;
+    }
+    assert!(room.ended(&first).await == SagaState::Completed);
+    assert!(room.ended(&second).await == SagaState::Completed);
+}

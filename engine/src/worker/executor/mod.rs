@@ -214,13 +214,15 @@ impl Executor {
             // An answer, a letter or the time: whatever comes first begins the next turn.
             let wait = if self.in_flight.is_empty() { wait.unwrap_or(IDLE) } else { self.next_wait(now) };
             let wait = if self.has_mail { wait.min(READ_AGAIN) } else { wait };
+            // What would be taken up again at once for a letter that it does not read yet is not put down.
+            let may_rest = self.in_flight.is_empty() && !self.has_waiting_letters && wait > CROWDED;
             tokio::select! {
                 biased;
                 Some(answer) = self.calls.join_next(), if !self.calls.is_empty() => self.take(answer),
                 () = poke.notified() => self.has_mail = true,
                 () = self.shared.env.sleep(wait.min(IDLE)) => {}
                 () = self.shared.draining() => {}
-                () = self.shared.crowded(), if self.in_flight.is_empty() && wait > CROWDED => {}
+                () = self.shared.crowded(), if may_rest => {}
             }
             while let Some(answer) = self.calls.try_join_next() {
                 self.take(answer);
