@@ -149,7 +149,10 @@ impl Yard {
         let mut things = self.things.lock().unwrap();
         let Some(place) = things.iter().position(|thing| thing.id == id) else { return };
         let name = things.remove(place).name;
-        things.retain(|thing| !thing.name.starts_with(&format!("{name}.")));
+        // It lives in the one that is still there, if a call that came too late had made two.
+        if !things.iter().any(|thing| thing.name == name) {
+            things.retain(|thing| !thing.name.starts_with(&format!("{name}.")));
+        }
     }
 
     /// The oldest of this name that the list shows yet.

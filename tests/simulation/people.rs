@@ -104,7 +104,7 @@ impl Cluster {
     /// Somebody who acts on one saga, now and then.
     async fn operator(&self, saga: &SagaId) {
         for number in 0..self.env.below(6) {
-            self.some_time(secs(600)).await;
+            self.some_time(if self.env.below(2) == 0 { secs(600) } else { secs(20) }).await;
             if self.env.below(4) == 0 {
                 let value = format!("hello {number}").into();
                 let message = Message::Signal { name: "word".into(), value };
@@ -149,11 +149,15 @@ impl Cluster {
             _ => {}
         }
         // Rather something that can be done than anything.
-        let open: Vec<&Step> = state
-            .steps()
-            .iter()
-            .filter(|step| !matches!(step.phase, Phase::Completed) || state.goes_back(&step.key))
-            .collect();
+        let in_trouble = |step: &&Step| matches!(step.phase, Phase::Deferred { .. } | Phase::Removing { .. });
+        let mut open: Vec<&Step> = state.steps().iter().filter(in_trouble).collect();
+        if open.is_empty() {
+            open = state
+                .steps()
+                .iter()
+                .filter(|step| !matches!(step.phase, Phase::Completed) || state.goes_back(&step.key))
+                .collect();
+        }
         let place = usize::try_from(self.env.below(open.len() as u64)).unwrap();
         let seen = *open.get(place)?;
         let step = seen.key.clone();
