@@ -1,12 +1,17 @@
 //! A person: looks at what the engine cannot decide, and says what really came of it.
 
+use std::time::Duration;
+
 use super::inject::Injector;
-use crate::env::Env;
+use crate::env::{Env, Timestamp};
 use crate::ids::OperationId;
 use crate::journal::act::{Act, Verdict};
 use crate::journal::state::{Attention, Phase};
 use crate::journal::{Entry, State};
 use crate::store::{Error, Letter, Message, SagaFilter, Store};
+
+/// Whatever was sent has landed, or never will, after this.
+const LANDED: Duration = Duration::from_secs(120);
 
 /// Settles every lost call that only a person can settle, by what the injector saw of it. Says how many there were.
 ///
@@ -22,7 +27,10 @@ pub async fn settle_all(store: &dyn Store, injector: &Injector, env: &Env) -> Re
     for row in open {
         let entries: Vec<Entry> = store.journal(&row.id).await?;
         let Ok(state) = State::fold(row.id.clone(), &entries) else { continue };
-        for step in state.steps().iter().filter(|step| step.phase == Phase::Undecidable) {
+        // A call that may still be under way is not looked for: nobody could tell.
+        let is_over = |since: Timestamp| env.now().since(since) >= LANDED;
+        let undecidable = state.steps().iter().filter(|step| step.phase == Phase::Undecidable);
+        for step in undecidable.filter(|step| is_over(step.since)) {
             let verdict = match injector.made(&row.id, &step.key, step.generation) {
                 Some(output) => Verdict::Adopt { output, external_id: None },
                 None => Verdict::Absent,
