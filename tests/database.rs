@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use amends_engine::secret::Vault;
 use amends_engine::store::Store;
-use amends_engine::store::sqlite::{Migrations, SqliteStore};
+use amends_engine::store::open::Migrations;
+use amends_engine::store::sqlite::SqliteStore;
 use amends_engine::{Engine, Env, Registry};
 
 use amends_engine::testing::crash::{Crash, CrashingStore};

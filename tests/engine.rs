@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amends_engine::journal::state::SagaState;
-use amends_engine::store::sqlite::Migrations;
+use amends_engine::store::open::Migrations;
 use amends_engine::store::{ResourceFilter, ResourceState, Started};
 use amends_engine::testing::crash::Crash;
 use amends_engine::{Env, Failure, Local, Registry, Saga, SagaId, Tx, Workflow, params};
@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 
 const NOTES: &[Migrations] = &[Migrations {
     table: "note_migration",
-    scripts: &[("note", "create table note (text text primary key) strict;")],
+    sqlite: &[("note", "create table note (text text primary key) strict;")],
+    postgres: &[],
 }];
 
 /// Writes a line into a table of our own, and takes it out again.
@@ -128,7 +129,7 @@ async fn check(world: &Arc<World>, running: &Running, saga: &SagaId) -> SagaStat
     // A late call may still land; it has at most this long.
     tokio::time::sleep(Duration::from_millis(30)).await;
     let row = running.engine.row(saga).await.unwrap().unwrap();
-    let notes = running.store.fetch("select text from note", vec![]).await.unwrap();
+    let notes = running.store.fetch("select text from note".into(), vec![]).await.unwrap();
     let filter = ResourceFilter { limit: 100, ..ResourceFilter::default() };
     let ledger = running.engine.resources(filter).await.unwrap();
     let live: BTreeMap<String, usize> = ledger

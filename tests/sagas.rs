@@ -89,7 +89,8 @@ async fn a_stuck_project_delete_holds_nothing_else_up() {
     assert!(holdings["openrouter"]["keys"].as_array().unwrap().is_empty());
     assert!(holdings["agentmail"]["inboxes"].as_array().unwrap().is_empty());
     assert!(holdings["telnyx"]["numbers"][0]["messaging_profile_id"].is_null());
-    let numbers = shop.running().engine.store().fetch("select state from number", vec![]).await.unwrap();
+    let numbers =
+        shop.running().engine.store().fetch("select state from number".into(), vec![]).await.unwrap();
     assert_eq!(numbers[0].text("state").unwrap(), "quarantine");
     shop.sandbox.clear_faults();
     shop.running().engine.retry(&teardown, "ann", "the provider is well again").await.unwrap();

@@ -11,7 +11,7 @@ use amends_activities::pool::{self, ApplySeed, ClaimRequest, Instance, InstanceF
 use amends_activities::railway::Railway;
 use amends_activities::runtime::Runtime;
 use amends_activities::telnyx::Telnyx;
-use amends_engine::store::sqlite::Migrations;
+use amends_engine::store::open::Migrations;
 use amends_engine::store::{ResourceFilter, ResourceState, SagaFilter, SagaRow};
 use amends_engine::{Env, SagaId};
 use amends_sandbox::{CREDENTIALS, Config, Pace, Sandbox};

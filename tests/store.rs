@@ -7,8 +7,10 @@ use std::sync::Arc;
 use amends_engine::Env;
 use amends_engine::store::Store;
 use amends_engine::store::memory::MemoryStore;
-use amends_engine::store::sqlite::{Migrations, OpenError, SqliteStore};
+use amends_engine::store::open::{Migrations, OpenError};
+use amends_engine::store::sqlite::SqliteStore;
 use amends_engine::testing::conformance::{self, NOTES, Subject};
+use amends_tests::postgres::{Base, Server};
 
 #[tokio::test(start_paused = true)]
 async fn the_memory_store_keeps_every_promise() {
@@ -40,6 +42,47 @@ async fn the_sqlite_store_keeps_every_promise() {
     eprintln!("{cases} cases on SQLite");
 }
 
+/// Tries every case on a database of its own, at the address that `url` makes of it.
+async fn postgres(name: &'static str, url: impl Fn(&Server, &Base) -> String) -> usize {
+    let server = Server::shared();
+    conformance::run(|| {
+        let base = server.database();
+        let url = url(&server, &base);
+        async move {
+            let env = Env::seeded(3);
+            let (store, vault) = base.try_open(&url, NOTES, &env).await.unwrap();
+            let (another, _) = base.try_open(&url, NOTES, &env).await.unwrap();
+            let another: Option<Arc<dyn Store>> = Some(Arc::new(another));
+            Subject { name, store: Arc::new(store), vault, env, another }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_postgres_store_keeps_every_promise() {
+    let cases = postgres("postgres", |_, base| base.url.clone()).await;
+    eprintln!("{cases} cases on Postgres");
+}
+
+#[tokio::test]
+async fn the_postgres_store_keeps_every_promise_through_a_transaction_pooler() {
+    let pooler = Server::shared().pgbouncer();
+    let cases = postgres("postgres through pgbouncer", |_, base| pooler.url(base)).await;
+    eprintln!("{cases} cases on Postgres through pgbouncer");
+}
+
+#[tokio::test]
+async fn the_postgres_store_keeps_every_promise_where_the_default_is_serializable() {
+    let cases = postgres("postgres, serializable", |server, base| {
+        let sql = format!("alter database {} set default_transaction_isolation = 'serializable'", base.name);
+        server.psql("postgres", &sql);
+        base.url.clone()
+    })
+    .await;
+    eprintln!("{cases} cases on Postgres with serializable as the default");
+}
+
 #[tokio::test]
 async fn a_database_is_refused_that_is_in_use_newer_foreign_elsewhere_or_without_its_key() {
     let env = Env::seeded(5);
@@ -51,7 +94,7 @@ async fn a_database_is_refused_that_is_in_use_newer_foreign_elsewhere_or_without
     let store = open("test", NOTES).await.unwrap();
     assert!(matches!(open("test", NOTES).await, Err(OpenError::InUse(_))));
     store.close().await;
-    let older = &[Migrations { table: "note_migration", scripts: &[] }];
+    let older = &[Migrations { table: "note_migration", sqlite: &[], postgres: &[] }];
     assert!(matches!(open("test", older).await, Err(OpenError::Newer { version: 1, known: 0, .. })));
     assert!(matches!(open("production", NOTES).await, Err(OpenError::OtherEnvironment { .. })));
 

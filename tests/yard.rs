@@ -8,7 +8,7 @@ use std::time::Duration;
 use amends_engine::env::Timestamp;
 use amends_engine::ids::StepKey;
 use amends_engine::journal::Event;
-use amends_engine::store::sqlite::Migrations;
+use amends_engine::store::open::Migrations;
 use amends_engine::store::{NewSaga, Store};
 use amends_engine::{
     Activity, Call, Effect, Env, Failure, Found, Halt, Local, Registry, Resource, Saga, Tx, Workflow, params,
@@ -16,10 +16,10 @@ use amends_engine::{
 };
 use serde::{Deserialize, Serialize};
 
-pub const NOTES: &[Migrations] = &[Migrations {
-    table: "note_migration",
-    scripts: &[("note", "create table note (text text primary key);")],
-}];
+pub const NOTES: &[Migrations] =
+    &[Migrations { table: "note_migration", sqlite: &[("note", NOTE)], postgres: &[("note", NOTE)] }];
+
+const NOTE: &str = "create table note (text text primary key);";
 
 /// How long a list may not show what was made; within the quiet time of what is found by it.
 const LAG: Duration = secs(4);
@@ -442,7 +442,7 @@ impl Activity for Refuse {
 /// A line in a table of our own.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Note {
-    text: String,
+    pub text: String,
 }
 
 impl Local for Note {

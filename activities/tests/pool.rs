@@ -164,7 +164,8 @@ impl Local for Sql {
     type Output = ();
 
     async fn apply(&self, tx: &mut Tx<'_>) -> Result<(), Failure> {
-        tx.execute(Box::leak(self.0.clone().into_boxed_str()), Vec::new()).await?;
+        let sql: &'static str = Box::leak(self.0.clone().into_boxed_str());
+        tx.execute(sql, Vec::new()).await?;
         Ok(())
     }
 }
@@ -311,7 +312,7 @@ impl World {
     }
 
     async fn count(&self, sql: &'static str) -> i64 {
-        self.engine.store().fetch(sql, Vec::new()).await.unwrap()[0].int("n").unwrap()
+        self.engine.store().fetch(sql.into(), Vec::new()).await.unwrap()[0].int("n").unwrap()
     }
 }
 
@@ -551,7 +552,7 @@ async fn three_broken_boots_in_a_row_let_one_probe_pass_and_a_good_one_closes_th
     let rows = world
         .engine
         .store()
-        .fetch("select instance from refill where settled_at is null", Vec::new())
+        .fetch("select instance from refill where settled_at is null".into(), Vec::new())
         .await
         .unwrap();
     let probe = rows[0].text("instance").unwrap();

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amends_engine::store::Started;
-use amends_engine::store::sqlite::{Migrations, SqliteStore};
+use amends_engine::store::open::Migrations;
+use amends_engine::store::sqlite::SqliteStore;
 use amends_engine::{
     Activity, Call, Effect, Engine, Env, Failure, Local, Registry, Resource, Saga, Tx, Workflow, params,
 };
@@ -18,10 +19,11 @@ use tokio::time::Instant;
 
 const NOTES: &[Migrations] = &[Migrations {
     table: "bench_migration",
-    scripts: &[(
+    sqlite: &[(
         "note",
         "create table note (saga text, number integer, primary key (saga, number)) strict, without rowid;",
     )],
+    postgres: &[],
 }];
 
 /// What to measure.

@@ -11,7 +11,7 @@ use amends_activities::railway::Railway;
 use amends_activities::runtime::Runtime;
 use amends_activities::telnyx::Telnyx;
 use amends_engine::store::Started;
-use amends_engine::store::sqlite::Migrations;
+use amends_engine::store::open::Migrations;
 use amends_engine::{Engine, secs};
 use amends_sandbox::{CREDENTIALS, Urls};
 use amends_workflows::{Clients, Reconciler, RefillPool, RequestClaim, RequestTeardown, Sweep};

@@ -7,7 +7,8 @@ use crate::bulk::BULK_MAX;
 use crate::env::Env;
 use crate::ids::{OperationId, SagaId, StepKey};
 use crate::journal::act::{Act, Verdict};
-use crate::journal::{Entry, Plan, State, plan};
+use crate::journal::why::why_unreadable;
+use crate::journal::{Entry, Plan, State, Why, plan, why};
 use crate::saga::Workflow;
 use crate::secret::Vault;
 use crate::store::tx::{Beside, Tx};
@@ -20,7 +21,10 @@ use crate::worker::{self, DryRun, Shared};
 /// How long a waiting caller may miss a write that another process made.
 const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(250);
 
-/// A running engine. Clones share it.
+/// A running engine: sagas are started with it, looked at, acted on and waited for. Clones share it.
+///
+/// Its worker takes up whatever is due in the store, also what an earlier process left there. What a completed saga
+/// yielded is read with [`Store::output`], by way of [`store`](Self::store).
 #[derive(Clone)]
 pub struct Engine {
     shared: Arc<Shared>,
@@ -81,7 +85,8 @@ pub enum ActError {
 }
 
 impl Engine {
-    /// An engine over this store, and its worker. Must be called inside a tokio runtime.
+    /// An engine over this store, and its worker. Must be called inside a tokio runtime. `environment` is part of the
+    /// mark that calls bear, as `production`.
     pub fn start(
         store: Arc<dyn Store>,
         vault: Vault,
@@ -191,6 +196,16 @@ impl Engine {
             ResourceFilter { holder: Some(saga.to_string()), limit: 1000, ..ResourceFilter::default() };
         let resources = self.shared.store.resources(filter).await?;
         Ok(Some(SagaView { row, state, entries, resources }))
+    }
+
+    /// A saga's situation in three sentences, also when its journal cannot be read; nothing if there is no such saga.
+    pub async fn why(&self, saga: &SagaId) -> Result<Option<Why>, Error> {
+        let Some(row) = self.shared.store.saga(saga).await? else { return Ok(None) };
+        match self.folded(saga).await {
+            Ok(state) => Ok(Some(why(&state, self.shared.env.now()))),
+            Err(Error::Unreadable(detail)) => Ok(Some(why_unreadable(&row.workflow, &detail))),
+            Err(error) => Err(error),
+        }
     }
 
     /// A page of sagas, newest first.
@@ -305,7 +320,12 @@ impl Engine {
                 if preview.matched() == BULK_MAX {
                     return Ok(preview);
                 }
-                match act.problem(&self.folded(&row.id).await?, self.shared.env.now()) {
+                let problem = match self.folded(&row.id).await {
+                    Ok(state) => act.problem(&state, self.shared.env.now()),
+                    Err(Error::Unreadable(detail)) => Some(detail),
+                    Err(error) => return Err(error),
+                };
+                match problem {
                     None => preview.eligible.push(row.id),
                     Some(problem) => preview.left_out.push((row.id, problem)),
                 }
@@ -340,7 +360,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Waits until the saga's row changes from `seen`, or has ended, or the time is up; the row as it is then.
+    /// Waits until the saga's row is as `until` asks, or the saga has ended, or the time is up; the row as it is then.
     pub async fn wait(
         &self,
         saga: &SagaId,

@@ -80,14 +80,55 @@
 //! # }
 //! ```
 //!
+//! # In a program of your own
+//!
+//! ```toml
+//! [dependencies]
+//! amends-engine = "0.1"
+//! serde = { version = "1", features = ["derive"] }
+//! tokio = { version = "1", features = ["macros", "rt-multi-thread"] }
+//! ```
+//!
+//! On a file it is the same, but for the store. One process has a file at a time. The key in the second file seals
+//! secrets; keep both files together.
+//!
+//! ```no_run
+//! # use std::{path::Path, sync::Arc};
+//! # use amends_engine::{Engine, Env, Registry, store::sqlite::SqliteStore};
+//! # async fn open(registry: Registry) -> Result<Engine, Box<dyn std::error::Error>> {
+//! let env = Env::system();
+//! let (file, key) = (Path::new("data/sagas.db"), Path::new("data/key"));
+//! let (store, vault) = SqliteStore::open(file, key, "production", &[], &env).await?;
+//! let engine = Engine::start(Arc::new(store), vault, registry, env, "production");
+//! # Ok(engine) }
+//! ```
+//!
+//! **After a crash** start the same program on the same file: sagas go on by themselves, whether forward or back. A
+//! start that is repeated under its key is the saga that is there. What was under way when the process died is in
+//! doubt; it is looked for when its [`TIME_LIMIT`](Activity::TIME_LIMIT) and its quiet time are over, since so long
+//! the call may still be on its way.
+//!
+//! **Names.** What `find` looks for must be one saga's alone: put something of the saga's input, or
+//! [`Call::key`], into the name. Two sagas that choose one name would take each other's things for their own.
+//!
+//! **When something is wrong**, [`Engine::why`] says in three sentences what happened, what happens now and what you
+//! can do; [`Engine::act`] does it.
+//!
 //! | to learn about | look at |
 //! |---|---|
-//! | writing sagas | [`Saga`], [`Workflow`], [`Made`] |
-//! | calling the world | [`Activity`], [`Effect`], [`Failure`], [`Found`], [`Resource`] |
-//! | your own tables | [`Local`], [`Tx`] |
-//! | running it | [`Engine`], [`Registry`], [`store::sqlite::SqliteStore`] |
-//! | what happened | [`journal`], [`journal::story()`], [`journal::why()`] |
-//! | secrets | [`secret`] |
+//! | writing sagas | [`Saga`] and its verbs, [`Workflow`], [`Made`], [`Halt`] |
+//! | calling the world | [`Activity`], [`Effect`], [`Failure`], [`Found`], [`Resource`], [`Gate`] |
+//! | your own tables | [`Local`], [`Tx`], [`Engine::transact`], [`params!`], [`Migrations`](store::Migrations) |
+//! | starting sagas | [`Engine::begin`], [`NewSaga`](store::NewSaga): key, priority, delay, deadline, concurrency |
+//! | running it | [`Engine`], [`Registry`], [`SqliteStore`](store::sqlite::SqliteStore), [`MemoryStore`](store::memory::MemoryStore) |
+//! | what happened | [`journal`], [`journal::story()`], [`journal::why()`], [`Engine::view`] |
+//! | what a person can do | [`journal::Act`], [`Engine::act`], [`Engine::plan`], [`Engine::dry_run`], [`bulk`] |
+//! | secrets | [`secret`], [`Call::seal`], [`Call::open`] |
+//! | another database | [`store::Store`] |
+//! | testing your sagas | the module `testing`, behind the feature `testing`: a kit that crashes a saga at every point and makes every call fail in every way; cases for a store of your own |
+//!
+//! The package's `examples` show one thing each: `hello_saga`, `unwinding`, `in_doubt`, `parallel`, `another_way`,
+//! `human_approval`, `child_sagas`, `crash_and_go_on`, `own_provider`.
 
 pub mod activity;
 pub mod bulk;

@@ -160,7 +160,7 @@ impl Cluster {
     /// Our own table agrees too: a line for each that completed, none for what was taken back, and one for each that
     /// was started with it.
     async fn check_notes(&self, states: &BTreeMap<SagaId, State>, broken: &mut Vec<String>) {
-        let notes = self.store.fetch("select text from note order by text", vec![]).await.unwrap();
+        let notes = self.store.fetch("select text from note order by text".into(), vec![]).await.unwrap();
         let notes: Vec<String> = notes.iter().map(|row| row.text("text").unwrap()).collect();
         let mut wanted = Vec::new();
         for state in states.values() {

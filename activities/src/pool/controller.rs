@@ -138,7 +138,7 @@ fn missing(stock: Stock) -> Refilled {
 
 /// The ids of all pools.
 pub async fn pools(store: &dyn Store) -> Result<Vec<String>, Error> {
-    let rows = store.fetch("select id from pool order by id", params![]).await?;
+    let rows = store.fetch("select id from pool order by id".into(), params![]).await?;
     rows.iter().map(|row| row.text("id").map_err(|error| Error::Unreadable(error.to_string()))).collect()
 }
 

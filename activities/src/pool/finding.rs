@@ -86,7 +86,8 @@ pub async fn findings(store: &dyn Store) -> Result<Vec<Row>, Error> {
     store
         .fetch(
             "select provider, kind, external_id, name, finding, first_seen_at, last_seen_at from finding
-             where removed_at is null order by first_seen_at desc limit 200",
+             where removed_at is null order by first_seen_at desc limit 200"
+                .into(),
             params![],
         )
         .await

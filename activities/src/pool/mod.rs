@@ -15,7 +15,7 @@ mod seed;
 mod start;
 mod taint_instance;
 
-use amends_engine::store::sqlite::Migrations;
+use amends_engine::store::open::Migrations;
 use amends_engine::store::tx::{Row, Tx};
 use amends_engine::{Failure, params};
 pub use commit_claim::{Committed, RecordClaim};
@@ -37,7 +37,8 @@ pub use taint_instance::TaintInstance;
 /// The tables of the pool.
 pub const MIGRATIONS: Migrations = Migrations {
     table: "pool_migration",
-    scripts: &[("pool", include_str!("../../../migrations/pool/sqlite/0001_pool.sql"))],
+    sqlite: &[("pool", include_str!("../../../migrations/pool/sqlite/0001_pool.sql"))],
+    postgres: &[],
 };
 
 /// Where an instance stands.

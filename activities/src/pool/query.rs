@@ -62,7 +62,8 @@ pub async fn instances(store: &dyn Store, filter: &InstanceFilter) -> Result<Vec
         .fetch(
             "select * from instance
              where ($1 = '[]' or state in (select value from json_each($1))) and ($2 is null or id < $2)
-             order by id desc limit $3",
+             order by id desc limit $3"
+                .into(),
             params![states, filter.before.clone(), filter.limit.clamp(1, 1000)],
         )
         .await?;
@@ -71,7 +72,7 @@ pub async fn instances(store: &dyn Store, filter: &InstanceFilter) -> Result<Vec
 
 /// One instance.
 pub async fn instance(store: &dyn Store, id: &str) -> Result<Option<Instance>, Error> {
-    let rows = store.fetch("select * from instance where id = $1", params![id]).await?;
+    let rows = store.fetch("select * from instance where id = $1".into(), params![id]).await?;
     rows.first().map(|row| read(row).map_err(unreadable)).transpose()
 }
 

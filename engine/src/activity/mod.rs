@@ -165,6 +165,10 @@ pub trait Activity: Serialize + DeserializeOwned + Send + Sync + 'static {
     type Output: Serialize + DeserializeOwned + Send + Sync + 'static;
 
     /// The thing to be, named before the call; none for a read or a removal.
+    ///
+    /// The name is what [`find`](Self::find) looks for, so it must be one saga's alone: made of the saga's input, or
+    /// of [`Call::key`], and passed through [`Call::name`], which makes each generation's another. Asked again for
+    /// the same call it must answer the same.
     fn resource(&self, _call: &Call) -> Option<Resource> {
         None
     }
@@ -184,14 +188,16 @@ pub trait Activity: Serialize + DeserializeOwned + Send + Sync + 'static {
         None
     }
 
-    /// Does it.
+    /// Does it. Its intent is durable by now. An answer that did not come is [`Failure::NoAnswer`], never a guess; to
+    /// panic or to run over the time limit counts as that.
     fn execute(
         &self,
         client: &Self::Client,
         call: &Call,
     ) -> impl Future<Output = Result<Self::Output, Failure>> + Send;
 
-    /// Looks whether an earlier attempt of this generation left it. Asked only of searchable effects.
+    /// Looks whether an earlier attempt of this generation left it. Asked only of searchable effects, and not before
+    /// their quiet time is over. `Nothing` means looked, and not there: the call is then made again.
     fn find(
         &self,
         _client: &Self::Client,
@@ -200,7 +206,8 @@ pub trait Activity: Serialize + DeserializeOwned + Send + Sync + 'static {
         async { Ok(Found::Unknowable) }
     }
 
-    /// Takes it back; what is already gone is success. Asked only of activities that name a resource.
+    /// Takes it back; what is already gone is success. Asked only of activities that name a resource, only when it is
+    /// known what was made, and again until it works: a refusal is shown to a person, and tried again too.
     fn compensate(
         &self,
         _client: &Self::Client,

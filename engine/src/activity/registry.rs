@@ -50,7 +50,10 @@ pub(crate) trait AnyWorkflow: Send + Sync {
     fn owner(&self, input: &Value, output: &Value) -> Option<String>;
 }
 
-/// All that this binary offers.
+/// All that this binary offers: its activities, each with the client it calls with, and its workflows.
+///
+/// A saga is taken back by its activities alone, so an activity stays here for as long as a journal may name it, also
+/// when no workflow asks for it any more. A name that is offered twice is the last one's.
 #[derive(Default, Clone)]
 pub struct Registry {
     activities: HashMap<&'static str, Arc<dyn AnyActivity>>,

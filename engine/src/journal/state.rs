@@ -11,7 +11,6 @@ use super::event::{
 };
 use super::failure::{Cause, Refusal};
 pub use super::step::{Phase, Step, Trouble};
-use super::step::{STUCK_AFTER, STUCK_ATTEMPTS};
 use super::{Entry, Ledger};
 use crate::env::Timestamp;
 use crate::ids::{SagaId, StepKey};
@@ -221,47 +220,22 @@ impl State {
         }
     }
 
-    /// What a person should know, in the order of the enumeration.
+    /// What a person should know when the last entry was written, in the order of the enumeration.
     pub fn attention(&self) -> Vec<Attention> {
-        let mut all = Vec::new();
-        if let Some(ended) = self.ended {
-            let holds =
-                |row: &ResourceRow| row.holder == self.saga.as_str() && row.state != ResourceState::Gone;
-            if ended != SagaState::Completed && self.ledger.rows().any(holds) {
-                all.push(Attention::Leak);
-            }
-            return all;
+        self.attention_at(self.at)
+    }
+
+    /// What a person should know now, in the order of the enumeration.
+    pub fn attention_at(&self, now: Timestamp) -> Vec<Attention> {
+        if self.ended.is_some() {
+            let leaks = self.ended != Some(SagaState::Completed) && self.held().next().is_some();
+            return if leaks { vec![Attention::Leak] } else { Vec::new() };
         }
-        for step in &self.steps {
-            let tried_for = |since: Timestamp| self.at.since(since) >= STUCK_AFTER;
-            match &step.phase {
-                Phase::Undecidable => all.push(Attention::NeedsDecision),
-                Phase::InDoubt { .. } if step.looks > 0 => all.push(Attention::InDoubt),
-                Phase::Removing { .. }
-                    if step.undo_attempts >= STUCK_ATTEMPTS || step.undo_at.is_some_and(tried_for) =>
-                {
-                    all.push(Attention::UndoStuck);
-                }
-                Phase::Deferred { .. } | Phase::Trying { .. } | Phase::InDoubt { .. }
-                    if step.is_tried_in_vain(tried_for(step.asked_at)) =>
-                {
-                    all.push(Attention::Retrying);
-                }
-                _ => {}
-            }
-            let unsettled =
-                !matches!(step.phase, Phase::Completed | Phase::Refused | Phase::Undone | Phase::Skipped(_));
-            if unsettled && let Some(Trouble { cause, .. }) = &step.trouble {
-                let refused_undo = cause.is_none() && matches!(step.phase, Phase::Removing { .. });
-                if refused_undo || matches!(cause, Some(Cause::Credential | Cause::Refused)) {
-                    all.push(Attention::NeedsDecision);
-                }
-            }
-        }
-        if self.deadline_at.is_some_and(|deadline| self.at > deadline) {
+        let mut all: Vec<Attention> = self.steps.iter().flat_map(|step| step.attention(now)).collect();
+        if self.deadline_at.is_some_and(|deadline| now > deadline) {
             all.push(Attention::Late);
         }
-        if self.paused.as_ref().is_some_and(|(until, _)| until.since(self.at) < PAUSE_ENDING) {
+        if self.paused.as_ref().is_some_and(|(until, _)| until.since(now) < PAUSE_ENDING) {
             all.push(Attention::PauseEnding);
         }
         if let Some((attention, _)) = &self.parked {
@@ -270,6 +244,24 @@ impl State {
         all.sort();
         all.dedup();
         all
+    }
+
+    /// When time alone next adds to what a person should know; nothing if it will not after `now`.
+    pub(crate) fn noticed_at(&self, now: Timestamp) -> Option<Timestamp> {
+        let just_after = |at: Timestamp| Timestamp(at.0.saturating_add(1));
+        let late = self.deadline_at.map(just_after);
+        let pause_ending = self.paused.as_ref().map(|(until, _)| {
+            Timestamp(until.0.saturating_sub(i64::try_from(PAUSE_ENDING.as_micros()).unwrap_or(0)))
+        });
+        let next = late.into_iter().chain(pause_ending.map(just_after)).filter(|at| *at > now).min();
+        next.filter(|_| self.ended.is_none())
+    }
+
+    /// What it made or took over, is outside, and is held by this saga.
+    pub fn held(&self) -> impl Iterator<Item = &ResourceRow> {
+        let is_held =
+            |row: &&ResourceRow| row.holder == self.saga.as_str() && row.state != ResourceState::Gone;
+        self.ledger.rows().filter(is_held)
     }
 
     /// Adds one entry. What is not in this match is illegal, and leaves the state as it was.

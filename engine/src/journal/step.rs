@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::event::{Asked, ChildFate, LocalRule, SkipReason};
 use super::failure::{Cause, Refusal};
+use super::state::Attention;
 use crate::activity::CALL_MAX;
 use crate::env::Timestamp;
 use crate::ids::{ResourceId, SagaId, StepKey};
@@ -204,10 +205,40 @@ impl Step {
 
     /// Whether it has failed so often, or for so long, that a person should know. Waiting for what is not ready
     /// yet is no failure.
-    pub(super) fn is_tried_in_vain(&self, for_long: bool) -> bool {
+    fn is_tried_in_vain(&self, for_long: bool) -> bool {
         let is_polled = self.asked.as_ref().is_none_or(|asked| asked.every.is_some());
         let has_failed = self.trouble.as_ref().is_some_and(|trouble| trouble.cause != Some(Cause::NotYet));
         !is_polled && has_failed && (self.attempts >= STUCK_ATTEMPTS || for_long)
+    }
+
+    /// What a person should know of it now.
+    pub(super) fn attention(&self, now: Timestamp) -> Vec<Attention> {
+        let mut all = Vec::new();
+        let for_long = |since: Timestamp| now.since(since) >= STUCK_AFTER;
+        match &self.phase {
+            Phase::Undecidable => all.push(Attention::NeedsDecision),
+            Phase::InDoubt { .. } if self.looks > 0 => all.push(Attention::InDoubt),
+            Phase::Removing { .. }
+                if self.undo_attempts >= STUCK_ATTEMPTS || self.undo_at.is_some_and(for_long) =>
+            {
+                all.push(Attention::UndoStuck);
+            }
+            Phase::Deferred { .. } | Phase::Trying { .. } | Phase::InDoubt { .. }
+                if self.is_tried_in_vain(for_long(self.asked_at)) =>
+            {
+                all.push(Attention::Retrying);
+            }
+            _ => {}
+        }
+        let unsettled =
+            !matches!(self.phase, Phase::Completed | Phase::Refused | Phase::Undone | Phase::Skipped(_));
+        if unsettled && let Some(Trouble { cause, .. }) = &self.trouble {
+            let refused_undo = cause.is_none() && matches!(self.phase, Phase::Removing { .. });
+            if refused_undo || matches!(cause, Some(Cause::Credential | Cause::Refused)) {
+                all.push(Attention::NeedsDecision);
+            }
+        }
+        all
     }
 
     /// Whether a call of it may be under way.

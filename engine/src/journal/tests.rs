@@ -233,28 +233,76 @@ fn every_fact_keeps_its_shape() {
     insta::assert_snapshot!(lines.join("\n"));
 }
 
+/// Whether a fact may follow in each of the phases.
+fn verdicts() -> Vec<(&'static str, Vec<EventKind>)> {
+    let legal_in = |(name, kinds): (&'static str, Vec<EventKind>)| {
+        let state = State::fold(saga(), &journal(&kinds)).unwrap();
+        let legal = EventKind::iter().filter(|kind| {
+            let mut event = sample(*kind);
+            if name != "new"
+                && let Event::AttemptStarted { asked, resource, .. } = &mut event
+            {
+                (*asked, *resource) = (None, None);
+            }
+            let entry = Entry { seq: state.seq + 1, at: Timestamp(99_000_000), epoch: 1, event };
+            state.clone().apply(&entry).is_ok()
+        });
+        (name, legal.collect())
+    };
+    phases().into_iter().map(legal_in).collect()
+}
+
 #[test]
 fn every_fact_has_a_verdict_in_every_phase() {
     let mut table = String::new();
-    for (name, kinds) in phases() {
-        let entries = journal(&kinds);
-        let state = State::fold(saga(), &entries).unwrap();
-        let legal: Vec<String> = EventKind::iter()
-            .filter(|kind| {
-                let mut event = sample(*kind);
-                if name != "new"
-                    && let Event::AttemptStarted { asked, resource, .. } = &mut event
-                {
-                    (*asked, *resource) = (None, None);
-                }
-                let entry = Entry { seq: state.seq + 1, at: Timestamp(99_000_000), epoch: 1, event };
-                state.clone().apply(&entry).is_ok()
-            })
-            .map(|kind| kind.to_string())
-            .collect();
+    for (name, legal) in verdicts() {
+        let legal: Vec<String> = legal.iter().map(ToString::to_string).collect();
         writeln!(table, "{name}: {}", legal.join(" ")).unwrap();
     }
     insta::assert_snapshot!(table);
+}
+
+/// The first line of what the source says of each fact.
+fn meaning(kind: EventKind) -> String {
+    let variant = format!("{kind:?} {{");
+    let mut said = Vec::new();
+    for line in include_str!("event.rs").lines() {
+        match line.strip_prefix("    /// ") {
+            Some(text) => said.push(text),
+            None if line.trim_start().starts_with(&variant) => return said.join(" "),
+            None => said.clear(),
+        }
+    }
+    panic!("{kind} has no line of documentation");
+}
+
+/// `AMENDS_WRITE_DOCS=1 cargo test -p amends-engine --lib docs` writes what this compares.
+#[test]
+fn the_docs_have_the_table_of_the_match() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/journal.md");
+    // The docs are not part of the engine's package.
+    let Ok(docs) = std::fs::read_to_string(path) else { return };
+    let (open, shut) = ("<!-- made from the code: begin -->\n", "<!-- made from the code: end -->");
+    let (before, rest) = docs.split_once(open).unwrap();
+    let (table, after) = rest.split_once(shut).unwrap();
+    let verdicts = verdicts();
+    let mut made = "| fact | what it says | may follow |\n|---|---|---|\n".to_owned();
+    for kind in EventKind::iter() {
+        let (yes, no): (Vec<_>, Vec<_>) = verdicts.iter().partition(|(_, legal)| legal.contains(&kind));
+        let names = |of: Vec<&(&'static str, _)>| of.iter().map(|(name, _)| *name).collect::<Vec<_>>();
+        let (yes, no) = (names(yes), names(no));
+        let may = match (yes.len(), no.len()) {
+            (0, _) => "see below".to_owned(),
+            (_, few) if few < 6 => format!("always, but: {}", no.join("; ")),
+            _ => yes.join("; "),
+        };
+        writeln!(made, "| `{kind}` | {} | {may} |", meaning(kind)).unwrap();
+    }
+    if std::env::var_os("AMENDS_WRITE_DOCS").is_some() {
+        std::fs::write(path, format!("{before}{open}{made}{shut}{after}")).unwrap();
+    } else {
+        assert_eq!(table, made, "docs/journal.md is not what the code says");
+    }
 }
 
 #[test]

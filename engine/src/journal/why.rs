@@ -1,31 +1,280 @@
-//! Why: a saga's situation in three sentences.
+//! Why: a saga's situation in three sentences, for somebody who was asleep a minute ago.
+
+use std::time::Duration;
 
 use super::State;
-use super::state::{Attention, Phase, SagaState};
+use super::state::{Attention, Phase, SagaState, Step};
 use crate::env::Timestamp;
-use crate::store::ResourceState;
+use crate::store::{ResourceRow, ResourceState};
 
-/// What happened, what happens now, what a person can do.
+/// What happened, what happens now, what a person can do. Acts are named in backticks, as they are called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Why {
     /// What brought it here.
     pub happened: String,
     /// What it does now, and when something is next due.
     pub now: String,
-    /// What a person can do.
+    /// What a person can do, and by which act.
     pub you: String,
 }
 
-/// Explains a saga from its state and the time alone.
+impl std::fmt::Display for Why {
+    /// The three sentences, a line each.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}\n{}\n{}", self.happened, self.now, self.you)
+    }
+}
+
+/// Explains a saga from its state and the time alone. Of several things that are the matter it tells the one that
+/// most needs a person.
 pub fn why(state: &State, now: Timestamp) -> Why {
-    Why { happened: happened(state), now: doing(state, now), you: advice(state) }
+    let attention = state.attention_at(now);
+    let of_step = |wanted: Attention| state.steps().iter().find(|step| step.attention(now).contains(&wanted));
+    if attention.contains(&Attention::Leak) {
+        return leak(state);
+    }
+    if let Some((attention, detail)) = &state.parked
+        && state.ended.is_none()
+    {
+        return parked(state, *attention, detail);
+    }
+    let mut why = if let Some(step) = of_step(Attention::NeedsDecision) {
+        needs_decision(state, step, now)
+    } else if let Some(step) = of_step(Attention::UndoStuck) {
+        undo_stuck(state, step, now)
+    } else if let Some(step) = of_step(Attention::InDoubt) {
+        in_doubt(state, step, now)
+    } else if let Some(step) = of_step(Attention::Retrying) {
+        retrying(state, step, now)
+    } else if attention.contains(&Attention::Late) {
+        late(state, now)
+    } else {
+        Why { happened: happened(state), now: doing(state, now), you: advice(state) }
+    };
+    if let Some((until, who)) = &state.paused {
+        why.now =
+            format!("It is paused for another {} by {who}; then it goes on by itself.", wait(*until, now));
+        why.you =
+            "`resume` lets it go on now, `pause` again holds it for longer, `cancel` takes back what it did."
+                .to_owned();
+    }
+    why
+}
+
+/// Explains a saga whose journal cannot be read, from its row.
+pub fn why_unreadable(workflow: &str, detail: &str) -> Why {
+    // All the words that would have been right are of no help.
+    let detail = detail.split(", expected").next().unwrap_or(detail);
+    Why {
+        happened: format!("A line of the journal of this {workflow} cannot be read ({detail})."),
+        now: "It is left alone, with all that it made, until this program is started again; other sagas go on."
+            .to_owned(),
+        you: "No act can be done to it before it can be read. If a newer program wrote the line, start that one; if \
+              the line is damaged, put the database back from a backup and start again."
+            .to_owned(),
+    }
+}
+
+fn parked(state: &State, attention: Attention, detail: &str) -> Why {
+    let (name, version) = &state.workflow;
+    let back = if state.unwinding.is_some() { " on its way back" } else { "" };
+    let happened = format!("{name} stopped{back} ({attention}): {detail}.");
+    let now = "Nothing of it is lost, nothing more is called, and nothing is due by itself.".to_owned();
+    let cancel = match (&state.pivot, &state.unwinding) {
+        (None, None) => " `cancel` takes back what it did; its function is not needed for that.",
+        (Some(_), _) => " It is past its pivot, so it cannot be cancelled.",
+        (None, Some(_)) => "",
+    };
+    let you = match attention {
+        Attention::NoWorker if state.unwinding.is_some() => {
+            "Start a program that offers that activity, then `retry`; or take the thing back by hand and say `done`."
+                .to_owned()
+        }
+        Attention::NoWorker => format!("Start a program that offers {name} version {version}, then `retry`."),
+        Attention::Diverged => {
+            "Start the program that began it, or one whose function asks for the same steps, then `retry`."
+                .to_owned()
+        }
+        Attention::NoProgress => {
+            "The function is at fault: it may await only what its `Saga` offers. Mend it, then `retry`.".to_owned()
+        }
+        Attention::OverLimit => {
+            "A loop in its function is the likely cause, and a `retry` alone brings it back here. To undo is always \
+             allowed, however long the journal is."
+                .to_owned()
+        }
+        _ => "Mend what stands in the way, then `retry`.".to_owned(),
+    };
+    Why { happened, now, you: format!("{you}{cancel}") }
+}
+
+fn needs_decision(state: &State, step: &Step, now: Timestamp) -> Why {
+    let name = &state.workflow.0;
+    let (what, thing, detail) = (called(step), thing(state, step), detail(step));
+    match &step.phase {
+        Phase::Undecidable => Why {
+            happened: format!(
+                "{name} cannot tell whether {what} happened: the answer was lost ({detail}), and there is no way to \
+                 ask for {thing}."
+            ),
+            now: "It waits for a person, and the call is not made again until somebody has looked."
+                .to_owned(),
+            you: format!(
+                "Look for {thing} at the provider and say with `settle` what you saw: adopt it, absent, or useless. \
+                 `retry` asks once more."
+            ),
+        },
+        Phase::Removing { due_at, .. } => Why {
+            happened: format!("{name} takes back what it did, and the undo of {what} was refused: {detail}."),
+            now: format!("{} Until then there is still {thing}.", again(step, *due_at, now)),
+            you: format!(
+                "Mend what is refused (a credential, a lock, a setting), then `retry`. If you remove {thing} by hand, \
+                 say `done`; to leave it there, `skip` it, or `release` it to another owner."
+            ),
+        },
+        phase => {
+            let due = due_of(phase).unwrap_or(now);
+            let back = if state.pivot.is_some() {
+                "It is past its pivot, so it is tried until it works."
+            } else {
+                "`cancel` takes back what it did instead."
+            };
+            Why {
+                happened: format!(
+                    "{name} is refused at {what}, and only a person can change that: {detail}."
+                ),
+                now: again(step, due, now),
+                you: format!(
+                    "Mend what is refused (a credential, a limit, a setting), then `retry`. `patch` asks for \
+                     something else, and `done` says that you did it by hand. {back}"
+                ),
+            }
+        }
+    }
+}
+
+fn undo_stuck(state: &State, step: &Step, now: Timestamp) -> Why {
+    let thing = thing(state, step);
+    let cause =
+        state.unwinding.as_ref().map_or(String::new(), |unwinding| format!(" ({})", unwinding.refusal));
+    let waiting = state.steps().iter().filter(|other| other.key != step.key && other.is_left()).count();
+    let waiting = match waiting {
+        0 => "Nothing else is left to take back.".to_owned(),
+        1 => "One other step is left to take back.".to_owned(),
+        many => format!("{many} other steps are left to take back."),
+    };
+    Why {
+        happened: format!(
+            "{} takes back what it did{cause}, and the undo of {} has not worked in {} tries: {}.",
+            state.workflow.0,
+            called(step),
+            step.undo_attempts,
+            detail(step)
+        ),
+        now: format!("{} {waiting}", again(step, due_of(&step.phase).unwrap_or(now), now)),
+        you: format!(
+            "It is never given up. Once the provider is well, `retry` tries it now. If you remove {thing} by hand, say \
+             `done`; to leave it there, `skip` it, or `release` it to another owner."
+        ),
+    }
+}
+
+fn in_doubt(state: &State, step: &Step, now: Timestamp) -> Why {
+    let thing = thing(state, step);
+    let cancel = if state.pivot.is_none() && state.unwinding.is_none() {
+        " `cancel` takes back what it did, once this is settled."
+    } else {
+        ""
+    };
+    Why {
+        happened: format!(
+            "{} does not know whether {} happened: the answer was lost, and asking for {thing} has failed {}: {}.",
+            state.workflow.0,
+            called(step),
+            times(step.looks),
+            detail(step)
+        ),
+        now: format!(
+            "It asks again in {}; the call is not made again before that is known.",
+            wait(due_of(&step.phase).unwrap_or(now), now)
+        ),
+        you: format!(
+            "Once the provider answers, `retry` asks now. If you can look for {thing} yourself, say with `settle` \
+             what you saw: adopt it, absent, or useless.{cancel}"
+        ),
+    }
+}
+
+fn retrying(state: &State, step: &Step, now: Timestamp) -> Why {
+    let limit = step.asked.as_ref().map(|asked| asked.give_up_at).filter(|_| state.pivot.is_none());
+    let limit = match limit {
+        Some(at) if at > now => {
+            format!(" It counts as refused if that goes on for another {}.", wait(at, now))
+        }
+        _ => " It is tried until it works.".to_owned(),
+    };
+    let back = if state.pivot.is_some() {
+        "It is past its pivot, so it cannot be cancelled."
+    } else {
+        "`fail_attempt` gives it up, `cancel` takes back what the saga did."
+    };
+    Why {
+        happened: format!(
+            "{} has tried {} {} in {} without success: {}.",
+            state.workflow.0,
+            called(step),
+            times(step.attempts),
+            span(now.since(step.asked_at)),
+            detail(step)
+        ),
+        now: format!("{}{limit}", again(step, due_of(&step.phase).unwrap_or(now), now)),
+        you: format!(
+            "Once the provider is well, `retry` tries it now. `policy` shortens its waits, `patch` asks for something \
+             else, `done` says that you did it by hand. {back}"
+        ),
+    }
+}
+
+fn late(state: &State, now: Timestamp) -> Why {
+    let since = state.deadline_at.map_or(Duration::ZERO, |deadline| now.since(deadline));
+    let name = &state.workflow.0;
+    match &state.pivot {
+        Some(pivot) => Why {
+            happened: format!(
+                "{name} should have ended {} ago; it is past its pivot ({pivot}), so it does not turn round.",
+                span(since)
+            ),
+            now: doing(state, now),
+            you: "See what it waits for: send the signal, or say `retry` once the provider is well. It goes on \
+                  however late it is."
+                .to_owned(),
+        },
+        None => Why {
+            happened: format!("{name} had not ended {} ago, when it should have, and takes back what it did.", span(since)),
+            now: doing(state, now),
+            you: advice(state),
+        },
+    }
+}
+
+fn leak(state: &State) -> Why {
+    let held: Vec<String> =
+        state.held().map(|row| format!("{}, {}, of step {}", named(row), row.state, row.step)).collect();
+    Why {
+        happened: format!(
+            "{} has ended, and this is still held by it and may exist: {}.",
+            state.workflow.0,
+            held.join("; ")
+        ),
+        now: "A saga that has ended does nothing more, so this stays until somebody takes it away.".to_owned(),
+        you: "Look for it at the provider and remove it there. No act can be done to a saga that has ended; a sweep, \
+              or a saga that takes over what this one holds, can close its rows on the ledger."
+            .to_owned(),
+    }
 }
 
 fn happened(state: &State) -> String {
     let name = &state.workflow.0;
-    if let Some((attention, detail)) = &state.parked {
-        return format!("{name} cannot go on by itself ({attention}): {detail}.");
-    }
     let trouble = state.last_error();
     match (state.state(), &state.unwinding) {
         (SagaState::Completed, _) => format!("{name} did what it was asked for."),
@@ -69,38 +318,83 @@ fn doing(state: &State, now: Timestamp) -> String {
     match state.due_at() {
         None => format!("It waits{at}, and nothing is due by itself."),
         Some(due) if due <= now => format!("It is working{at}."),
-        Some(due) => {
-            let wait = std::time::Duration::from_secs(due.since(now).as_secs().max(1));
-            format!("It waits{at}; next in {}.", humantime::format_duration(wait))
-        }
+        Some(due) => format!("It waits{at}; next in {}.", wait(due, now)),
     }
 }
 
 fn advice(state: &State) -> String {
-    let attention = state.attention();
-    let has = |what: Attention| attention.contains(&what);
     let text = if state.ended.is_some() {
         "There is nothing to do."
-    } else if has(Attention::NoWorker) {
-        "Run a version of the program that offers this definition; the saga then goes on by itself."
-    } else if has(Attention::Diverged) {
-        "Run the version that began it, or one whose function asks for the same steps; then retry."
-    } else if has(Attention::NeedsDecision)
-        && state.steps().iter().any(|step| step.phase == Phase::Undecidable)
-    {
-        "Look at the provider whether the thing is there, then retry."
-    } else if has(Attention::NeedsDecision) {
-        "Mend what the provider refuses (a credential, a limit, a setting), then retry."
-    } else if has(Attention::UndoStuck) {
-        "Nothing is given up: it is tried until it works. Once the provider is well, retry does it now."
-    } else if has(Attention::Retrying) {
-        "It is tried again by itself; once the provider is well, retry does it now."
     } else if state.unwinding.is_some() {
         "Nothing: it takes back what it did by itself."
     } else if state.pivot.is_none() {
-        "Nothing is needed; cancel would take back what it did."
+        "Nothing is needed; `cancel` would take back what it did."
     } else {
         "Nothing is needed; it is past its pivot and can only go forward."
     };
     text.to_owned()
+}
+
+/// The step, with the activity it calls.
+fn called(step: &Step) -> String {
+    match &step.asked {
+        Some(asked) => format!("step {} ({})", step.key, asked.activity),
+        None => format!("step {}", step.key),
+    }
+}
+
+/// What the step makes, as the ledger names it.
+fn thing(state: &State, step: &Step) -> String {
+    let row = step.resource.as_ref().and_then(|id| state.ledger.get(id));
+    row.map_or_else(|| format!("what {} makes", step.key), named)
+}
+
+fn named(row: &ResourceRow) -> String {
+    let id = row.external_id.as_ref().map_or(String::new(), |id| format!(" ({id})"));
+    format!("{} {} {:?}{id}", row.provider, row.kind, row.name)
+}
+
+fn detail(step: &Step) -> String {
+    match &step.trouble {
+        Some(trouble) => match trouble.cause {
+            Some(cause) => format!("{cause}: {}", trouble.detail),
+            None => trouble.detail.clone(),
+        },
+        None => "no answer".to_owned(),
+    }
+}
+
+fn due_of(phase: &Phase) -> Option<Timestamp> {
+    match phase {
+        Phase::Deferred { retry_at } => Some(*retry_at),
+        Phase::InDoubt { look_at } => Some(*look_at),
+        Phase::Waiting { due_at, .. } | Phase::Removing { due_at, under_way: None, .. } => Some(*due_at),
+        _ => None,
+    }
+}
+
+fn again(step: &Step, due: Timestamp, now: Timestamp) -> String {
+    if step.is_under_way() || due <= now {
+        "It is being tried at this moment.".to_owned()
+    } else {
+        format!("It is tried again in {}.", wait(due, now))
+    }
+}
+
+fn times(count: u32) -> String {
+    match count {
+        1 => "once".to_owned(),
+        2 => "twice".to_owned(),
+        many => format!("{many} times"),
+    }
+}
+
+fn wait(until: Timestamp, now: Timestamp) -> String {
+    span(until.since(now))
+}
+
+/// In whole seconds, at least one, and no more than two units: nobody waits by the second for tomorrow.
+fn span(duration: Duration) -> String {
+    let text = humantime::format_duration(Duration::from_secs(duration.as_secs().max(1))).to_string();
+    text.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }

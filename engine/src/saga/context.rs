@@ -20,7 +20,23 @@ use crate::journal::event::ChildRule;
 /// So many branches of an `each` are under way at a time; the others wait their turn.
 const SIDE_BY_SIDE: usize = 16;
 
-/// The context of one saga, or of one scope in it.
+/// The context of one saga, or of one scope in it: the verbs that a workflow's function is written in.
+///
+/// | to | say |
+/// |---|---|
+/// | do something outside; as the last thing that can be taken back | [`step`](Self::step), [`pivot`](Self::pivot) |
+/// | do something in our own tables | [`transact`](Self::transact), [`pivot_transact`](Self::pivot_transact) |
+/// | wait for time, for a word, for a thing to be ready | [`sleep`](Self::sleep), [`sleep_until`](Self::sleep_until), [`signal`](Self::signal), [`poll_until`](Self::poll_until) |
+/// | do several things side by side | [`each`](Self::each), [`each_kept`](Self::each_kept), [`race`](Self::race) |
+/// | try another way | [`scope`](Self::scope) |
+/// | leave a part to another saga | [`call`](Self::call), [`start`](Self::start) |
+/// | do something at the end, whichever way it goes | [`defer`](Self::defer) |
+/// | ask what would differ next time | [`now`](Self::now), [`uuid`](Self::uuid), [`random`](Self::random) |
+/// | be seen | [`label`](Self::label), [`progress`](Self::progress), [`show`](Self::show) |
+///
+/// Each takes a key, unique in its scope, under which the journal records what came of it. The function may be run
+/// again from its start at any time, so what it does besides these must be the same each time: no clock, no dice, no
+/// IO, and it awaits nothing else.
 #[derive(Clone)]
 pub struct Saga {
     core: Arc<Mutex<Core>>,

@@ -6,6 +6,10 @@
 
 pub mod lease;
 pub mod memory;
+pub mod open;
+mod page;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod sqlite;
 pub mod tx;
 mod user_sql;
@@ -19,6 +23,7 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use self::open::{Migrations, OpenError};
 use crate::env::{Env, Timestamp};
 use crate::ids::{InstallationId, OperationId, ResourceId, SagaId, SecretRef, StepKey};
 use crate::journal::act::Act;
@@ -263,6 +268,15 @@ pub enum Started {
     KeyReused(SagaId),
 }
 
+impl Started {
+    /// The saga that bears the key, whether it was started now, before, or for something else.
+    pub fn saga(&self) -> &SagaId {
+        match self {
+            Self::New(saga) | Self::Before(saga) | Self::KeyReused(saga) => saga,
+        }
+    }
+}
+
 /// A word left in a saga's inbox.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -486,6 +500,19 @@ pub struct ResourceFilter {
     pub limit: u32,
 }
 
+/// One append, with the number under which it is followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fed {
+    /// Given after the append was committed: once a reader has seen this one, none below it will appear.
+    pub number: i64,
+    /// Whose journal grew.
+    pub saga: SagaId,
+    /// From this entry.
+    pub first_seq: i64,
+    /// To this one.
+    pub last_seq: i64,
+}
+
 /// What a database promises the engine.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -526,6 +553,24 @@ pub trait Store: Send + Sync + 'static {
     /// A held saga's journal.
     async fn load(&self, saga: &SagaId) -> Result<Loaded, Error>;
 
+    /// Says on a saga's row that its journal cannot be read, and why; the journal itself is not touched, and the row
+    /// is due as it was. The next append writes what the journal says again.
+    ///
+    /// What is here is for a store with the engine's tables in SQL; another says it in its own way.
+    async fn mark_unreadable(&self, saga: &SagaId, detail: &str) -> Result<(), Error> {
+        let (saga, detail) = (saga.clone(), detail.to_owned());
+        let job: LooseJob = Arc::new(move |statements| {
+            let params = crate::params![&saga, &detail];
+            Box::pin(async move {
+                let sql = "update saga set attention = '[\"unreadable\"]', error = $2
+                   where id = $1 and ended_at is null";
+                statements.execute(sql.into(), params).await?;
+                Ok(Loose { output: Value::Null, beside: tx::Beside::default(), letters: Vec::new() })
+            })
+        });
+        self.run(job).await.map(drop)
+    }
+
     /// The journals of held sagas, in their order; at once where the store can.
     async fn load_all(&self, sagas: &[SagaId]) -> Vec<Result<Loaded, Error>> {
         let mut all = Vec::with_capacity(sagas.len());
@@ -565,12 +610,16 @@ pub trait Store: Send + Sync + 'static {
     /// Every gate that is closed after `now`.
     async fn gates(&self, now: Timestamp) -> Result<Vec<GateRow>, Error>;
 
+    /// The appends with a number above this one, in the order of their numbers: each entry of each journal once, a
+    /// saga's in their order. An append may have to wait a moment for its number.
+    async fn feed(&self, after: i64, limit: u32) -> Result<Vec<Fed>, Error>;
+
     /// Runs user SQL in a transaction that belongs to no saga, with the starts and letters it asks for; its
     /// output, and the sagas that got a letter.
     async fn run(&self, job: LooseJob) -> Result<(Value, Vec<SagaId>), Error>;
 
     /// Reads with user SQL.
-    async fn fetch(&self, sql: &'static str, params: Vec<tx::Param>) -> Result<Vec<tx::Row>, Error>;
+    async fn fetch(&self, sql: tx::Sql, params: Vec<tx::Param>) -> Result<Vec<tx::Row>, Error>;
 
     /// Writes what is left to be written, and closes.
     async fn close(&self);

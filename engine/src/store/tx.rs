@@ -13,6 +13,21 @@ use crate::journal::state::SagaState;
 use crate::saga::Workflow;
 use crate::secret::{Sealed, Vault};
 
+/// A statement with `$1`, `$2`, …, as each database takes it. Plain text is the same for both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sql {
+    /// For SQLite, and for the memory store.
+    pub sqlite: &'static str,
+    /// For Postgres.
+    pub postgres: &'static str,
+}
+
+impl From<&'static str> for Sql {
+    fn from(text: &'static str) -> Self {
+        Self { sqlite: text, postgres: text }
+    }
+}
+
 /// A value that goes into SQL or comes out of it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Param {
@@ -137,9 +152,9 @@ impl From<Error> for Failure {
 #[async_trait]
 pub trait Statements: Send {
     /// Runs a statement; the number of rows it changed.
-    async fn execute(&mut self, sql: &'static str, params: Vec<Param>) -> Result<u64, Error>;
+    async fn execute(&mut self, sql: Sql, params: Vec<Param>) -> Result<u64, Error>;
     /// Runs a query.
-    async fn fetch(&mut self, sql: &'static str, params: Vec<Param>) -> Result<Vec<Row>, Error>;
+    async fn fetch(&mut self, sql: Sql, params: Vec<Param>) -> Result<Vec<Row>, Error>;
     /// The rows on the ledger that `holder` holds and that are not gone.
     async fn held_by(&mut self, holder: &str) -> Result<Vec<ResourceRow>, Error>;
     /// The saga that was started under this key, and its fingerprint.
@@ -216,13 +231,13 @@ impl Tx<'_> {
     }
 
     /// Runs a statement with `$1`, `$2`, …; the number of rows it changed.
-    pub async fn execute(&mut self, sql: &'static str, params: Vec<Param>) -> Result<u64, Error> {
-        self.statements.execute(sql, params).await
+    pub async fn execute(&mut self, sql: impl Into<Sql>, params: Vec<Param>) -> Result<u64, Error> {
+        self.statements.execute(sql.into(), params).await
     }
 
     /// Runs a query with `$1`, `$2`, …
-    pub async fn fetch(&mut self, sql: &'static str, params: Vec<Param>) -> Result<Vec<Row>, Error> {
-        self.statements.fetch(sql, params).await
+    pub async fn fetch(&mut self, sql: impl Into<Sql>, params: Vec<Param>) -> Result<Vec<Row>, Error> {
+        self.statements.fetch(sql.into(), params).await
     }
 
     /// Starts a saga in this transaction. The same start under the same key before is the same saga; the key

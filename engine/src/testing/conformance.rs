@@ -13,20 +13,20 @@ use crate::env::{Env, Timestamp};
 use crate::ids::{OperationId, ResourceId, SagaId, StepKey};
 use crate::journal::act::Act;
 use crate::journal::failure::Failure;
-use crate::journal::state::SagaState;
+use crate::journal::state::{Attention, SagaState};
 use crate::journal::{Entry, Event};
 use crate::secret::Vault;
-use crate::store::sqlite::Migrations;
+use crate::store::open::Migrations;
 use crate::store::{
     Append, Error, GateRow, Job, Letter, Message, NewSaga, ResourceFilter, ResourceRow, ResourceState,
     ResourceWrite, SagaFilter, SecretFate, Settled, Started, Store,
 };
 
 /// The table that the cases write user SQL to.
-pub const NOTES: &[Migrations] = &[Migrations {
-    table: "note_migration",
-    scripts: &[("note", "create table note (text text primary key);")],
-}];
+pub const NOTES: &[Migrations] =
+    &[Migrations { table: "note_migration", sqlite: &[("note", NOTE)], postgres: &[("note", NOTE)] }];
+
+const NOTE: &str = "create table note (text text primary key);";
 
 /// A fresh store to be tried.
 pub struct Subject {
@@ -66,6 +66,7 @@ cases! {
     of_those_with_one_concurrency_key_so_many_run_and_the_next_is_the_most_urgent,
     a_saga_with_a_delay_is_not_due_before_it,
     an_act_is_audited_with_what_came_of_it,
+    an_unreadable_saga_is_shown_by_lists_and_is_due_as_it_was,
 }
 
 /// Runs every case on a store of its own; how many there were.
@@ -296,13 +297,13 @@ async fn a_sagas_secrets_pass_to_its_owner_or_are_destroyed(subject: &Subject) {
 
 async fn user_sql_is_written_with_its_append_or_not_at_all(subject: &Subject) {
     let saga = subject.started("k").await;
-    let notes = || async { subject.store.fetch("select text from note", vec![]).await.unwrap().len() };
+    let notes = || async { subject.store.fetch("select text from note".into(), vec![]).await.unwrap().len() };
     let seq = || async { subject.store.saga(&saga).await.unwrap().unwrap().seq };
     let job = |append: Append, fails: bool| {
         let job: Job = Arc::new(move |statements| {
             let append = append.clone();
             Box::pin(async move {
-                statements.execute("insert into note (text) values ($1)", crate::params!["x"]).await?;
+                statements.execute("insert into note (text) values ($1)".into(), crate::params!["x"]).await?;
                 if fails { Err(Failure::refused("no", "said the user")) } else { Ok(append) }
             })
         });
@@ -344,7 +345,7 @@ async fn user_sql_is_written_with_its_append_or_not_at_all(subject: &Subject) {
 
 async fn user_sql_numbers_its_values(subject: &Subject) {
     let sql = "select $2 as second, $1 as first, $2 as again";
-    let rows = subject.store.fetch(sql, crate::params!["a", "b"]).await.unwrap();
+    let rows = subject.store.fetch(sql.into(), crate::params!["a", "b"]).await.unwrap();
     let told = |row: &crate::store::tx::Row| ["first", "second", "again"].map(|name| row.text(name).unwrap());
     assert_eq!(told(&rows[0]), ["a", "b", "b"], "{}", subject.name);
 }
@@ -472,4 +473,23 @@ async fn an_act_is_audited_with_what_came_of_it(subject: &Subject) {
     assert_eq!(told, expected, "{}", subject.name);
     assert_eq!((audit[0].actor.as_str(), audit[0].reason.as_str()), ("ann", "it is well again"));
     assert_eq!(audit[0].act, Act::Retry);
+}
+
+async fn an_unreadable_saga_is_shown_by_lists_and_is_due_as_it_was(subject: &Subject) {
+    let (store, saga) = (&subject.store, subject.started("a").await);
+    let before = store.saga(&saga).await.unwrap().unwrap();
+    store.mark_unreadable(&saga, "line 2 is damaged").await.unwrap();
+    let row = store.saga(&saga).await.unwrap().unwrap();
+    assert_eq!(
+        (row.attention.as_slice(), row.error.as_deref()),
+        ([Attention::Unreadable].as_slice(), Some("line 2 is damaged"))
+    );
+    assert_eq!((row.due_at, row.seq, row.epoch), (before.due_at, before.seq, before.epoch));
+    let listed = store.sagas(SagaFilter { attention: true, ..SagaFilter::default() }).await.unwrap();
+    assert_eq!(listed, [row]);
+    // Once it can be read again, its next turn says what its journal says.
+    let mut next = subject.next(&saga).await;
+    (next.row.attention, next.row.error) = (Vec::new(), None);
+    store.append(next.into()).await.unwrap();
+    assert_eq!(store.saga(&saga).await.unwrap().unwrap().attention, []);
 }

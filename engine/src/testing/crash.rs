@@ -9,8 +9,8 @@ use crate::ids::{SagaId, SecretRef};
 use crate::journal::Entry;
 use crate::secret::Sealed;
 use crate::store::{
-    Append, AuditRow, Error, GateRow, Job, Letter, Loaded, LooseJob, NewSaga, ResourceFilter, ResourceRow,
-    SagaFilter, SagaRow, Started, Store, tx,
+    Append, AuditRow, Error, Fed, GateRow, Job, Letter, Loaded, LooseJob, NewSaga, ResourceFilter,
+    ResourceRow, SagaFilter, SagaRow, Started, Store, tx,
 };
 use async_trait::async_trait;
 use serde_json::Value;
@@ -139,6 +139,9 @@ impl Store for CrashingStore {
     async fn load(&self, saga: &SagaId) -> Result<Loaded, Error> {
         self.inner.load(saga).await
     }
+    async fn mark_unreadable(&self, saga: &SagaId, detail: &str) -> Result<(), Error> {
+        self.inner.mark_unreadable(saga, detail).await
+    }
     async fn letters(&self, saga: &SagaId) -> Result<Vec<Letter>, Error> {
         self.inner.letters(saga).await
     }
@@ -166,10 +169,13 @@ impl Store for CrashingStore {
     async fn gates(&self, now: Timestamp) -> Result<Vec<GateRow>, Error> {
         self.inner.gates(now).await
     }
+    async fn feed(&self, after: i64, limit: u32) -> Result<Vec<Fed>, Error> {
+        self.inner.feed(after, limit).await
+    }
     async fn run(&self, job: LooseJob) -> Result<(Value, Vec<SagaId>), Error> {
         self.inner.run(job).await
     }
-    async fn fetch(&self, sql: &'static str, params: Vec<tx::Param>) -> Result<Vec<tx::Row>, Error> {
+    async fn fetch(&self, sql: tx::Sql, params: Vec<tx::Param>) -> Result<Vec<tx::Row>, Error> {
         self.inner.fetch(sql, params).await
     }
     async fn close(&self) {

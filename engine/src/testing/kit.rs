@@ -27,7 +27,7 @@ use crate::journal::state::SagaState;
 use crate::journal::{State, story, why};
 use crate::saga::Workflow;
 use crate::store::memory::MemoryStore;
-use crate::store::sqlite::Migrations;
+use crate::store::open::Migrations;
 use crate::store::{
     Letter, Message, NewSaga, ResourceFilter, ResourceRow, ResourceState, SagaFilter, Started, Store,
 };
@@ -344,7 +344,8 @@ impl<W: Workflow> Kit<W> {
         let filter = ResourceFilter { limit: u32::MAX, ..ResourceFilter::default() };
         let mut things = (world.things)();
         if let Some(sql) = world.rows {
-            let rows = store.fetch(sql, Vec::new()).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+            let rows =
+                store.fetch(sql.into(), Vec::new()).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
             things.extend(rows.iter().map(|row| format!("{:?}", row.0)));
         }
         Ending {

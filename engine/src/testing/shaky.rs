@@ -13,8 +13,8 @@ use crate::ids::{InstallationId, SagaId, SecretRef};
 use crate::journal::Entry;
 use crate::secret::Sealed;
 use crate::store::{
-    Append, AuditRow, Error, GateRow, Job, Letter, Loaded, LooseJob, NewSaga, ResourceFilter, ResourceRow,
-    SagaFilter, SagaRow, Started, Store, tx,
+    Append, AuditRow, Error, Fed, GateRow, Job, Letter, Loaded, LooseJob, NewSaga, ResourceFilter,
+    ResourceRow, SagaFilter, SagaRow, Started, Store, tx,
 };
 
 /// How often, in thousandths of all writes, and how long.
@@ -163,6 +163,9 @@ impl Store for ShakyStore {
     async fn load(&self, saga: &SagaId) -> Result<Loaded, Error> {
         self.read(self.inner.load(saga)).await
     }
+    async fn mark_unreadable(&self, saga: &SagaId, detail: &str) -> Result<(), Error> {
+        self.write(self.inner.mark_unreadable(saga, detail)).await
+    }
     async fn letters(&self, saga: &SagaId) -> Result<Vec<Letter>, Error> {
         self.read(self.inner.letters(saga)).await
     }
@@ -190,10 +193,13 @@ impl Store for ShakyStore {
     async fn gates(&self, now: Timestamp) -> Result<Vec<GateRow>, Error> {
         self.read(self.inner.gates(now)).await
     }
+    async fn feed(&self, after: i64, limit: u32) -> Result<Vec<Fed>, Error> {
+        self.read(self.inner.feed(after, limit)).await
+    }
     async fn run(&self, job: LooseJob) -> Result<(Value, Vec<SagaId>), Error> {
         self.write(self.inner.run(job)).await
     }
-    async fn fetch(&self, sql: &'static str, params: Vec<tx::Param>) -> Result<Vec<tx::Row>, Error> {
+    async fn fetch(&self, sql: tx::Sql, params: Vec<tx::Param>) -> Result<Vec<tx::Row>, Error> {
         self.read(self.inner.fetch(sql, params)).await
     }
     async fn close(&self) {

@@ -70,6 +70,8 @@ pub(crate) fn decide(
     }
     let back: Vec<bool> = state.steps().iter().map(|step| state.goes_back(&step.key)).collect();
     let held = held_back(state, &back);
+    // What is parked waits for a person, or for another program: nothing more of it is begun meanwhile.
+    let is_parked = state.parked.is_some() && state.unwinding.is_none();
     for (place, step) in state.steps().iter().enumerate() {
         if in_flight.contains(&step.key) {
             continue;
@@ -78,6 +80,8 @@ pub(crate) fn decide(
         let is_held = held.get(place).copied().unwrap_or(false);
         let action = if step.is_under_way() {
             Some(interrupted(step, goes_back))
+        } else if is_parked {
+            None
         } else if goes_back {
             backward(state, step, is_held, now)
         } else {

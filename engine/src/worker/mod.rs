@@ -235,6 +235,17 @@ async fn keep_lease(shared: Arc<Shared>) {
     }
 }
 
+/// Lists have to show it: its row is written until that has got through.
+async fn say_unreadable(shared: &Shared, saga: &SagaId, detail: &str) {
+    while let Err(error) = shared.store.mark_unreadable(saga, detail).await {
+        tracing::warn!(%saga, %error, "that its journal is unreadable could not be written");
+        if shared.is_draining() || !matches!(error, Error::Unavailable(_)) {
+            return;
+        }
+        shared.env.sleep(Duration::from_secs(1)).await;
+    }
+}
+
 async fn drive(shared: Arc<Shared>, saga: SagaId, poke: &Arc<Notify>, loaded: Result<Loaded, Error>) {
     let mut loaded = Some(loaded);
     loop {
@@ -271,6 +282,9 @@ async fn drive(shared: Arc<Shared>, saga: SagaId, poke: &Arc<Notify>, loaded: Re
             Err(Error::Fenced(_)) => break,
             Err(error) => {
                 tracing::error!(%saga, %error, "the saga cannot be loaded");
+                if matches!(error, Error::Unreadable(_)) {
+                    say_unreadable(&shared, &saga, &error.to_string()).await;
+                }
                 // It stays held, so that it is not tried in a circle; a restart tries it again.
                 shared.leave(&saga, poke);
                 return;

@@ -57,6 +57,14 @@ create table journal (
   primary key (saga, seq)
 ) strict, without rowid;
 
+-- A row is an append with the number that readers follow.
+create table feed (
+  number integer primary key,
+  saga text not null,
+  first_seq integer not null,
+  last_seq integer not null
+) strict;
+
 -- A row is one thing that exists, or may exist, outside by our doing. It is written before the call that
 -- makes the thing leaves, and only ever by its holder.
 create table resource (

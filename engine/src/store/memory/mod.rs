@@ -20,21 +20,21 @@ pub use self::moment::{Moment, SagaSeen};
 use self::statements::MemoryStatements;
 use self::tables::{Known, Tables};
 use super::lease::LEASE;
-use super::sqlite::Migrations;
-use super::tx::{self, Param};
+use super::open::Migrations;
+use super::tx::{self, Param, Sql};
 use super::{
-    Append, AuditRow, Error, GateRow, Job, Letter, Loaded, Loose, LooseJob, NewSaga, ResourceFilter,
+    Append, AuditRow, Error, Fed, GateRow, Job, Letter, Loaded, Loose, LooseJob, NewSaga, ResourceFilter,
     ResourceRow, SagaFilter, SagaRow, Started, Store, user_sql,
 };
 use crate::env::{Env, Timestamp};
 use crate::ids::{InstallationId, SagaId, SecretRef};
 use crate::journal::Entry;
 use crate::journal::failure::Failure;
+use crate::journal::state::Attention;
 use crate::secret::{Key, Sealed, Vault};
 
 /// How long it waits for something to become due when it knows of nothing.
 const LONG: Duration = Duration::from_secs(3600);
-const PAGE: usize = 50;
 
 /// One worker's handle on a store that lives as long as the process.
 pub struct MemoryStore {
@@ -61,7 +61,7 @@ impl MemoryStore {
     /// SQLite cannot open a database in memory, or a script of `own` is wrong.
     pub async fn new(own: &[Migrations], env: &Env) -> Result<(Self, Vault), Error> {
         let connection = Connection::open_in_memory().map_err(unavailable)?;
-        for (_, script) in own.iter().flat_map(|part| part.scripts) {
+        for (_, script) in own.iter().flat_map(|part| part.sqlite) {
             connection.execute_batch(script).map_err(unavailable)?;
         }
         let installation = InstallationId::from_uuid(env.uuid());
@@ -243,6 +243,17 @@ impl Store for MemoryStore {
         .await
     }
 
+    async fn mark_unreadable(&self, saga: &SagaId, detail: &str) -> Result<(), Error> {
+        self.write(|tables| {
+            if let Some(known) = tables.sagas.get_mut(saga).filter(|known| !known.row.state.is_ended()) {
+                known.row.attention = vec![Attention::Unreadable];
+                known.row.error = Some(detail.to_owned());
+            }
+            Ok(())
+        })
+        .await
+    }
+
     async fn letters(&self, saga: &SagaId) -> Result<Vec<Letter>, Error> {
         self.read(|tables| {
             let inbox = tables.sagas.get(saga).map(|known| known.inbox.as_slice()).unwrap_or_default();
@@ -329,6 +340,11 @@ impl Store for MemoryStore {
         Ok(self.read(|tables| tables.gates.values().filter(closed).cloned().collect()).await)
     }
 
+    async fn feed(&self, after: i64, limit: u32) -> Result<Vec<Fed>, Error> {
+        let after = usize::try_from(after).unwrap_or(0);
+        Ok(self.read(|tables| tables.feed.iter().skip(after).take(page(limit)).cloned().collect()).await)
+    }
+
     async fn run(&self, job: LooseJob) -> Result<(Value, Vec<SagaId>), Error> {
         together!(self, job, |tables, loose| {
             let Loose { output, beside, letters } = loose;
@@ -350,14 +366,14 @@ impl Store for MemoryStore {
         })
     }
 
-    async fn fetch(&self, sql: &'static str, params: Vec<Param>) -> Result<Vec<tx::Row>, Error> {
+    async fn fetch(&self, sql: Sql, params: Vec<Param>) -> Result<Vec<tx::Row>, Error> {
         let inner = self.shared.inner.lock().await;
-        user_sql::fetch(&inner.1, sql, params).map_err(|error| Error::Unreadable(error.to_string()))
+        user_sql::fetch(&inner.1, sql.sqlite, params).map_err(|error| Error::Unreadable(error.to_string()))
     }
 
     async fn close(&self) {}
 }
 
 fn page(limit: u32) -> usize {
-    if limit == 0 { PAGE } else { usize::try_from(limit).unwrap_or(usize::MAX) }
+    usize::try_from(super::page::page(limit)).unwrap_or(usize::MAX)
 }

@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use super::tables::Tables;
 use crate::ids::SagaId;
 use crate::journal::state::SagaState;
-use crate::store::tx::{Error, Param, Row, Statements};
+use crate::store::tx::{Error, Param, Row, Sql, Statements};
 use crate::store::{ResourceRow, ResourceState, user_sql};
 
 pub(super) struct MemoryStatements<'m> {
@@ -17,12 +17,12 @@ pub(super) struct MemoryStatements<'m> {
 
 #[async_trait]
 impl Statements for MemoryStatements<'_> {
-    async fn execute(&mut self, sql: &'static str, params: Vec<Param>) -> Result<u64, Error> {
-        user_sql::execute(self.connection, sql, params)
+    async fn execute(&mut self, sql: Sql, params: Vec<Param>) -> Result<u64, Error> {
+        user_sql::execute(self.connection, sql.sqlite, params)
     }
 
-    async fn fetch(&mut self, sql: &'static str, params: Vec<Param>) -> Result<Vec<Row>, Error> {
-        user_sql::fetch(self.connection, sql, params)
+    async fn fetch(&mut self, sql: Sql, params: Vec<Param>) -> Result<Vec<Row>, Error> {
+        user_sql::fetch(self.connection, sql.sqlite, params)
     }
 
     async fn held_by(&mut self, holder: &str) -> Result<Vec<ResourceRow>, Error> {

@@ -10,7 +10,7 @@ use crate::journal::Entry;
 use crate::journal::state::SagaState;
 use crate::secret::Sealed;
 use crate::store::{
-    Append, AuditRow, Concurrency, Error, GateRow, Letter, Message, NewSaga, ResourceRow, SagaRow,
+    Append, AuditRow, Concurrency, Error, Fed, GateRow, Letter, Message, NewSaga, ResourceRow, SagaRow,
     SecretFate, Started,
 };
 
@@ -51,6 +51,8 @@ pub(super) struct Tables {
     pub(super) secrets: HashMap<SecretRef, (String, Sealed)>,
     pub(super) gates: HashMap<String, GateRow>,
     pub(super) audit: Vec<(SagaId, AuditRow)>,
+    /// The appends in their order; the number of one is its place, from 1.
+    pub(super) feed: Vec<Fed>,
     /// Until when each worker's leases hold.
     pub(super) workers: BTreeMap<u64, Timestamp>,
 }
@@ -99,10 +101,16 @@ impl Tables {
             inbox: Vec::new(),
         };
         self.sagas.insert(id.clone(), known);
+        self.feed(&id, 1, 1);
         if new.start_at.is_none() {
             self.take_place(&id);
         }
         Started::New(id)
+    }
+
+    fn feed(&mut self, saga: &SagaId, first_seq: i64, last_seq: i64) {
+        let number = i64::try_from(self.feed.len()).unwrap_or(i64::MAX).saturating_add(1);
+        self.feed.push(Fed { number, saga: saga.clone(), first_seq, last_seq });
     }
 
     /// Gives a saga that runs under a concurrency key its place, or lets it wait, due at no time.
@@ -169,6 +177,11 @@ impl Tables {
         let id = append.row.id.clone();
         let (state, ended) = (append.row.state, append.row.ended_at.is_some());
         let at = append.row.updated_at;
+        let last = append.row.seq;
+        let length = i64::try_from(append.entries.len()).unwrap_or(i64::MAX);
+        if length > 0 {
+            self.feed(&id, last - length + 1, last);
+        }
         if let Some(known) = self.sagas.get_mut(&id) {
             let progress = append.row.progress.or(known.row.progress);
             known.row = SagaRow { created_at: known.row.created_at, progress, ..append.row };

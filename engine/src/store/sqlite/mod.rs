@@ -18,13 +18,13 @@ use sqlx::SqlitePool;
 use sqlx::sqlite::SqlitePoolOptions;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-pub use open::{Migrations, OpenError};
 use write::Bound;
 use writer::{Answer, Ask, Write, Writer};
 
+use super::open::{Migrations, OpenError};
 use super::{
-    Append, AuditRow, Error, GateRow, Job, Letter, Loaded, LooseJob, NewSaga, ResourceFilter, ResourceRow,
-    SagaFilter, SagaRow, Started, Store, tx,
+    Append, AuditRow, Error, Fed, GateRow, Job, Letter, Loaded, LooseJob, NewSaga, ResourceFilter,
+    ResourceRow, SagaFilter, SagaRow, Started, Store, tx,
 };
 use crate::env::{Env, Timestamp};
 use crate::ids::{InstallationId, SagaId, SecretRef};
@@ -93,7 +93,7 @@ impl SqliteStore {
         let writer = thread::Builder::new()
             .name("amends-writer".to_owned())
             .spawn(move || writer.run(waiting))
-            .map_err(|source| OpenError::File { path: path.to_owned(), source })?;
+            .map_err(|source| OpenError::File { place: path.display().to_string(), source })?;
         let store = Self {
             installation: opened.installation,
             env: env.clone(),
@@ -284,6 +284,10 @@ impl Store for SqliteStore {
         read::gates(&self.readers, now).await.map_err(read_error)
     }
 
+    async fn feed(&self, after: i64, limit: u32) -> Result<Vec<Fed>, Error> {
+        read::feed(&self.readers, after, limit).await.map_err(read_error)
+    }
+
     async fn run(&self, job: LooseJob) -> Result<(Value, Vec<SagaId>), Error> {
         match self.write(Ask::Run(job)).await? {
             Answer::Ran(output, posted) => Ok((output, posted)),
@@ -291,8 +295,8 @@ impl Store for SqliteStore {
         }
     }
 
-    async fn fetch(&self, sql: &'static str, params: Vec<tx::Param>) -> Result<Vec<tx::Row>, Error> {
-        read::fetch(&self.readers, sql, params).await.map_err(read_error)
+    async fn fetch(&self, sql: tx::Sql, params: Vec<tx::Param>) -> Result<Vec<tx::Row>, Error> {
+        read::fetch(&self.readers, sql.sqlite, params).await.map_err(read_error)
     }
 
     async fn close(&self) {
@@ -308,7 +312,8 @@ impl Store for SqliteStore {
 
 fn read_error(error: sqlx::Error) -> Error {
     match error {
-        sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => Error::Unreadable(error.to_string()),
+        sqlx::Error::Decode(what) => Error::Unreadable(what.to_string()),
+        sqlx::Error::ColumnDecode { .. } => Error::Unreadable(error.to_string()),
         other => Error::Unavailable(other.to_string()),
     }
 }

@@ -11,7 +11,8 @@ use sqlx::{Connection, SqlSafeStr, SqliteConnection};
 
 use crate::env::Env;
 use crate::ids::InstallationId;
-use crate::secret::{self, Key, Vault};
+use crate::secret::{Key, Vault};
+use crate::store::open::{ENGINE, Known, Migrations, OpenError};
 
 /// `AMND`, in the file's header.
 const APPLICATION_ID: i32 = 0x414d_4e44;
@@ -20,78 +21,6 @@ const SQLITE_MIN: [u32; 3] = [3, 51, 3];
 const BUSY: Duration = Duration::from_secs(10);
 /// How many statements stay prepared: the engine's own, and many of the user's.
 const STATEMENTS: usize = 256;
-
-/// The scripts that bring one part of a database up to date, in order.
-#[derive(Debug, Clone, Copy)]
-pub struct Migrations {
-    /// The table that remembers which of them ran: one for each part.
-    pub table: &'static str,
-    /// Name and SQL; the first number is 1.
-    pub scripts: &'static [(&'static str, &'static str)],
-}
-
-/// The engine's own part.
-const ENGINE: Migrations = Migrations {
-    table: "engine_migration",
-    scripts: &[("saga_and_journal", include_str!("../../../migrations/sqlite/0001_saga_and_journal.sql"))],
-};
-
-/// Why a database was not opened. Nothing was changed in it.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another process has it.
-    #[error("{0} is in use by another process; SQLite takes one at a time")]
-    InUse(PathBuf),
-    /// A newer program made or changed it.
-    #[error(
-        "{path} was written by a newer version ({table} is at {version}, this program knows {known}); use that version or a later one"
-    )]
-    Newer {
-        /// Which file.
-        path: PathBuf,
-        /// Which part of it.
-        table: &'static str,
-        /// What it is at.
-        version: i64,
-        /// What we know.
-        known: usize,
-    },
-    /// It is somebody else's, or none at all.
-    #[error("{0} is not a database of this engine; it was left as it is")]
-    Foreign(PathBuf),
-    /// It was made for another environment.
-    #[error("{path} belongs to the environment {stored}, and {given} was asked for")]
-    OtherEnvironment {
-        /// Which file.
-        path: PathBuf,
-        /// What it was made for.
-        stored: String,
-        /// What was asked for.
-        given: String,
-    },
-    /// The key is not there, or is not its key.
-    #[error(transparent)]
-    Key(#[from] secret::Error),
-    /// The SQLite in this program is too old.
-    #[error("SQLite {0} is too old: 3.51.3 or later is needed")]
-    SqliteTooOld(String),
-    /// The file system did not let us.
-    #[error("{path}: {source}")]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// What it said.
-        source: std::io::Error,
-    },
-    /// The database did not let us.
-    #[error("{path}: {detail}")]
-    Database {
-        /// Which file.
-        path: PathBuf,
-        /// What it said.
-        detail: String,
-    },
-}
 
 /// What an opened database is made of.
 pub(super) struct Opened {
@@ -111,9 +40,9 @@ pub(super) async fn open(
 ) -> Result<Opened, OpenError> {
     let database = |error: sqlx::Error| match &error {
         sqlx::Error::Database(inner) if inner.code().as_deref() == Some("26") => {
-            OpenError::Foreign(path.to_owned())
+            OpenError::Foreign(place_of(path))
         }
-        _ => OpenError::Database { path: path.to_owned(), detail: error.to_string() },
+        _ => OpenError::Database { place: place_of(path), detail: error.to_string() },
     };
     let lock = lock(path)?;
     let options = SqliteConnectOptions::new()
@@ -154,7 +83,7 @@ pub(super) async fn open(
     .map_err(database)?;
     connection.close().await.map_err(database)?;
     let connection = writing(path)
-        .map_err(|error| OpenError::Database { path: path.to_owned(), detail: error.to_string() })?;
+        .map_err(|error| OpenError::Database { place: place_of(path), detail: error.to_string() })?;
     Ok(Opened { lock, options, connection, vault, installation })
 }
 
@@ -171,11 +100,11 @@ fn writing(path: &Path) -> Result<rusqlite::Connection, rusqlite::Error> {
 fn lock(path: &Path) -> Result<File, OpenError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
-    let failed = |source| OpenError::File { path: PathBuf::from(&name), source };
+    let failed = |source| OpenError::File { place: PathBuf::from(&name).display().to_string(), source };
     let file = File::options().create(true).truncate(false).write(true).open(&name).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(place_of(path))),
         Err(TryLockError::Error(source)) => Err(failed(source)),
     }
 }
@@ -187,7 +116,7 @@ async fn check_owner(
     let application: i32 = sqlx::query_scalar("pragma application_id").fetch_one(&mut *connection).await?;
     let tables: i64 = sqlx::query_scalar("select count(*) from sqlite_schema").fetch_one(connection).await?;
     let is_ours = application == APPLICATION_ID || application == 0 && tables == 0;
-    Ok(if is_ours { Ok(()) } else { Err(OpenError::Foreign(path.to_owned())) })
+    Ok(if is_ours { Ok(()) } else { Err(OpenError::Foreign(place_of(path))) })
 }
 
 async fn check_version(connection: &mut SqliteConnection) -> Result<Result<(), OpenError>, sqlx::Error> {
@@ -200,8 +129,12 @@ async fn check_version(connection: &mut SqliteConnection) -> Result<Result<(), O
     })
 }
 
+fn place_of(path: &Path) -> String {
+    path.display().to_string()
+}
+
 fn migrator(part: &Migrations) -> Migrator {
-    let scripts = part.scripts.iter().zip(1..).map(|((name, sql), version)| {
+    let scripts = part.sqlite.iter().zip(1..).map(|((name, sql), version)| {
         Migration::new(version, (*name).into(), MigrationType::Simple, (*sql).into_sql_str(), false)
     });
     let mut migrator = Migrator::with_migrations(scripts.collect());
@@ -210,7 +143,7 @@ fn migrator(part: &Migrations) -> Migrator {
 }
 
 fn newer(path: &Path, part: &Migrations, version: i64) -> OpenError {
-    OpenError::Newer { path: path.to_owned(), table: part.table, version, known: part.scripts.len() }
+    OpenError::Newer { place: place_of(path), table: part.table, version, known: part.sqlite.len() }
 }
 
 /// Refuses a database that a newer program has migrated, before anything in it is touched.
@@ -230,14 +163,14 @@ async fn check_not_newer(
     // The table's name is a constant of the program's.
     let sql = sqlx::AssertSqlSafe(format!("select coalesce(max(version), 0) from {}", part.table));
     let version: i64 = sqlx::query_scalar(sql).fetch_one(connection).await?;
-    let is_newer = usize::try_from(version).is_ok_and(|version| version > part.scripts.len());
+    let is_newer = usize::try_from(version).is_ok_and(|version| version > part.sqlite.len());
     Ok(if is_newer { Err(newer(path, part, version)) } else { Ok(()) })
 }
 
 async fn migrate(path: &Path, part: &Migrations, connection: &mut SqliteConnection) -> Result<(), OpenError> {
     migrator(part).run_direct(None, connection, false).await.map_err(|error| match error {
         MigrateError::VersionMissing(version) => newer(path, part, version),
-        other => OpenError::Database { path: path.to_owned(), detail: other.to_string() },
+        other => OpenError::Database { place: place_of(path), detail: other.to_string() },
     })
 }
 
@@ -256,17 +189,8 @@ async fn bind_key(
             .await
             .map_err(database)?;
     if let Some((id, stored, fingerprint)) = row {
-        if stored != environment {
-            let given = environment.to_owned();
-            return Err(OpenError::OtherEnvironment { path: path.to_owned(), stored, given });
-        }
-        let key = Key::read(key_path)?;
-        if key.fingerprint() != fingerprint {
-            return Err(secret::Error::Foreign(key_path.display().to_string()).into());
-        }
-        let installation = InstallationId::stored(id);
-        let vault = Vault::new(&key, installation.clone());
-        return Ok((installation, vault));
+        let known = Known { id, environment: stored, fingerprint };
+        return known.unlock(&place_of(path), key_path, environment);
     }
     let key = Key::read_or_make(key_path, env)?;
     let installation = InstallationId::from_uuid(env.uuid());

@@ -10,19 +10,11 @@ use crate::env::Timestamp;
 use crate::ids::{OperationId, ResourceId, SagaId, SecretRef, StepKey};
 use crate::journal::{Entry, Event};
 use crate::secret::Sealed;
+use crate::store::page::page;
 use crate::store::tx::{self, Param};
 use crate::store::{
-    AuditRow, Error, GateRow, Letter, Loaded, ResourceFilter, ResourceRow, SagaFilter, SagaRow,
+    AuditRow, Error, Fed, GateRow, Letter, Loaded, ResourceFilter, ResourceRow, SagaFilter, SagaRow,
 };
-
-/// How many rows a page has when nobody says.
-const PAGE: u32 = 50;
-/// And at most.
-const PAGE_MAX: u32 = 1000;
-
-fn page(limit: u32) -> u32 {
-    if limit == 0 { PAGE } else { limit.min(PAGE_MAX) }
-}
 
 fn json<T: DeserializeOwned>(row: &SqliteRow, column: &str) -> Result<T, sqlx::Error> {
     let text: String = row.try_get(column)?;
@@ -92,9 +84,19 @@ pub(super) async fn saga(pool: &SqlitePool, saga: &SagaId) -> Result<Option<Saga
     row.as_ref().map(saga_row).transpose()
 }
 
+/// What is wrong with a value, without the driver's own preface.
+fn about(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Decode(what) => what.to_string(),
+        other => other.to_string(),
+    }
+}
+
 fn entry(row: &SqliteRow) -> Result<Entry, sqlx::Error> {
-    let event: Event = json(row, "event")?;
-    Ok(Entry { seq: row.try_get("seq")?, at: time(row, "at")?, epoch: row.try_get("epoch")?, event })
+    let seq: i64 = row.try_get("seq")?;
+    let event: Event = json(row, "event")
+        .map_err(|error| sqlx::Error::Decode(format!("line {seq}, {}", about(&error)).into()))?;
+    Ok(Entry { seq, at: time(row, "at")?, epoch: row.try_get("epoch")?, event })
 }
 
 pub(super) async fn entries(pool: &SqlitePool, saga: &SagaId) -> Result<Vec<Entry>, sqlx::Error> {
@@ -136,7 +138,7 @@ pub(super) async fn loaded(
         let Some(place) = known.get_mut(line.try_get::<&str, _>("saga")?) else { continue };
         match (entry(line), &mut *place) {
             (Ok(entry), Ok(loaded)) => loaded.entries.push(entry),
-            (Err(error), Ok(_)) => *place = Err(Error::Unreadable(error.to_string())),
+            (Err(error), Ok(_)) => *place = Err(super::read_error(error)),
             (_, Err(_)) => {}
         }
     }
@@ -232,6 +234,23 @@ pub(super) async fn gates(pool: &SqlitePool, now: Timestamp) -> Result<Vec<GateR
             .await?;
     let row = |(key, at, reason)| GateRow { key, next_allowed_at: Timestamp(at), reason };
     Ok(rows.into_iter().map(row).collect())
+}
+
+pub(super) async fn feed(pool: &SqlitePool, after: i64, limit: u32) -> Result<Vec<Fed>, sqlx::Error> {
+    let rows: Vec<(i64, String, i64, i64)> = sqlx::query_as(
+        "select number, saga, first_seq, last_seq from feed where number > $1 order by number limit $2",
+    )
+    .bind(after)
+    .bind(page(limit))
+    .fetch_all(pool)
+    .await?;
+    let fed = |(number, saga, first_seq, last_seq): (i64, String, i64, i64)| Fed {
+        number,
+        saga: SagaId::stored(saga),
+        first_seq,
+        last_seq,
+    };
+    Ok(rows.into_iter().map(fed).collect())
 }
 
 /// The acts on a saga, oldest first.

@@ -7,7 +7,7 @@ use super::write;
 use crate::env::Timestamp;
 use crate::ids::{ResourceId, SagaId, StepKey};
 use crate::journal::state::SagaState;
-use crate::store::tx::{Error, Param, Row, Statements};
+use crate::store::tx::{Error, Param, Row, Sql, Statements};
 use crate::store::{self, ResourceRow, user_sql};
 
 /// A transaction that is open on this connection.
@@ -16,12 +16,12 @@ pub(super) struct SqliteStatements<'c>(pub(super) &'c mut Connection);
 
 #[async_trait]
 impl Statements for SqliteStatements<'_> {
-    async fn execute(&mut self, sql: &'static str, params: Vec<Param>) -> Result<u64, Error> {
-        user_sql::execute(self.0, sql, params)
+    async fn execute(&mut self, sql: Sql, params: Vec<Param>) -> Result<u64, Error> {
+        user_sql::execute(self.0, sql.sqlite, params)
     }
 
-    async fn fetch(&mut self, sql: &'static str, params: Vec<Param>) -> Result<Vec<Row>, Error> {
-        user_sql::fetch(self.0, sql, params)
+    async fn fetch(&mut self, sql: Sql, params: Vec<Param>) -> Result<Vec<Row>, Error> {
+        user_sql::fetch(self.0, sql.sqlite, params)
     }
 
     async fn held_by(&mut self, holder: &str) -> Result<Vec<ResourceRow>, Error> {

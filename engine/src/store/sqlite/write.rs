@@ -98,6 +98,7 @@ pub(super) fn start(connection: &Connection, saga: &NewSaga) -> Done<Started> {
     }
     let event = saga.started();
     write_entry(connection, &saga.id, (1, saga.at, 1), &event, &json(&event)?)?;
+    feed(connection, &saga.id, 1, 1)?;
     saga.sealed.iter().try_for_each(|sealed| keep_secret(connection, saga.id.as_str(), sealed))?;
     Ok(Started::New(saga.id.clone()))
 }
@@ -212,6 +213,9 @@ pub(super) fn append(connection: &Connection, bound: &Bound) -> Done<Result<bool
     for (entry, text) in append.entries.iter().zip(events) {
         write_entry(connection, &row.id, (entry.seq, entry.at, entry.epoch), &entry.event, text)?;
     }
+    if length > 0 {
+        feed(connection, &row.id, row.seq - length + 1, row.seq)?;
+    }
     append.resources.iter().try_for_each(|write| write_resource(connection, write))?;
     append.sealed.iter().try_for_each(|sealed| keep_secret(connection, row.id.as_str(), sealed))?;
     for id in &append.consumed {
@@ -272,6 +276,12 @@ fn write_entry(
         params![saga.as_str(), seq, at.0, epoch, SCHEMA_VERSION, event.name(), text],
     )
     .map(drop)
+}
+
+/// Numbers an append for those who follow: there is one writer, so that the order of numbers is that of commits.
+fn feed(connection: &Connection, saga: &SagaId, first_seq: i64, last_seq: i64) -> Done<()> {
+    let sql = "insert into feed (saga, first_seq, last_seq) values (?1, ?2, ?3)";
+    run(connection, sql, params![saga.as_str(), first_seq, last_seq]).map(drop)
 }
 
 /// A ledger row that is known is as its holder knows it: that was looked at before anything was written.

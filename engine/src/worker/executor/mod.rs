@@ -233,7 +233,10 @@ impl Executor {
     /// Hands the saga back, with the row saying when it is next due.
     async fn rest(&mut self) -> Stop {
         if self.is_due_at_once {
-            let row_alone = writing::build(&mut self.state, self.epoch, Vec::new(), Beside::default());
+            let now = self.shared.env.now();
+            let mut row_alone = writing::build(&mut self.state, self.epoch, Vec::new(), Beside::default());
+            row_alone.row.attention = self.state.attention_at(now);
+            row_alone.row.due_at = writing::due_at(&self.state, now);
             if let Err(error) = self.shared.store.append(row_alone.into()).await {
                 tracing::warn!(saga = %self.saga, %error, "the saga's next time could not be written");
                 return Stop::Reload;

@@ -299,6 +299,12 @@ fn children(state: &State, last: &Entry) -> Vec<Letter> {
     held.map(letter).collect()
 }
 
+/// When the saga is next to be taken up: when something is to be done, or when time alone adds to what a person
+/// should know of it.
+pub(super) fn due_at(state: &State, now: Timestamp) -> Option<Timestamp> {
+    state.due_at().into_iter().chain(state.noticed_at(now)).min()
+}
+
 /// The append that makes these entries durable, with the projections that go with them.
 pub(super) fn build(state: &mut State, epoch: i64, entries: Vec<Entry>, beside: Beside) -> Append {
     let resources = state.ledger.take_changed();
@@ -332,7 +338,7 @@ pub(super) fn build(state: &mut State, epoch: i64, entries: Vec<Entry>, beside: 
             parent: state.parent.as_ref().map(|parent| parent.saga.clone()),
             labels: state.labels.clone(),
             deadline_at: state.deadline_at,
-            due_at: state.due_at(),
+            due_at: due_at(state, at),
             epoch,
             seq: state.seq,
             created_at: state.started_at,

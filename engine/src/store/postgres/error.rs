@@ -1,0 +1,65 @@
+//! Errors: what a failed statement means, by its SQLSTATE.
+
+use crate::store::Error;
+use crate::store::tx;
+
+/// What to do about a statement that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Remedy {
+    /// The transaction lost against another: run it again as a whole.
+    Again,
+    /// The server cannot, just now; whether a commit took place may be unknown.
+    Later,
+    /// It will not do it.
+    Never,
+}
+
+pub(super) fn remedy(error: &sqlx::Error) -> Remedy {
+    match error {
+        sqlx::Error::Database(inner) => match inner.code().as_deref() {
+            Some("40001" | "40P01") => Remedy::Again,
+            // A constraint, or something wrong with the statement or its values.
+            Some(code) if matches!(code.get(..2), Some("22" | "23" | "42" | "0A")) => Remedy::Never,
+            _ => Remedy::Later,
+        },
+        sqlx::Error::Decode(_)
+        | sqlx::Error::ColumnDecode { .. }
+        | sqlx::Error::ColumnNotFound(_)
+        | sqlx::Error::Encode(_) => Remedy::Never,
+        _ => Remedy::Later,
+    }
+}
+
+/// What the engine hears of a write that failed.
+pub(super) fn write_error(error: sqlx::Error) -> Error {
+    Error::Unavailable(error.to_string())
+}
+
+/// What it hears of a read that failed.
+pub(super) fn read_error(error: sqlx::Error) -> Error {
+    match error {
+        sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => Error::Unreadable(error.to_string()),
+        other => Error::Unavailable(other.to_string()),
+    }
+}
+
+/// Whether a write failed because a ledger row was not as it had to be.
+pub(super) fn is_moved_ledger(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(inner)
+        if inner.table() == Some("resource") && matches!(inner.code().as_deref(), Some("23502" | "23505")))
+}
+
+/// What user SQL hears.
+pub(super) fn refused(error: sqlx::Error) -> tx::Error {
+    match &error {
+        sqlx::Error::Database(inner)
+            if inner.is_unique_violation()
+                || inner.is_foreign_key_violation()
+                || inner.is_check_violation() =>
+        {
+            tx::Error::Constraint(inner.message().to_owned())
+        }
+        other if remedy(other) == Remedy::Never => tx::Error::Malformed(error.to_string()),
+        _ => tx::Error::Unavailable(error.to_string()),
+    }
+}

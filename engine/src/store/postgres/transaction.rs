@@ -1,0 +1,148 @@
+//! Transactions of a program's own: user SQL with the turn before it and the append behind it, or for itself.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures::FutureExt;
+use serde_json::Value;
+use sqlx::Executor;
+
+use super::error::{Remedy, remedy, write_error};
+use super::reach::Reach;
+use super::statements::PgStatements;
+use super::{beside, start, write};
+use crate::env::Env;
+use crate::ids::SagaId;
+use crate::journal::failure::{Cause, Failure};
+use crate::store::{Append, Error, Job, Letter, Loose, LooseJob, NewSaga};
+
+/// How often a transaction that lost against another is run again.
+const AGAIN: u32 = 8;
+
+/// How one run of a transaction ended.
+enum Ended<T> {
+    Done(T),
+    Refused(Error),
+    /// It lost against another: once more, from the start.
+    Lost(String),
+}
+
+/// An open transaction's error, as the end of its run.
+fn ended<T>(error: sqlx::Error) -> Ended<T> {
+    match remedy(&error) {
+        Remedy::Again => Ended::Lost(error.to_string()),
+        Remedy::Later | Remedy::Never => Ended::Refused(write_error(error)),
+    }
+}
+
+/// Runs a transaction, and again while it loses against others; a while between, of random length.
+async fn insist<T, F: Future<Output = Ended<T>>>(env: &Env, run: impl Fn() -> F) -> Result<T, Error> {
+    let mut times = 0;
+    loop {
+        match run().await {
+            Ended::Done(done) => return Ok(done),
+            Ended::Refused(error) => return Err(error),
+            Ended::Lost(detail) if times >= AGAIN => return Err(Error::Unavailable(detail)),
+            Ended::Lost(detail) => {
+                times += 1;
+                tracing::debug!(detail, times, "a transaction lost against another and is run again");
+                env.sleep(Duration::from_millis(1 + env.below(1 << times.min(7)))).await;
+            }
+        }
+    }
+}
+
+macro_rules! or_end {
+    ($done:expr) => {
+        match $done {
+            Ok(done) => done,
+            Err(error) => return ended(error),
+        }
+    };
+}
+
+/// Writes a turn, runs the job behind it, and writes what that came to. A job that fails is undone alone: the turn
+/// stays. Also answers the concurrency keys under which an end has freed a place.
+pub(super) async fn transact(
+    reach: &Reach,
+    env: &Env,
+    turn: &Append,
+    job: &Job,
+) -> Result<(Append, Vec<String>), Error> {
+    // The failure is a result of the transaction here, which commits.
+    let done = insist(env, || async move {
+        let mut transaction = or_end!(reach.begin().await);
+        if let Err(error) = or_end!(write::whole_turn(reach, &mut transaction, turn).await) {
+            return Ended::Refused(error);
+        }
+        or_end!(transaction.execute("savepoint job").await);
+        let mut statements = PgStatements::new(reach, &mut transaction);
+        let outcome = unpanicked(job(&mut statements)).await;
+        if statements.lost {
+            return Ended::Lost("user SQL lost against another transaction".to_owned());
+        }
+        let done = match outcome {
+            Ok(append) => match or_end!(write::whole_turn(reach, &mut transaction, &append).await) {
+                Ok(place) => Ok((append, place.into_iter().collect())),
+                Err(error) => return Ended::Refused(error),
+            },
+            Err(failure) => {
+                or_end!(transaction.execute("rollback to savepoint job").await);
+                Err(failure)
+            }
+        };
+        or_end!(transaction.commit().await);
+        Ended::Done(done)
+    })
+    .await?;
+    done.map_err(Error::Job)
+}
+
+/// Runs user SQL that belongs to no saga, with the starts and letters it asks for.
+pub(super) async fn run(reach: &Reach, env: &Env, job: &LooseJob) -> Result<(Value, Vec<SagaId>), Error> {
+    insist(env, || async move {
+        let mut transaction = or_end!(reach.begin().await);
+        let mut statements = PgStatements::new(reach, &mut transaction);
+        let outcome = unpanicked(job(&mut statements)).await;
+        if statements.lost {
+            return Ended::Lost("user SQL lost against another transaction".to_owned());
+        }
+        let Loose { output, beside, letters } = match outcome {
+            Ok(loose) => loose,
+            Err(failure) => return Ended::Refused(Error::Job(failure)),
+        };
+        let starts: Vec<&NewSaga> = beside.starts.iter().collect();
+        or_end!(start::start(reach, &mut transaction, &starts).await);
+        // What came with a request belongs to the saga that the request started.
+        let owner = beside.starts.first().map_or(String::new(), |saga| saga.id.to_string());
+        or_end!(beside::keep_secrets(reach, &mut transaction, &owner, &beside.sealed).await);
+        or_end!(beside::destroy_secrets(reach, &mut transaction, beside.destroyed).await);
+        let sent: Vec<&Letter> = letters.iter().collect();
+        or_end!(beside::post(reach, &mut transaction, &sent).await);
+        or_end!(transaction.commit().await);
+        Ended::Done((output, letters.into_iter().map(|letter| letter.saga).collect()))
+    })
+    .await
+}
+
+async fn unpanicked<T>(job: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    AssertUnwindSafe(job).catch_unwind().await.unwrap_or_else(|_| {
+        let detail = "the local activity panicked".to_owned();
+        Err(Failure::Unavailable { cause: Cause::Panic, detail, retry_after: None })
+    })
+}
+
+/// Writes one turn, waiting for whoever has its row; the concurrency key under which its end has freed a place.
+pub(super) async fn alone(reach: &Reach, env: &Env, turn: &Append) -> Result<Option<String>, Error> {
+    insist(env, || async move {
+        let mut transaction = or_end!(reach.begin().await);
+        match or_end!(write::whole_turn(reach, &mut transaction, turn).await) {
+            Ok(place) => {
+                or_end!(transaction.commit().await);
+                Ended::Done(place)
+            }
+            Err(error) => Ended::Refused(error),
+        }
+    })
+    .await
+}

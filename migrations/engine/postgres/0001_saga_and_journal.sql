@@ -1,0 +1,172 @@
+-- One row: this database. Its id is part of every mark we leave at a provider.
+create table installation (
+  id text primary key,
+  environment text not null,
+  key_fingerprint text not null,
+  created_at bigint not null
+);
+
+-- A row is a process that drives sagas: what it holds is its own until `until`, by this server's clock.
+create table worker (
+  id text primary key,
+  until bigint not null
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
+
+-- A row is one saga as lists show it: the fold of its journal, written with every append.
+-- No index stands on a column that a turn changes, so that an append touches the heap alone.
+create table saga (
+  id text primary key,
+  workflow text not null,
+  workflow_version bigint not null,
+  state text not null check (state in
+    ('queued', 'running', 'waiting', 'paused', 'compensating', 'completed', 'compensated', 'failed')),
+  attention text not null default '[]',
+  step text,
+  error text,
+  fingerprint text,
+  progress text,
+  parent text,
+  labels text not null default '{}',
+  output text,
+  start_key text not null unique,
+  start_fingerprint text not null,
+  -- Of those with the same key only so many have a place, and only those with a place are begun.
+  concurrency_key text,
+  concurrency_limit bigint,
+  deadline_at bigint,
+  due_at bigint,
+  created_at bigint not null,
+  updated_at bigint not null,
+  ended_at bigint
+) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+
+create index saga_concurrent on saga (concurrency_key) where concurrency_key is not null;
+create index saga_called on saga (parent) where parent is not null;
+
+-- A row is the right to write to one saga: who has it, under which number, and how far its journal goes.
+-- It is narrow, because each append writes it: `epoch` and `seq` are the fence. While somebody holds the saga only
+-- `seq` changes, which no index knows of; `due_at` is written when it is given back.
+create table saga_lease (
+  saga text primary key,
+  holder text,
+  epoch bigint not null,
+  seq bigint not null,
+  due_at bigint,
+  priority bigint not null default 0,
+  needs_place boolean not null default false
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
+
+create index saga_lease_due on saga_lease (due_at) where holder is null and due_at is not null;
+create index saga_lease_held on saga_lease (holder) where holder is not null;
+create index saga_lease_placeless on saga_lease (saga) where needs_place;
+
+-- A row is what sagas with one concurrency key have in common: whoever gives a place locks it first.
+create table concurrency (
+  key text primary key
+);
+
+-- A row is one line of a saga's journal: what happened, in order, for ever.
+create table journal (
+  saga text not null,
+  seq bigint not null,
+  at bigint not null,
+  epoch bigint not null,
+  version bigint not null,
+  kind text not null,
+  event text not null,
+  primary key (saga, seq)
+) with (autovacuum_vacuum_insert_scale_factor = 0.1);
+
+-- A row is one thing that exists, or may exist, outside by our doing. It is written before the call that
+-- makes the thing leaves, and only ever by its holder.
+create table resource (
+  id text primary key,
+  provider text not null,
+  kind text not null,
+  name text not null,
+  external_id text,
+  state text not null check (state in ('intended', 'live', 'in_doubt', 'removing', 'gone')),
+  holder text not null,
+  keeper text,
+  saga text not null,
+  step text not null,
+  within text,
+  rev bigint not null,
+  intended_at bigint not null,
+  changed_at bigint not null
+) with (fillfactor = 70);
+
+create index resource_held on resource (holder) where state <> 'gone';
+create index resource_made on resource (saga);
+
+-- A row is one sealed secret; nobody can read it without the key file.
+create table secret (
+  id text primary key,
+  owner text not null,
+  kind text not null,
+  sealed bytea not null,
+  created_at bigint not null
+);
+
+create index secret_owned on secret (owner);
+
+-- A row is a word left for a saga by somebody who does not hold it. It is consumed by the append that acts on it.
+-- `arrived` is this server's clock, and `number` the place among those that came together.
+create table inbox (
+  id text primary key,
+  saga text not null,
+  arrived bigint not null,
+  number bigint not null,
+  kind text not null,
+  message text not null,
+  posted_at bigint not null,
+  consumed_at bigint
+);
+
+create index inbox_waiting on inbox (saga, arrived, number) where consumed_at is null;
+
+-- A row is one act of a person: who, what, why, and what came of it.
+create table audit (
+  id text primary key,
+  saga text not null,
+  actor text not null,
+  act text not null,
+  reason text not null,
+  state_before text not null,
+  at bigint not null,
+  state_after text,
+  outcome text
+);
+
+create index audit_of on audit (saga);
+create index audit_open on audit (saga) where outcome is null;
+
+-- A row is a gate that is closed until a time, for everyone who uses its credential.
+create table gate (
+  key text primary key,
+  next_allowed_at bigint not null,
+  reason text not null
+);
+
+-- A row is an append that has no number yet. It is read whole and emptied, so that it needs no key.
+create table outbox (
+  saga text not null,
+  first_seq bigint not null,
+  last_seq bigint not null
+) with (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
+
+-- A row is an append with the number that readers follow, given after it was committed.
+create table feed (
+  number bigint primary key,
+  saga text not null,
+  first_seq bigint not null,
+  last_seq bigint not null
+);
+
+-- One row: the last number given. Who numbers, locks it.
+create table feed_head (
+  one boolean primary key default true check (one),
+  last bigint not null
+);
+
+insert into feed_head (last) values (0);

@@ -1,0 +1,473 @@
+//! Each thing that a person should know of a saga is raised by a real one, said in three sentences, and got over.
+
+#![allow(clippy::unwrap_used, missing_docs, clippy::disallowed_methods, reason = "tests fail by panicking")]
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use amends_engine::activity::Cause;
+use amends_engine::journal::act::Act;
+use amends_engine::journal::state::{Attention, SagaState};
+use amends_engine::store::memory::MemoryStore;
+use amends_engine::store::{SagaFilter, SagaRow, Store};
+use amends_engine::{
+    Activity, Call, Effect, Engine, Env, Failure, Found, Made, Registry, Resource, Saga, SagaId, Workflow,
+    saga, secs,
+};
+use amends_tests::database::Database;
+use serde::{Deserialize, Serialize};
+
+/// What calls come to, `verb name` to a failure, all else works; and what is there.
+#[derive(Default)]
+struct Shed {
+    wrong: Mutex<BTreeMap<String, Failure>>,
+    things: Mutex<Vec<String>>,
+}
+
+impl Shed {
+    fn check(&self, verb: &str, name: &str) -> Result<(), Failure> {
+        self.wrong
+            .lock()
+            .unwrap()
+            .get(&format!("{verb} {name}"))
+            .map_or(Ok(()), |failure| Err(failure.clone()))
+    }
+
+    fn breaks(&self, call: &str, failure: Failure) {
+        self.wrong.lock().unwrap().insert(call.to_owned(), failure);
+    }
+
+    fn mended(&self) {
+        self.wrong.lock().unwrap().clear();
+    }
+}
+
+fn unavailable(cause: Cause, detail: &str) -> Failure {
+    Failure::Unavailable { cause, detail: detail.to_owned(), retry_after: None }
+}
+
+fn lost() -> Failure {
+    Failure::NoAnswer { cause: Cause::Reset, detail: "the line broke".to_owned() }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Put {
+    name: String,
+    #[serde(default)]
+    on: Option<Made<String>>,
+    #[serde(default)]
+    within: Option<String>,
+}
+
+fn put(name: &str) -> Put {
+    Put { name: name.to_owned(), on: None, within: None }
+}
+
+impl Activity for Put {
+    const NAME: &'static str = "shed.put";
+    const EFFECT: Effect = Effect::Searchable { quiet: secs(5) };
+    const GIVE_UP_AFTER: Duration = secs(24 * 3600);
+    type Client = Shed;
+    type Output = String;
+
+    fn resource(&self, call: &Call) -> Option<Resource> {
+        let thing = Resource::new("shed", "thing", call.name(&self.name));
+        Some(match &self.within {
+            Some(outer) => thing.within(outer.as_str()),
+            None => thing,
+        })
+    }
+
+    fn external_id(made: &String) -> Option<String> {
+        Some(made.clone())
+    }
+
+    async fn execute(&self, shed: &Shed, _: &Call) -> Result<String, Failure> {
+        shed.check("put", &self.name)?;
+        shed.things.lock().unwrap().push(self.name.clone());
+        Ok(format!("thing-{}", self.name.len()))
+    }
+
+    async fn find(&self, shed: &Shed, _: &Call) -> Result<Found<String>, Failure> {
+        match shed.check("find", &self.name) {
+            Err(Failure::Refused(_)) => Ok(Found::Unknowable),
+            other => other.map(|()| Found::Nothing),
+        }
+    }
+
+    async fn compensate(&self, shed: &Shed, _: &String, _: &Call) -> Result<(), Failure> {
+        shed.check("take", &self.name)?;
+        shed.things.lock().unwrap().retain(|thing| *thing != self.name);
+        Ok(())
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Look;
+
+impl Activity for Look {
+    const NAME: &'static str = "shed.look";
+    const EFFECT: Effect = Effect::Read;
+    type Client = Shed;
+    type Output = ();
+
+    async fn execute(&self, shed: &Shed, _: &Call) -> Result<(), Failure> {
+        shed.check("look", "shed")
+    }
+}
+
+/// A shelf, a box on it with a lid inside, and a rest. After a pivot, if it is to have one.
+struct Stack;
+
+impl Workflow for Stack {
+    const NAME: &'static str = "stack";
+    const VERSION: u32 = 1;
+    type Input = bool;
+    type Output = ();
+
+    async fn run(&self, saga: &Saga, pivots: bool) -> saga::Result<()> {
+        let shelf = saga.step("shelf", put("shelf")).await?;
+        saga.step("box", Put { on: Some(shelf), ..put("box") }).await?;
+        saga.step("lid", Put { within: Some("box".into()), ..put("lid") }).await?;
+        if pivots {
+            saga.pivot("seen", Look).await?;
+        }
+        saga.signal::<()>("rest", "enough", secs(30 * 24 * 3600)).await?;
+        Ok(())
+    }
+}
+
+/// The same name and version with another body: another shelf, a wait for nothing, or no end.
+enum Changed {
+    Other,
+    Foreign,
+    Endless,
+}
+
+impl Workflow for Changed {
+    const NAME: &'static str = "stack";
+    const VERSION: u32 = 1;
+    type Input = bool;
+    type Output = ();
+
+    async fn run(&self, saga: &Saga, _: bool) -> saga::Result<()> {
+        match self {
+            Self::Other => saga.step("shelf", put("board")).await.map(drop),
+            Self::Foreign => {
+                saga.step("shelf", put("shelf")).await?;
+                std::future::pending().await
+            }
+            Self::Endless => {
+                saga.step("shelf", put("shelf")).await?;
+                // More than a journal may hold; asked for side by side, so that it is one turn.
+                let draws = (0..21_000).map(|number| async move { saga.now(&format!("now-{number}")).await });
+                futures::future::try_join_all(draws).await?;
+                Ok(())
+            }
+        }
+    }
+}
+
+struct Room {
+    engine: Engine,
+    store: Arc<MemoryStore>,
+    shed: Arc<Shed>,
+    env: Env,
+    saga: SagaId,
+}
+
+fn registry(shed: &Arc<Shed>) -> Registry {
+    Registry::default().activity::<Put>(shed.clone()).activity::<Look>(shed.clone())
+}
+
+impl Room {
+    /// A saga in a world in which these calls fail.
+    async fn new(pivots: bool, broken: &[(&str, Failure)]) -> Self {
+        Self::of(Stack, pivots, broken).await
+    }
+
+    async fn of<W: Workflow<Input = bool>>(workflow: W, pivots: bool, broken: &[(&str, Failure)]) -> Self {
+        let env = Env::simulated(7);
+        let (store, vault) = MemoryStore::new(&[], &env).await.unwrap();
+        let (store, shed) = (Arc::new(store), Arc::new(Shed::default()));
+        for (call, failure) in broken {
+            shed.breaks(call, failure.clone());
+        }
+        let registry = registry(&shed).workflow(workflow);
+        let engine = Engine::start(store.clone(), vault, registry, env.clone(), "test");
+        let new = engine.new_saga::<W>("a", &pivots).unwrap().within(&env, secs(3 * 3600));
+        let saga = engine.begin(new).await.unwrap().saga().clone();
+        Self { engine, store, shed, env, saga }
+    }
+
+    /// The same saga under a program that offers something else.
+    async fn again(self, registry: Registry) -> Self {
+        self.engine.abort();
+        let store = Arc::new(self.store.another(&self.env));
+        let (_, vault) = MemoryStore::new(&[], &self.env).await.unwrap();
+        let engine = Engine::start(store.clone(), vault, registry, self.env.clone(), "test");
+        Self { engine, store, ..self }
+    }
+
+    async fn until(&self, what: impl Fn(&SagaRow) -> bool) -> SagaRow {
+        let row = self.engine.wait(&self.saga, secs(2 * 24 * 3600), &what).await.unwrap().unwrap();
+        assert!(what(&row), "{row:#?}");
+        row
+    }
+
+    /// Waits until a list shows this, and tells why.
+    async fn told(&self, attention: Attention) -> String {
+        self.until(|row| row.attention.contains(&attention)).await;
+        let filter = SagaFilter { attention: true, ..SagaFilter::default() };
+        assert_eq!(self.engine.sagas(filter).await.unwrap().len(), 1, "lists show it");
+        self.engine.why(&self.saga).await.unwrap().unwrap().to_string()
+    }
+
+    async fn rests(&self) {
+        self.until(|row| row.step.as_deref() == Some("rest waits")).await;
+    }
+
+    async fn cancel(&self) {
+        self.engine.cancel(&self.saga, "ann", "no more").await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_doubt() {
+    let broken = [("put box", lost()), ("find box", unavailable(Cause::Connect, "connection refused"))];
+    let room = Room::new(false, &broken).await;
+    insta::assert_snapshot!(room.told(Attention::InDoubt).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn retrying() {
+    let broken = [("put box", unavailable(Cause::ServerError, "503, try later"))];
+    let room = Room::new(false, &broken).await;
+    insta::assert_snapshot!(room.told(Attention::Retrying).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn undo_stuck() {
+    let broken = [("take box", unavailable(Cause::ServerError, "503, try later"))];
+    let room = Room::new(false, &broken).await;
+    room.rests().await;
+    room.cancel().await;
+    insta::assert_snapshot!(room.told(Attention::UndoStuck).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn needs_decision_since_nobody_can_tell() {
+    let room =
+        Room::new(false, &[("put box", lost()), ("find box", Failure::refused("blind", "no list"))]).await;
+    insta::assert_snapshot!(room.told(Attention::NeedsDecision).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn needs_decision_since_a_credential_is_refused() {
+    let broken = [("put box", unavailable(Cause::Credential, "401, no such token"))];
+    let room = Room::new(false, &broken).await;
+    insta::assert_snapshot!(room.told(Attention::NeedsDecision).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn needs_decision_since_an_undo_is_refused() {
+    let room = Room::new(false, &[("take box", Failure::refused("locked", "the box is locked"))]).await;
+    room.rests().await;
+    room.cancel().await;
+    insta::assert_snapshot!(room.told(Attention::NeedsDecision).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_worker() {
+    let room = Room::new(false, &[]).await;
+    room.rests().await;
+    let nothing = Registry::default().activity::<Put>(room.shed.clone());
+    let room = room.again(nothing).await;
+    room.engine.signal(&room.saga, "1", "enough", serde_json::Value::Null).await.unwrap();
+    insta::assert_snapshot!(room.told(Attention::NoWorker).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_progress() {
+    let room = Room::new(false, &[]).await;
+    room.rests().await;
+    let foreign = registry(&room.shed).workflow(Changed::Foreign);
+    let room = room.again(foreign).await;
+    room.engine.retry(&room.saga, "ann", "to see").await.unwrap();
+    insta::assert_snapshot!(room.told(Attention::NoProgress).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn diverged() {
+    let room = Room::new(false, &[]).await;
+    room.rests().await;
+    let other = registry(&room.shed).workflow(Changed::Other);
+    let room = room.again(other).await;
+    room.engine.retry(&room.saga, "ann", "to see").await.unwrap();
+    insta::assert_snapshot!(room.told(Attention::Diverged).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn over_limit() {
+    let room = Room::of(Changed::Endless, false, &[]).await;
+    insta::assert_snapshot!(room.told(Attention::OverLimit).await);
+    // Undoing does not count.
+    room.cancel().await;
+    room.until(|row| row.state == SagaState::Compensated).await;
+}
+
+/// Nothing happens to it when its deadline passes: time alone has to be noticed.
+#[tokio::test(start_paused = true)]
+async fn late() {
+    let room = Room::new(true, &[]).await;
+    room.rests().await;
+    insta::assert_snapshot!(room.told(Attention::Late).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pause_ending() {
+    let room = Room::new(false, &[]).await;
+    room.rests().await;
+    room.engine.pause(&room.saga, secs(2 * 3600), "ann", "the shed is being moved").await.unwrap();
+    let paused = room.until(|row| row.state == SagaState::Paused).await;
+    assert_eq!(paused.attention, [], "there is time yet");
+    insta::assert_snapshot!(room.told(Attention::PauseEnding).await);
+    assert!(room.env.now().since(paused.updated_at) >= secs(105 * 60));
+    let row = room.until(|row| row.state != SagaState::Paused).await;
+    assert_eq!(row.attention, [], "it went on by itself");
+}
+
+/// A saga that is parked still turns round when its deadline passes.
+#[tokio::test(start_paused = true)]
+async fn what_is_parked_turns_round_at_its_deadline() {
+    let room = Room::new(false, &[]).await;
+    room.rests().await;
+    let other = registry(&room.shed).workflow(Changed::Other);
+    let room = room.again(other).await;
+    room.engine.retry(&room.saga, "ann", "to see").await.unwrap();
+    room.told(Attention::Diverged).await;
+    let row = room.until(|row| row.state.is_ended()).await;
+    assert_eq!(row.state, SagaState::Compensated);
+    assert!(row.error.unwrap().contains("deadline"));
+}
+
+/// What lives in a thing that is struck from the plan goes nowhere with it.
+#[tokio::test(start_paused = true)]
+async fn leak() {
+    let room = Room::new(false, &[("take box", Failure::refused("locked", "the box is locked"))]).await;
+    room.rests().await;
+    room.cancel().await;
+    room.until(|row| row.attention.contains(&Attention::NeedsDecision)).await;
+    let skip = Act::Skip { step: "box".into() };
+    room.engine.act(&room.saga, skip, "ann", "leave it").await.unwrap();
+    room.until(|row| row.state == SagaState::Compensated).await;
+    insta::assert_snapshot!(room.told(Attention::Leak).await);
+}
+
+/// On a file that is started again by a program without the workflow.
+#[tokio::test]
+async fn a_saga_whose_workflow_was_removed_from_the_program_is_cancelled_and_unwound_to_the_end() {
+    let database = Database::new(Env::seeded(7), &[]);
+    let shed = Arc::new(Shed::default());
+    shed.breaks("put box", Failure::not_yet("closed", secs(1)));
+    let running = database.run(registry(&shed).workflow(Stack), None).await;
+    let mut sagas = Vec::new();
+    for key in ["cancelled", "taken up again"] {
+        let new = running.engine.new_saga::<Stack>(key, &false).unwrap();
+        let saga = running.engine.begin(new).await.unwrap().saga().clone();
+        let waits = |row: &SagaRow| row.step.as_deref() == Some("box waits");
+        assert!(waits(&running.engine.wait(&saga, secs(10), waits).await.unwrap().unwrap()));
+        sagas.push(saga);
+    }
+    running.die().await;
+    shed.mended();
+
+    let running = database.run(registry(&shed), None).await;
+    for saga in &sagas {
+        let is_parked = |row: &SagaRow| row.attention == [Attention::NoWorker];
+        assert!(is_parked(&running.engine.wait(saga, secs(10), is_parked).await.unwrap().unwrap()));
+    }
+    assert_eq!(*shed.things.lock().unwrap(), ["shelf", "shelf"]);
+    running.engine.cancel(&sagas[0], "ann", "it is not sold any more").await.unwrap();
+    let row = running.engine.wait(&sagas[0], secs(10), |_| false).await.unwrap().unwrap();
+    assert_eq!((row.state, row.attention), (SagaState::Compensated, vec![]));
+    assert_eq!(*shed.things.lock().unwrap(), [] as [&str; 0]);
+    running.die().await;
+
+    // And with the workflow back, the other one goes on once a person says so.
+    let running = database.run(registry(&shed).workflow(Stack), None).await;
+    running.engine.retry(&sagas[1], "ann", "the right program runs again").await.unwrap();
+    let rests = |row: &SagaRow| row.step.as_deref() == Some("rest waits");
+    let row = running.engine.wait(&sagas[1], secs(10), rests).await.unwrap().unwrap();
+    assert!(rests(&row) && row.attention.is_empty(), "{row:#?}");
+    running.die().await;
+}
+
+/// On a file, one of whose lines is damaged between two starts.
+#[tokio::test]
+async fn unreadable() {
+    let database = Database::new(Env::seeded(7), &[]);
+    let shed = Arc::new(Shed::default());
+    let offers = || registry(&shed).workflow(Stack);
+    for call in ["put box", "put shelf"] {
+        shed.breaks(call, Failure::not_yet("closed", secs(1)));
+    }
+    let running = database.run(offers(), None).await;
+    let begin = async |key: &str| {
+        let new = running.engine.new_saga::<Stack>(key, &false).unwrap();
+        running.engine.begin(new).await.unwrap().saga().clone()
+    };
+    let (damaged, well) = (begin("damaged").await, begin("well").await);
+    for saga in [&damaged, &well] {
+        let waits = |row: &SagaRow| row.step.as_deref() == Some("shelf waits");
+        running.engine.wait(saga, secs(10), waits).await.unwrap();
+    }
+    running.die().await;
+    let write = async |event: &str| {
+        let url = format!("sqlite://{}", database.folder.path().join("amends.db").display());
+        let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
+        let before: String = sqlx::query_scalar("select event from journal where saga = $1 and seq = 2")
+            .bind(damaged.as_str())
+            .fetch_one(&pool)
+            .await
+            .unwrap();
+        sqlx::query("update journal set event = $2 where saga = $1 and seq = 2")
+            .bind(damaged.as_str())
+            .bind(event)
+            .execute(&pool)
+            .await
+            .unwrap();
+        pool.close().await;
+        before
+    };
+    let was = write(r#"{"kind":"moon_landed","step":"shelf"}"#).await;
+    shed.mended();
+
+    let running = database.run(offers(), None).await;
+    let engine = &running.engine;
+    let is_unreadable = |row: &SagaRow| row.attention == [Attention::Unreadable];
+    let row = engine.wait(&damaged, secs(10), is_unreadable).await.unwrap().unwrap();
+    assert!(is_unreadable(&row), "{row:#?}");
+    let filter = SagaFilter { attention: true, ..SagaFilter::default() };
+    assert_eq!(engine.sagas(filter).await.unwrap(), [row], "lists show it");
+    insta::assert_snapshot!(engine.why(&damaged).await.unwrap().unwrap());
+    // No act is done to it, and a word for it is kept; nobody takes it up again and again.
+    assert!(engine.cancel(&damaged, "ann", "no more").await.is_err());
+    engine.signal(&damaged, "1", "enough", serde_json::Value::Null).await.unwrap();
+    assert_eq!(running.store.claim(database.env.now(), 10).await.unwrap(), []);
+    let preview = engine.preview(SagaFilter::default(), &Act::Retry).await.unwrap();
+    assert_eq!(preview.left_out.iter().map(|(saga, _)| saga).collect::<Vec<_>>(), [&damaged]);
+    // The other one went on as ever.
+    engine.signal(&well, "2", "enough", serde_json::Value::Null).await.unwrap();
+    let row = engine.wait(&well, secs(10), |_| false).await.unwrap().unwrap();
+    assert_eq!(row.state, SagaState::Completed);
+    running.die().await;
+
+    // The line is put back: it goes on by itself, and takes the word that was kept.
+    write(&was).await;
+    let running = database.run(offers(), None).await;
+    let row = running.engine.wait(&damaged, secs(10), |_| false).await.unwrap().unwrap();
+    assert_eq!((row.state, row.attention), (SagaState::Completed, vec![]));
+    running.die().await;
+}
