@@ -212,7 +212,7 @@ fn standing(
     }
     let has_no_place = seen.bound.is_some_and(|(_, has_place)| !has_place);
     let due = state.due_at();
-    if !has_no_place && row.due_at != due && row.due_at.is_none_or(|due| due > now) {
+    if !has_no_place && due.is_some_and(|due| row.due_at.is_none_or(|at| at > due.max(now))) {
         broken.push(format!("its row is due at {:?}, its journal at {due:?}", row.due_at));
     }
     let is_open = |saga: &SagaId| moment.saga(saga).is_some_and(|seen| !seen.row.state.is_ended());
