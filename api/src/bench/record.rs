@@ -26,7 +26,8 @@ pub enum Written {
     Release(SagaId),
 }
 
-/// A store that does what another does, and remembers what was written, in the order in which it became durable.
+/// A store that does what another does, and remembers what was written, each saga's in the order in which it became
+/// durable. Whoever asked for a write that fails ends the bench with it.
 pub struct Recorder {
     inner: Arc<dyn Store>,
     written: Mutex<Vec<Written>>,
@@ -54,9 +55,9 @@ impl Store for Recorder {
         self.inner.installation()
     }
     async fn start(&self, new: NewSaga) -> Result<Started, Error> {
-        let started = self.inner.start(new.clone()).await?;
-        self.note(Written::Start(Box::new(new)));
-        Ok(started)
+        // Before it is written: once it is, its first turn may be noted before this goes on. The same below.
+        self.note(Written::Start(Box::new(new.clone())));
+        self.inner.start(new).await
     }
     async fn append(&self, append: Arc<Append>) -> Result<(), Error> {
         self.inner.append(append.clone()).await?;
@@ -83,9 +84,8 @@ impl Store for Recorder {
         self.inner.claim(now, limit).await
     }
     async fn release(&self, saga: &SagaId) -> Result<(), Error> {
-        self.inner.release(saga).await?;
         self.note(Written::Release(saga.clone()));
-        Ok(())
+        self.inner.release(saga).await
     }
     async fn keep_only(&self, live: &[SagaId]) -> Result<(), Error> {
         self.inner.keep_only(live).await
