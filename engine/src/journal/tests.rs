@@ -13,6 +13,7 @@ use super::state::{Attention, SagaState};
 use super::{Entry, State, story, why};
 use crate::activity::{Effect, Resource};
 use crate::env::Timestamp;
+use crate::gate::Lane;
 use crate::ids::{OperationId, ResourceId, SagaId, StepKey};
 use crate::store::{ResourceRow, ResourceState};
 
@@ -62,6 +63,7 @@ fn sample(kind: EventKind) -> Event {
             cause: Cause::RateLimited,
             detail: detail(),
             retry_at: at,
+            gate: None,
             asked: None,
             fingerprint: "fp1:0".into(),
         },
@@ -133,6 +135,7 @@ fn sample(kind: EventKind) -> Event {
             cause: Some(Cause::ServerError),
             detail: detail(),
             retry_at: at,
+            gate: None,
             fingerprint: "fp1:0".into(),
         },
         EventKind::CompensationLost => {
@@ -312,6 +315,7 @@ fn the_database_knows_the_same_words() {
         |names: Vec<String>| names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
     assert!(sql.contains(&quoted(SagaState::iter().map(|state| state.to_string()).collect())));
     assert!(sql.contains(&quoted(ResourceState::iter().map(|state| state.to_string()).collect())));
+    assert!(sql.contains(&quoted(Lane::iter().map(|lane| lane.to_string()).collect())));
 }
 
 #[test]

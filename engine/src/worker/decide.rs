@@ -41,15 +41,24 @@ pub(crate) enum Action {
     Resume,
 }
 
+/// What is tried before its time.
+#[derive(Debug, Default)]
+pub(crate) struct Nudge {
+    /// Everything that waits to be tried again.
+    pub(crate) all: bool,
+    /// These, which were let go by the gates at which they waited.
+    pub(crate) let_go: HashSet<StepKey>,
+}
+
 /// What is to be done now.
 ///
-/// `in_flight` are the steps of which this process has a call under way; `nudged` says that what waits to be
-/// tried again is tried now.
+/// `in_flight` are the steps of which this process has a call under way; `nudge` says what of that which waits is
+/// tried now.
 pub(crate) fn decide(
     state: &State,
     in_flight: &HashSet<StepKey>,
     now: Timestamp,
-    nudged: bool,
+    nudge: &Nudge,
 ) -> Vec<Action> {
     let mut actions = Vec::new();
     if state.ended.is_some() {
@@ -83,10 +92,13 @@ pub(crate) fn decide(
             Some(interrupted(step, goes_back))
         } else if is_parked {
             None
+        } else if step.at_gate.is_some() && (nudge.all || nudge.let_go.contains(&step.key)) {
+            // It has no time of its own: let go, it is as if that had come.
+            if goes_back { backward(state, step, is_held, Timestamp(i64::MAX)) } else { Some(let_go(step)) }
         } else if goes_back {
             backward(state, step, is_held, now)
         } else {
-            forward(state, step, now, nudged)
+            forward(state, step, now, nudge.all)
         };
         actions.extend(action);
     }
@@ -123,11 +135,20 @@ fn settle(step: &Step) -> Action {
     }
 }
 
+/// What a step does that its gate lets go: the time it waited there does not count against it.
+fn let_go(step: &Step) -> Action {
+    match step.phase {
+        Phase::Removing { .. } => Action::Compensate(step.key.clone()),
+        _ => Action::Execute(step.key.clone()),
+    }
+}
+
 fn forward(state: &State, step: &Step, now: Timestamp, nudged: bool) -> Option<Action> {
     let key = step.key.clone();
     match step.phase {
+        Phase::Deferred { .. } if step.at_gate.is_some() => None,
         Phase::Deferred { retry_at } => {
-            let too_late = step.asked.as_ref().is_some_and(|asked| asked.give_up_at <= now);
+            let too_late = step.asked.as_ref().is_some_and(|asked| asked.give_up_at.plus(step.held) <= now);
             // Past the pivot there is no way back, so there is no giving up either; nor is there at the very end.
             if too_late && state.pivot.is_none() && !step.is_deferred() {
                 Some(Action::GiveUp(key))

@@ -42,6 +42,7 @@ impl Executor {
 
     pub(super) fn launch(&mut self, launch: Launch) {
         let key = launch.step().clone();
+        let mut permit = self.permits.remove(&key).unwrap_or_default();
         let Some(step) = self.state.step(&key) else { return };
         let Some(asked) = step.current() else { return };
         let attempt =
@@ -65,13 +66,18 @@ impl Executor {
             async move {
                 let outcome = match launch {
                     Launch::Execute(_) => {
-                        Outcome::Executed(bounded(limit, activity.execute(&input, &call)).await)
+                        let outcome = bounded(limit, activity.execute(&input, &call)).await;
+                        permit.settle(&outcome);
+                        Outcome::Executed(outcome)
                     }
                     Launch::Find(_) => Outcome::Found(bounded(limit, activity.find(&input, &call)).await),
                     _ => {
-                        Outcome::Compensated(bounded(limit, activity.compensate(&input, &made, &call)).await)
+                        let outcome = bounded(limit, activity.compensate(&input, &made, &call)).await;
+                        permit.settle(&outcome);
+                        Outcome::Compensated(outcome)
                     }
                 };
+                drop(permit);
                 let external_id = match &outcome {
                     Outcome::Executed(Ok(made))
                     | Outcome::Found(Ok(Found::Usable(made) | Found::Unusable(made))) => {
