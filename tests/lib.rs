@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, missing_docs, clippy::disallowed_methods, reason = "tests fail by panicking")]
 
 pub mod database;
+pub mod door;
+pub mod market;
 pub mod postgres;
 pub mod process;
 pub mod shop;

@@ -284,7 +284,7 @@ impl Activity for Refuse {
 /// A line in a table of our own.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Note {
-    text: String,
+    pub text: String,
 }
 
 impl Local for Note {
