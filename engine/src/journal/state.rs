@@ -294,10 +294,11 @@ impl State {
         self.turned_scopes.iter().any(|scope| key.is_inside(scope))
     }
 
-    /// Whether this step is on the way back: the whole saga is, or a scope that it stands in.
+    /// Whether this step is on the way back: the whole saga is, or a scope that it stands in, or was.
     pub fn goes_back(&self, key: &StepKey) -> bool {
         let is_deferred = || self.step(key).is_some_and(Step::is_deferred);
-        (self.unwinding.is_some() || self.is_turned(key)) && !is_deferred()
+        let is_taken_back = || self.ended_scopes.iter().any(|scope| key.is_inside(scope));
+        (self.unwinding.is_some() || self.is_turned(key) || is_taken_back()) && !is_deferred()
     }
 
     /// Whether a step in this scope that happened, or may have, still waits to be taken back.
