@@ -7,7 +7,7 @@ use std::sync::Arc;
 use amends_engine::Workflow;
 use amends_engine::testing::kit::{Kit, World};
 use amends_tests::yard::{
-    Choice, Drawing, Family, NOTES, Parallel, Racing, Straight, Waiting, Yard, registry,
+    Choice, Drawing, Family, NOTES, Parallel, Racing, Rocket, Straight, Treasure, Waiting, Yard, registry,
 };
 
 fn kit<W: Workflow<Input = String>>() -> Kit<W> {
@@ -64,4 +64,15 @@ fn drawn_values_and_times_survive_everything() {
 #[test]
 fn a_saga_that_waits_for_words_ends_whole_or_leaves_nothing() {
     tried(kit::<Waiting>().signal("word", "yes"));
+}
+
+#[test]
+fn what_is_blind_and_what_is_known_for_a_while_end_whole_or_leave_nothing() {
+    let with_another_flag = ["x-boat", "x-chest", "x-flag-g2", "x-map"];
+    tried(kit::<Treasure>().may_leave(&with_another_flag));
+}
+
+#[test]
+fn what_cannot_be_taken_back_stays_whole() {
+    tried(kit::<Rocket>());
 }

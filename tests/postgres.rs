@@ -149,9 +149,14 @@ impl Server {
     fn ended(&mut self) {
         let Some(mut child) = self.running.take() else { return };
         drop(child.stdin.take());
+        let began = now();
         let mut gone = false;
         self.wait_until("stop", || {
             gone = gone || child.try_wait().unwrap().is_some();
+            // On a busy machine it has been seen to wait for its children; they go with it.
+            if !gone && began.elapsed() > PATIENCE / 3 {
+                self.signal("KILL");
+            }
             gone
         });
     }
@@ -338,8 +343,11 @@ fn find(name: &str, package: &str) -> PathBuf {
 /// A program that ends, by this signal, when its standard input is closed: so also when the test is killed.
 fn watched(signal: &str, program: &Path) -> Command {
     let mut command = as_postgres(Path::new("/bin/sh"));
-    let watch =
-        format!("\"$@\" </dev/null & child=$!; read -r _; kill -{signal} $child 2>/dev/null; wait $child");
+    // What a shell runs in the background ignores INT and QUIT unless it is told not to.
+    let watch = format!(
+        "env --default-signal=INT,QUIT \"$@\" </dev/null & child=$!; read -r _; kill -{signal} $child 2>/dev/null; \
+         wait $child"
+    );
     command.arg("-c").arg(watch).arg("watch").arg(program);
     command
 }

@@ -95,7 +95,7 @@ async fn a_database_is_refused_that_is_in_use_newer_foreign_elsewhere_or_without
     assert!(matches!(open("test", NOTES).await, Err(OpenError::InUse(_))));
     store.close().await;
     let older = &[Migrations { table: "note_migration", sqlite: &[], postgres: &[] }];
-    assert!(matches!(open("test", older).await, Err(OpenError::Newer { version: 1, known: 0, .. })));
+    assert!(matches!(open("test", older).await, Err(OpenError::Newer { version: 2, known: 0, .. })));
     assert!(matches!(open("production", NOTES).await, Err(OpenError::OtherEnvironment { .. })));
 
     let text = std::fs::read_to_string(&key).unwrap();

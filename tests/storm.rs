@@ -77,7 +77,7 @@ async fn start_all(
     for number in 0..sagas {
         tokio::time::sleep_until(began + pace * u32::try_from(number).unwrap()).await;
         let number = first + number;
-        let list = List { name: format!("n{number}"), enough: number % 5 != 0 };
+        let list = List { name: format!("n{number}"), enough: !number.is_multiple_of(5) };
         loop {
             let new = NewSaga::of::<Basket>(env, list.name.clone(), &list).unwrap();
             match store.start(new).await {

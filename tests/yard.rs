@@ -1,14 +1,15 @@
 //! A yard: providers of every class, with identities, lists that lag and calls that land late; and sagas that use
 //! every verb on them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use amends_engine::env::Timestamp;
+use amends_engine::ids::StepKey;
 use amends_engine::journal::Event;
-use amends_engine::store::Store;
 use amends_engine::store::open::Migrations;
+use amends_engine::store::{NewSaga, Store};
 use amends_engine::{
     Activity, Call, Effect, Env, Failure, Found, Gate, Halt, Local, Registry, Resource, Saga, Tx, Workflow,
     params, saga, secs,
@@ -28,6 +29,10 @@ const LAG: Duration = secs(4);
 pub struct Thing {
     pub id: String,
     pub name: String,
+    /// Who made it: nobody's saga if a person did.
+    pub saga: String,
+    /// In which step.
+    pub step: StepKey,
     made_at: Timestamp,
 }
 
@@ -36,7 +41,15 @@ pub struct Yard {
     env: Option<Env>,
     things: Mutex<Vec<Thing>>,
     /// What was made under each idempotency key; kept also when it is gone.
-    keys: Mutex<BTreeMap<String, String>>,
+    keys: Mutex<BTreeMap<String, (String, Timestamp)>>,
+    /// How often each generation of each step had an effect.
+    effects: Mutex<BTreeMap<String, u32>>,
+    /// Which sagas lifted off.
+    lifted: Mutex<BTreeMap<String, u32>>,
+    /// A bug of its own: its first thing is made twice.
+    one_too_many: Mutex<bool>,
+    /// The names under which people made things.
+    by_hand: Mutex<BTreeSet<String>>,
     made: Mutex<u64>,
     /// Where intents are looked up, so that an effect without one is seen.
     journal: Mutex<Option<Arc<dyn Store>>>,
@@ -67,12 +80,67 @@ impl Yard {
         self.env.as_ref().map_or(Timestamp(0), Env::now)
     }
 
-    fn make(&self, name: &str) -> String {
+    fn make(&self, name: &str, call: &Call) -> String {
+        let generation = format!("{} {} {}", call.saga(), call.step(), call.generation());
+        *self.effects.lock().unwrap().entry(generation).or_default() += 1;
+        self.put(name, call.saga().as_str(), call.step().clone())
+    }
+
+    fn put(&self, name: &str, saga: &str, step: StepKey) -> String {
         let mut made = self.made.lock().unwrap();
         *made += 1;
-        let thing = Thing { id: format!("id-{made}"), name: name.to_owned(), made_at: self.now() };
+        let (name, saga) = (name.to_owned(), saga.to_owned());
+        let thing = Thing { id: format!("id-{made}"), name, saga, step, made_at: self.now() };
         let id = thing.id.clone();
+        if std::mem::take(&mut *self.one_too_many.lock().unwrap()) {
+            let twin = Thing { id: "id-0".to_owned(), name: "twin".to_owned(), ..thing.clone() };
+            self.things.lock().unwrap().push(twin);
+        }
         self.things.lock().unwrap().push(thing);
+        id
+    }
+
+    /// A person makes something by hand.
+    pub fn make_by_hand(&self, name: &str) -> String {
+        self.by_hand.lock().unwrap().insert(name.to_owned());
+        self.put(name, "", StepKey::from(""))
+    }
+
+    /// Plants a bug that has nothing to do with the engine.
+    pub fn makes_one_too_many(&self) {
+        *self.one_too_many.lock().unwrap() = true;
+    }
+
+    /// Whether a person made something of its name, which is the sweep's until it is on a ledger.
+    pub fn is_made_by_hand(&self, thing: &Thing) -> bool {
+        self.by_hand.lock().unwrap().contains(&thing.name)
+    }
+
+    /// What must have had one effect for each generation, and had more.
+    fn once(&self, call: &Call) {
+        let generation = format!("{} {} {}", call.saga(), call.step(), call.generation());
+        if self.effects.lock().unwrap().get(&generation).is_some_and(|effects| *effects > 1) {
+            self.violations.lock().unwrap().push(format!("{generation}: done twice"));
+        }
+    }
+
+    /// How often a saga did what cannot be taken back.
+    pub fn lifted(&self, saga: &str) -> u32 {
+        self.lifted.lock().unwrap().get(saga).copied().unwrap_or(0)
+    }
+
+    /// Once for each key, as long as that is remembered.
+    fn once_a_key(&self, name: &str, call: &Call, remembered: Duration) -> String {
+        let key = call.key().to_string();
+        let known = self.keys.lock().unwrap().get(&key).cloned();
+        if let Some((id, at)) = known
+            && self.now().since(at) < remembered
+        {
+            return id;
+        }
+        let id = self.make(name, call);
+        self.once(call);
+        self.keys.lock().unwrap().insert(key, (id.clone(), self.now()));
         id
     }
 
@@ -81,7 +149,10 @@ impl Yard {
         let mut things = self.things.lock().unwrap();
         let Some(place) = things.iter().position(|thing| thing.id == id) else { return };
         let name = things.remove(place).name;
-        things.retain(|thing| !thing.name.starts_with(&format!("{name}.")));
+        // It lives in the one that is still there, if a call that came too late had made two.
+        if !things.iter().any(|thing| thing.name == name) {
+            things.retain(|thing| !thing.name.starts_with(&format!("{name}.")));
+        }
     }
 
     /// The oldest of this name that the list shows yet.
@@ -146,7 +217,7 @@ impl Activity for Build {
     async fn execute(&self, yard: &Yard, call: &Call) -> Result<(String, String), Failure> {
         yard.check_intent(call).await;
         let name = call.name(&self.name);
-        let id = yard.make(&name);
+        let id = yard.make(&name, call);
         Ok((name, id))
     }
 
@@ -184,7 +255,7 @@ impl Activity for Mint {
     async fn execute(&self, yard: &Yard, call: &Call) -> Result<(String, String), Failure> {
         yard.check_intent(call).await;
         let name = call.name(&self.name);
-        let id = yard.make(&name);
+        let id = yard.make(&name, call);
         Ok((name, id))
     }
 
@@ -229,14 +300,101 @@ impl Activity for Rent {
 
     async fn execute(&self, yard: &Yard, call: &Call) -> Result<(String, String), Failure> {
         yard.check_intent(call).await;
-        let mut keys = yard.keys.lock().unwrap();
-        let id = keys.entry(call.key().to_string()).or_insert_with(|| yard.make(&self.name));
-        Ok((self.name.clone(), id.clone()))
+        Ok((self.name.clone(), yard.once_a_key(&self.name, call, Duration::MAX)))
     }
 
     async fn compensate(&self, yard: &Yard, made: &(String, String), _: &Call) -> Result<(), Failure> {
         yard.remove(&made.1);
         Ok(())
+    }
+}
+
+/// How long a lease's key is remembered.
+pub const REMEMBERED: Duration = secs(1800);
+
+/// The same key is the same thing for a while, and then a second one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Lease {
+    name: String,
+}
+
+impl Activity for Lease {
+    const NAME: &'static str = "yard.lease";
+    const EFFECT: Effect = Effect::RepeatableWithin { window: REMEMBERED };
+    type Client = Yard;
+    type Output = (String, String);
+
+    fn resource(&self, call: &Call) -> Option<Resource> {
+        Some(Resource::new("yard", "leased", call.name(&self.name)))
+    }
+
+    fn external_id(made: &(String, String)) -> Option<String> {
+        Some(made.1.clone())
+    }
+
+    async fn execute(&self, yard: &Yard, call: &Call) -> Result<(String, String), Failure> {
+        yard.check_intent(call).await;
+        Ok((self.name.clone(), yard.once_a_key(&self.name, call, REMEMBERED)))
+    }
+
+    async fn compensate(&self, yard: &Yard, made: &(String, String), _: &Call) -> Result<(), Failure> {
+        yard.remove(&made.1);
+        Ok(())
+    }
+}
+
+/// Cannot be looked for, and is there twice when it is sent twice.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Bury {
+    name: String,
+}
+
+impl Activity for Bury {
+    const NAME: &'static str = "yard.bury";
+    const EFFECT: Effect = Effect::Blind;
+    type Client = Yard;
+    type Output = (String, String);
+
+    fn resource(&self, call: &Call) -> Option<Resource> {
+        Some(Resource::new("yard", "buried", call.name(&self.name)))
+    }
+
+    fn external_id(made: &(String, String)) -> Option<String> {
+        Some(made.1.clone())
+    }
+
+    async fn execute(&self, yard: &Yard, call: &Call) -> Result<(String, String), Failure> {
+        yard.check_intent(call).await;
+        let id = yard.make(&self.name, call);
+        yard.once(call);
+        Ok((self.name.clone(), id))
+    }
+
+    async fn compensate(&self, yard: &Yard, made: &(String, String), _: &Call) -> Result<(), Failure> {
+        yard.remove(&made.1);
+        Ok(())
+    }
+}
+
+/// Cannot be taken back; can be seen.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LiftOff;
+
+impl Activity for LiftOff {
+    const NAME: &'static str = "yard.lift_off";
+    const EFFECT: Effect = Effect::Searchable { quiet: secs(10) };
+    type Client = Yard;
+    type Output = ();
+
+    async fn execute(&self, yard: &Yard, call: &Call) -> Result<(), Failure> {
+        yard.check_intent(call).await;
+        *yard.lifted.lock().unwrap().entry(call.saga().to_string()).or_default() += 1;
+        Ok(())
+    }
+
+    async fn find(&self, yard: &Yard, call: &Call) -> Result<Found<()>, Failure> {
+        let lifted = yard.lifted(call.saga().as_str()) > 0;
+        Ok(if lifted { Found::Usable(()) } else { Found::Nothing })
     }
 }
 
@@ -252,7 +410,7 @@ impl Activity for Sweep {
 
     async fn execute(&self, yard: &Yard, call: &Call) -> Result<(), Failure> {
         yard.check_intent(call).await;
-        yard.keys.lock().unwrap().insert(format!("swept {}", call.saga()), String::new());
+        yard.keys.lock().unwrap().insert(format!("swept {}", call.saga()), (String::new(), yard.now()));
         Ok(())
     }
 }
@@ -269,7 +427,7 @@ impl Activity for Look {
 
     async fn execute(&self, yard: &Yard, call: &Call) -> Result<Option<String>, Failure> {
         let mut keys = yard.keys.lock().unwrap();
-        let looked = keys.insert(format!("look {}", call.saga()), String::new()).is_some();
+        let looked = keys.insert(format!("look {}", call.saga()), (String::new(), yard.now())).is_some();
         Ok(looked.then(|| "there".to_owned()))
     }
 }
@@ -308,6 +466,25 @@ impl Local for Note {
     async fn revert(&self, _: &(), tx: &mut Tx<'_>) -> Result<(), Failure> {
         tx.execute("delete from note where text = $1", params![&self.text]).await?;
         Ok(())
+    }
+}
+
+/// A line of our own, and a saga that is started with it or not at all.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Enroll {
+    pub name: String,
+}
+
+impl Local for Enroll {
+    const NAME: &'static str = "note.enroll";
+    type Output = String;
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<String, Failure> {
+        let text = format!("{}-enrolled", self.name);
+        tx.execute("insert into note (text) values ($1) on conflict do nothing", params![&text]).await?;
+        let new = NewSaga::of::<Waiting>(tx.env(), self.name.clone(), &self.name)
+            .map_err(|error| Failure::refused("malformed", error.to_string()))?;
+        tx.start::<Waiting>(new).await.map(|saga| saga.to_string())
     }
 }
 
@@ -353,6 +530,9 @@ pub fn registry(yard: &Arc<Yard>) -> Registry {
         .activity::<Build>(yard.clone())
         .activity::<Mint>(yard.clone())
         .activity::<Rent>(yard.clone())
+        .activity::<Lease>(yard.clone())
+        .activity::<Bury>(yard.clone())
+        .activity::<LiftOff>(yard.clone())
         .activity::<Sweep>(yard.clone())
         .activity::<Look>(yard.clone())
         .activity::<Refuse>(yard.clone())
@@ -367,6 +547,8 @@ pub fn registry(yard: &Arc<Yard>) -> Registry {
         .workflow(Helper)
         .workflow(Drawing)
         .workflow(Waiting)
+        .workflow(Treasure)
+        .workflow(Rocket)
 }
 
 workflow!(
@@ -500,5 +682,29 @@ workflow!(
         let never: Option<String> = saga.signal("never", "never", secs(300)).await?;
         saga.step("chair", rent(own("chair"))).await?;
         Ok(format!("{} {word:?} {never:?}", desk.0))
+    }
+);
+
+workflow!(
+    /// What cannot be looked for, and what is known again only for a while.
+    Treasure, "treasure", |saga, own| {
+        let map = saga.step("map", build(own("map"))).await?;
+        saga.step("chest", Bury { name: own("chest") }).await?;
+        saga.step("boat", Lease { name: own("boat") }).await?;
+        saga.sleep("tide", secs(45)).await?;
+        saga.step("flag", Mint { name: own("flag") }).await?;
+        Ok(map.take().0)
+    }
+);
+
+workflow!(
+    /// Goes on after what cannot be taken back, and never goes back then.
+    Rocket, "rocket", |saga, own| {
+        let pad = saga.step("pad", build(own("pad"))).await?;
+        saga.step("fuel", rent(own("fuel"))).await?;
+        saga.pivot("lift-off", LiftOff).await?;
+        saga.step("sweep", Sweep).await?;
+        saga.sleep("orbit", secs(20)).await?;
+        Ok(pad.take().0)
     }
 );

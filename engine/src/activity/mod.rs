@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use call::Call;
 pub use registry::Registry;
 
+use crate::env::Timestamp;
 pub use crate::gate::Gate;
 use crate::ids::{ResourceId, StepKey};
 pub use crate::journal::failure::{Cause, Failure, Found, Refusal};
@@ -34,8 +35,15 @@ pub const fn secs(seconds: u64) -> Duration {
 pub enum Effect {
     /// Changes nothing: simply asked again.
     Read,
-    /// The same call again has no further effect (a set, or a key the provider remembers): sent again.
+    /// The same call again has no further effect (a set, or a key the provider remembers for ever): sent again.
     Repeatable,
+    /// The same call again has no further effect for a while, as long as the provider remembers its key: sent again
+    /// until then. Later it is looked for first, and never sent without an answer to that.
+    RepeatableWithin {
+        /// How long the key is remembered behind the first attempt that used it.
+        #[serde(with = "humantime_serde")]
+        window: Duration,
+    },
     /// Found by its name after `quiet`, the time in which a lost call is either done or dead.
     Searchable {
         /// How long to wait after the doubt arose before looking.
@@ -48,20 +56,35 @@ pub enum Effect {
         #[serde(with = "humantime_serde")]
         quiet: Duration,
     },
+    /// Happens again when it is sent again, and cannot be looked for: in doubt, a person says what came of it.
+    Blind,
 }
+
+/// The longest that one call may be under way.
+pub(crate) const CALL_MAX: Duration = secs(90);
 
 impl Effect {
     /// How long a lost call may still be on its way.
     pub fn quiet(self) -> Duration {
         match self {
-            Self::Read | Self::Repeatable => Duration::ZERO,
+            Self::Read | Self::Repeatable | Self::RepeatableWithin { .. } | Self::Blind => Duration::ZERO,
             Self::Searchable { quiet } | Self::SearchableOnce { quiet } => quiet,
         }
     }
 
-    /// Whether doubt is settled by sending the call again rather than by looking.
+    /// Whether doubt is settled by sending the call again rather than by looking; with a window, as long as it is
+    /// open.
     pub fn is_sent_again(self) -> bool {
-        matches!(self, Self::Read | Self::Repeatable)
+        matches!(self, Self::Read | Self::Repeatable | Self::RepeatableWithin { .. })
+    }
+
+    /// Whether a call that is sent at `at` is certain to arrive while its key is remembered, if the first attempt that
+    /// used it left at `first`.
+    pub(crate) fn is_in_window(self, first: Timestamp, at: Timestamp) -> bool {
+        match self {
+            Self::RepeatableWithin { window } => at.plus(CALL_MAX) <= first.plus(window),
+            _ => true,
+        }
     }
 }
 

@@ -174,6 +174,11 @@ impl Act {
             Self::FailAttempt { .. } if doubted => {
                 Some("a try of it may have happened; settle that first".to_owned())
             }
+            Self::FailAttempt { .. }
+                if state.paused.is_some() && matches!(phase, Some(Phase::Waiting { .. })) =>
+            {
+                Some("it is paused; let it go on first".to_owned())
+            }
             Self::FailAttempt { .. } => says(
                 matches!(phase, Some(Phase::Deferred { .. } | Phase::Waiting { .. })) && !goes_back,
                 "it is not waiting to be tried again",

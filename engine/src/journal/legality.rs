@@ -75,7 +75,7 @@ impl State {
             ) => true,
             (E::ScopeTurned { .. } | E::RaceDecided { .. }, _) => !unwinding,
             (E::ScopeUnwound { scope }, _) => self.turned_scopes.contains(scope) && !self.is_left_in(scope),
-            (E::UnwindingStarted { .. }, _) => !unwinding && self.pivot.is_none(),
+            (E::UnwindingStarted { .. }, _) => self.can_turn(),
             (E::ResultOffered { .. }, _) => {
                 let is_child = self.parent.is_some() && self.offered.is_none();
                 is_child && !unwinding && self.pivot.is_none() && self.is_settled()

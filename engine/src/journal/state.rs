@@ -285,8 +285,36 @@ impl State {
         self.close_what_never_was(&entry.event, at);
         self.seq = entry.seq;
         self.at = at;
-        self.begun |= self.seq > 1;
+        // What a person does to a saga that has not begun does not begin it.
+        self.begun |= !matches!(
+            entry.event,
+            Event::SagaStarted { .. }
+                | Event::OperatorIntervened { .. }
+                | Event::Paused { .. }
+                | Event::Resumed { .. }
+        );
         Ok(())
+    }
+
+    /// Whether its function has run, or something was decided about it.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    /// Whether its pivot may have happened, and nobody knows yet: until then it neither turns round nor is safe.
+    pub fn is_at_pivot(&self) -> bool {
+        let is_open = |step: &Step| {
+            let may_have =
+                matches!(step.phase, Phase::Trying { .. } | Phase::InDoubt { .. } | Phase::Undecidable);
+            // One in our own database is there with the entry that says so, or it is not.
+            may_have && !step.is_local() && step.asked.as_ref().is_some_and(|asked| asked.pivot)
+        };
+        self.pivot.is_none() && self.unwinding.is_none() && self.steps.iter().any(is_open)
+    }
+
+    /// Whether it can still turn round at once.
+    pub fn can_turn(&self) -> bool {
+        self.unwinding.is_none() && self.pivot.is_none() && !self.is_at_pivot()
     }
 
     /// Whether a scope that holds this step is being taken back.
@@ -384,6 +412,7 @@ impl State {
                 place.attempts = *attempt;
                 place.generation = *generation;
                 place.since = at;
+                place.sent_at.get_or_insert(at);
                 if let Some(named) = resource {
                     place.resource = Some(named.id.clone());
                     self.ledger.intend(&self.saga.clone(), step, named, outer, at);
@@ -410,7 +439,10 @@ impl State {
                     }
                     // Sent again after a lost attempt, and this one did not happen: that one still may have.
                     (_, Some(_)) if place.doubted => Phase::InDoubt { look_at: *retry_at },
-                    _ => Phase::Deferred { retry_at: *retry_at },
+                    _ => {
+                        place.sent_at = None;
+                        Phase::Deferred { retry_at: *retry_at }
+                    }
                 };
                 place.trouble = Some(trouble(Some(*cause), detail, fingerprint));
             }
@@ -429,7 +461,10 @@ impl State {
                 }
                 place.doubted = *found == FoundKind::Unknowable;
                 match found {
-                    FoundKind::Nothing => place.phase = Phase::Deferred { retry_at: at },
+                    FoundKind::Nothing => {
+                        place.sent_at = None;
+                        place.phase = Phase::Deferred { retry_at: at };
+                    }
                     FoundKind::Usable => {
                         place.phase = Phase::Completed;
                         place.trouble = None;
@@ -566,6 +601,7 @@ impl State {
                 if matches!(place.phase, Phase::Removing { clearing: true, .. }) {
                     place.phase = Phase::Deferred { retry_at: at };
                     place.output = None;
+                    place.sent_at = None;
                     place.generation += 1;
                     self.set_resource(step, ResourceState::Gone, at);
                     self.place(step, None, at).resource = None;
@@ -598,6 +634,12 @@ impl State {
             Event::ScopeUnwound { scope } => {
                 self.turned_scopes.retain(|turned| turned != scope);
                 self.ended_scopes.push(scope.clone());
+                // What was still waited for in it, or to be tried again, is not any more.
+                for step in self.steps.iter_mut().filter(|step| step.key.is_inside(scope)) {
+                    if !step.is_deferred() && step.is_open() {
+                        step.phase = Phase::Refused;
+                    }
+                }
             }
             Event::ResourceGone { resource, .. } => self.ledger.set(resource, ResourceState::Gone, at),
             Event::ResourceTaken { row } => self.ledger.take_over(row, &self.saga.clone(), at),
@@ -669,7 +711,7 @@ impl State {
             return Some(*until);
         }
         if self.parked.is_some() && self.unwinding.is_none() && self.cancel.is_none() {
-            return None;
+            return self.deadline_at.filter(|_| self.can_turn());
         }
         if !self.begun {
             return Some(self.start_at.unwrap_or(self.at));
@@ -699,7 +741,7 @@ impl State {
             Phase::Removing { due_at, .. } if *due_at != NEVER => Some(*due_at),
             _ => None,
         });
-        let turns = self.deadline_at.filter(|_| self.pivot.is_none() && self.unwinding.is_none());
+        let turns = self.deadline_at.filter(|_| self.can_turn());
         times.chain(turns).min()
     }
 

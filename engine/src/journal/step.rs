@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::event::{Asked, ChildFate, LocalRule, SkipReason};
 use super::failure::{Cause, Refusal};
 use super::state::Attention;
+use crate::activity::CALL_MAX;
 use crate::env::Timestamp;
 use crate::ids::{ResourceId, SagaId, StepKey};
 
@@ -96,6 +97,8 @@ pub struct Step {
     pub undo_at: Option<Timestamp>,
     /// When its present attempt began.
     pub since: Timestamp,
+    /// When the first attempt of this generation left that may have happened.
+    pub sent_at: Option<Timestamp>,
     /// Whether an attempt of this generation was lost and nothing has settled since whether it happened.
     pub doubted: bool,
     /// What it is asked for instead of what the function asked, since a person said so.
@@ -150,6 +153,7 @@ impl Step {
             undo_attempts: 0,
             undo_at: None,
             since: at,
+            sent_at: None,
             doubted: false,
             patched: None,
             max_wait: None,
@@ -162,6 +166,18 @@ impl Step {
     /// Whether it runs in our own database.
     pub fn is_local(&self) -> bool {
         self.asked.as_ref().is_some_and(|asked| asked.local.is_some())
+    }
+
+    /// Whether its doubt may be settled by sending it again at that time: the other side knows it again.
+    pub(crate) fn is_known_again(&self, at: Timestamp) -> bool {
+        let Some(asked) = &self.asked else { return false };
+        asked.effect.is_sent_again() && asked.effect.is_in_window(self.sent_at.unwrap_or(at), at)
+    }
+
+    /// When its doubt is settled, if it would be sent again at `at`: what cannot be sent again any more is looked for,
+    /// and not before the last call is certainly over.
+    pub(crate) fn settled_at(&self, at: Timestamp, now: Timestamp) -> Timestamp {
+        if self.is_known_again(at) { at } else { at.max(now.plus(CALL_MAX)) }
     }
 
     /// Whether it was put off until the saga ends.
@@ -185,6 +201,14 @@ impl Step {
             }
             _ => false,
         }
+    }
+
+    /// Whether it waits, for a time, to be tried again, or for its doubt to be settled.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Deferred { .. } | Phase::Waiting { .. } | Phase::InDoubt { .. } | Phase::Undecidable
+        )
     }
 
     /// What is asked of it now: as the function asked, or as a person changed it.

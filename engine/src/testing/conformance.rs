@@ -1,7 +1,7 @@
 //! What every store promises, as cases that any store can be tried against.
 //!
 //! [`run`] takes a way to make a fresh store and runs each case on one of its own; a case that does not hold panics
-//! with what it saw. The store needs one table of the program's own, [`NOTES`].
+//! with what it saw. The store needs tables of the program's own, [`NOTES`].
 
 #![allow(clippy::unwrap_used, clippy::cloned_ref_to_slice_refs, reason = "a case fails by panicking")]
 
@@ -24,9 +24,16 @@ use crate::store::{
 };
 
 /// The table that the cases write user SQL to.
-pub const NOTES: &[Migrations] =
-    &[Migrations { table: "note_migration", sqlite: &[("note", NOTE)], postgres: &[("note", NOTE)] }];
+pub const NOTES: &[Migrations] = &[Migrations {
+    table: "note_migration",
+    sqlite: &[("note", NOTE), ("thing", THING)],
+    postgres: &[("note", NOTE), ("thing", THING_POSTGRES)],
+}];
 
+const THING: &str =
+    "create table thing (id text primary key, small integer, big integer, part real, bytes blob);";
+const THING_POSTGRES: &str =
+    "create table thing (id text primary key, small int, big bigint, part double precision, bytes bytea);";
 const NOTE: &str = "create table note (text text primary key);";
 
 /// A fresh store to be tried.
@@ -69,6 +76,14 @@ cases! {
     of_those_with_one_concurrency_key_so_many_run_and_the_next_is_the_most_urgent,
     a_saga_with_a_delay_is_not_due_before_it,
     an_act_is_audited_with_what_came_of_it,
+    the_most_urgent_are_claimed_first_and_no_more_than_asked_for,
+    two_workers_never_hold_one_saga,
+    letters_are_read_in_the_order_of_their_arrival,
+    every_entry_is_in_the_feed_once_and_no_number_appears_below_one_that_was_read,
+    text_with_a_nul_and_numbers_beyond_a_double_fail_no_write,
+    a_statement_that_is_refused_is_undone_alone,
+    nothing_fits_every_column_and_what_was_bound_is_read_back,
+    a_list_has_pages_newest_first,
     an_unreadable_saga_is_shown_by_lists_and_is_due_as_it_was,
 }
 
@@ -90,7 +105,8 @@ impl Subject {
         NewSaga { key: key.into(), ..new }.labelled("colour", "red")
     }
 
-    async fn started(&self, key: &str) -> SagaId {
+    /// A saga that was started under this key.
+    pub async fn started(&self, key: &str) -> SagaId {
         let new = self.new_saga(key);
         let id = new.id.clone();
         assert_eq!(self.store.start(new).await.unwrap(), Started::New(id.clone()), "{}", self.name);
@@ -98,7 +114,7 @@ impl Subject {
     }
 
     /// An append of one harmless entry behind what is stored.
-    async fn next(&self, saga: &SagaId) -> Append {
+    pub async fn next(&self, saga: &SagaId) -> Append {
         let mut row = self.store.saga(saga).await.unwrap().unwrap();
         row.seq += 1;
         row.state = SagaState::Running;
@@ -561,6 +577,218 @@ async fn an_act_is_audited_with_what_came_of_it(subject: &Subject) {
     assert_eq!(told, expected, "{}", subject.name);
     assert_eq!((audit[0].actor.as_str(), audit[0].reason.as_str()), ("ann", "it is well again"));
     assert_eq!(audit[0].act, Act::Retry);
+}
+
+async fn the_most_urgent_are_claimed_first_and_no_more_than_asked_for(subject: &Subject) {
+    let mut ids = Vec::new();
+    for (key, priority) in [("a", 0), ("b", 7), ("c", 0), ("d", 7)] {
+        let new = subject.new_saga(key).priority(priority);
+        ids.push(new.id.clone());
+        subject.store.start(new).await.unwrap();
+        subject.env.sleep(std::time::Duration::from_millis(2)).await;
+    }
+    let now = subject.env.now();
+    let mut claimed = Vec::new();
+    for _ in 0..2 {
+        claimed.extend(subject.store.claim(now, 2).await.unwrap());
+        assert!(claimed.len() <= ids.len());
+    }
+    let expected = [&ids[1], &ids[3], &ids[0], &ids[2]].map(Clone::clone);
+    assert_eq!(claimed, expected, "{}", subject.name);
+}
+
+async fn two_workers_never_hold_one_saga(subject: &Subject) {
+    let Some(another) = &subject.another else { return };
+    let mut started = std::collections::BTreeSet::new();
+    for number in 0..40 {
+        started.insert(subject.started(&format!("k{number}")).await);
+    }
+    let now = subject.env.now();
+    let take = async |store: &Arc<dyn Store>| {
+        let mut taken = Vec::new();
+        loop {
+            let claimed = store.claim(now, 3).await.unwrap();
+            if claimed.is_empty() {
+                return taken;
+            }
+            taken.extend(claimed);
+        }
+    };
+    let (mut mine, theirs) = tokio::join!(take(&subject.store), take(another));
+    mine.extend(theirs);
+    assert_eq!(mine.len(), started.len(), "{}", subject.name);
+    assert_eq!(mine.into_iter().collect::<std::collections::BTreeSet<_>>(), started, "{}", subject.name);
+}
+
+async fn letters_are_read_in_the_order_of_their_arrival(subject: &Subject) {
+    let saga = subject.started("k").await;
+    let mut expected = Vec::new();
+    // Later ones with smaller ids, and clocks of their senders that go backwards.
+    for number in (1..=12).rev() {
+        let message = Message::Signal { name: "s".into(), value: number.into() };
+        let letter = Letter { id: format!("l{number}"), saga: saga.clone(), message, at: Timestamp(number) };
+        subject.store.post(letter.clone()).await.unwrap();
+        expected.push(letter);
+    }
+    let mut known = expected[3].clone();
+    known.at = Timestamp(99);
+    subject.store.post(known).await.unwrap();
+    assert_eq!(subject.store.letters(&saga).await.unwrap(), expected, "{}", subject.name);
+    let mut reads = subject.next(&saga).await;
+    reads.consumed = expected.iter().take(5).map(|letter| letter.id.clone()).collect();
+    subject.store.append(reads.into()).await.unwrap();
+    assert_eq!(subject.store.letters(&saga).await.unwrap(), expected[5..], "{}", subject.name);
+}
+
+async fn every_entry_is_in_the_feed_once_and_no_number_appears_below_one_that_was_read(subject: &Subject) {
+    const APPENDS: i64 = 12;
+    let mut sagas = Vec::new();
+    for number in 0..6 {
+        sagas.push(subject.started(&format!("k{number}")).await);
+    }
+    let write = async |number: usize, saga: &SagaId| {
+        // Half of them by another worker, where there may be one.
+        let store = subject.another.as_ref().filter(|_| number % 2 == 1).unwrap_or(&subject.store);
+        for _ in 0..APPENDS {
+            store.append(subject.next(saga).await.into()).await.unwrap();
+        }
+    };
+    let writing = futures::future::join_all(sagas.iter().enumerate().map(|(n, saga)| write(n, saga)));
+    let reading = async {
+        let (mut last, mut seen) = (0, std::collections::BTreeMap::<SagaId, i64>::new());
+        let wanted = i64::try_from(sagas.len()).unwrap() * (APPENDS + 1);
+        let mut entries = 0;
+        for _ in 0..2000 {
+            // What appears below `last` from now on is missing at the end.
+            for fed in subject.store.feed(last, 7).await.unwrap() {
+                assert!(fed.number > last, "{}: {fed:?} behind {last}", subject.name);
+                let before = seen.entry(fed.saga.clone()).or_default();
+                assert_eq!(fed.first_seq, *before + 1, "{}: {fed:?}", subject.name);
+                *before = fed.last_seq;
+                entries += fed.last_seq - fed.first_seq + 1;
+                last = fed.number;
+            }
+            if entries == wanted {
+                return last;
+            }
+            subject.env.sleep(std::time::Duration::from_millis(5)).await;
+        }
+        panic!("{}: {entries} entries of {wanted} are in the feed", subject.name);
+    };
+    let (_, last) = tokio::join!(writing, reading);
+    assert!(subject.store.feed(last, 7).await.unwrap().is_empty(), "{}", subject.name);
+}
+
+async fn text_with_a_nul_and_numbers_beyond_a_double_fail_no_write(subject: &Subject) {
+    const BIG: i64 = (1 << 53) + 1;
+    let told = "before\0behind";
+    let new = NewSaga { input: serde_json::json!({"told": told, "big": BIG}), ..subject.new_saga("k") };
+    let id = new.id.clone();
+    let new = new.labelled("shape", "ro\0und");
+    subject.store.start(new.clone()).await.unwrap();
+    let mut append = subject.next(&id).await;
+    append.row.error = Some(told.to_owned());
+    append.row.step = Some(told.to_owned());
+    append.row.updated_at = Timestamp(BIG);
+    append.output = Some(serde_json::json!({"told": told, "big": BIG}));
+    append.row.labels = new.labels.clone();
+    append.entries[0].event = Event::LabelSet { step: None, name: "said".into(), value: told.into() };
+    append.closings = vec![Closing { key: "g".into(), until: Timestamp(BIG), reason: told.to_owned() }];
+    let event = append.entries[0].event.clone();
+    subject.store.append(append.into()).await.unwrap();
+    // What is JSON is kept to the letter; plain text may show a NUL by another sign.
+    let journal = subject.store.journal(&id).await.unwrap();
+    assert_eq!(journal[0].event, new.started(), "{}", subject.name);
+    assert_eq!(journal[1].event, event, "{}", subject.name);
+    let output = subject.store.output(&id).await.unwrap();
+    assert_eq!(output, Some(serde_json::json!({"told": told, "big": BIG})), "{}", subject.name);
+    let row = subject.store.saga(&id).await.unwrap().unwrap();
+    let error = row.error.unwrap();
+    assert!(error.starts_with("before") && error.ends_with("behind"), "{}: {error:?}", subject.name);
+    assert_eq!(row.updated_at, Timestamp(BIG), "{}", subject.name);
+    let filter = SagaFilter { label: new.labels.clone().into_iter().nth(1), ..SagaFilter::default() };
+    assert_eq!(subject.store.sagas(filter).await.unwrap().len(), 1, "{}", subject.name);
+    let message = Message::Signal { name: told.into(), value: told.into() };
+    let letter = Letter { id: "l".into(), saga: id.clone(), message, at: Timestamp(BIG) };
+    subject.store.post(letter.clone()).await.unwrap();
+    assert_eq!(subject.store.letters(&id).await.unwrap(), [letter], "{}", subject.name);
+}
+
+async fn a_statement_that_is_refused_is_undone_alone(subject: &Subject) {
+    let saga = subject.started("k").await;
+    let turn = subject.next(&saga).await;
+    let mut behind = turn.clone();
+    behind.row.seq += 1;
+    behind.entries.iter_mut().for_each(|entry| entry.seq += 1);
+    let job: Job = Arc::new(move |statements| {
+        let behind = behind.clone();
+        Box::pin(async move {
+            let note = "insert into note (text) values ($1)";
+            statements.execute(note.into(), crate::params!["first"]).await?;
+            let twice = statements.execute(note.into(), crate::params!["first"]).await;
+            assert!(matches!(twice, Err(crate::store::tx::Error::Constraint(_))), "{twice:?}");
+            let wrong = statements.fetch("select nothing from nowhere".into(), vec![]).await;
+            assert!(matches!(wrong, Err(crate::store::tx::Error::Malformed(_))), "{wrong:?}");
+            statements.execute(note.into(), crate::params!["second"]).await?;
+            Ok(behind)
+        })
+    });
+    subject.store.transact(turn.into(), job).await.unwrap();
+    let sql = "select text from note order by text";
+    let rows = subject.store.fetch(sql.into(), vec![]).await.unwrap();
+    let notes: Vec<String> = rows.iter().map(|row| row.text("text").unwrap()).collect();
+    assert_eq!(notes, ["first", "second"], "{}", subject.name);
+}
+
+async fn nothing_fits_every_column_and_what_was_bound_is_read_back(subject: &Subject) {
+    let saga = subject.started("k").await;
+    let turn = subject.next(&saga).await;
+    let mut behind = turn.clone();
+    behind.row.seq += 1;
+    behind.entries.iter_mut().for_each(|entry| entry.seq += 1);
+    let job: Job = Arc::new(move |statements| {
+        let behind = behind.clone();
+        Box::pin(async move {
+            let insert = "insert into thing (id, small, big, part, bytes) values ($1, $2, $3, $4, $5)";
+            let null = crate::store::tx::Param::Null;
+            let full = crate::params!["full", 7, i64::MAX, 0.5, vec![0_u8, 255]];
+            // The same statement with other types, before and after.
+            let none = vec!["none".into(), null.clone(), null.clone(), null.clone(), null];
+            statements.execute(insert.into(), none.clone()).await?;
+            statements.execute(insert.into(), full).await?;
+            let mut more = none;
+            more[0] = "more".into();
+            statements.execute(insert.into(), more).await?;
+            Ok(behind)
+        })
+    });
+    subject.store.transact(turn.into(), job).await.unwrap();
+    let sql = "select small, big, part, bytes from thing where id = $1";
+    let rows = subject.store.fetch(sql.into(), crate::params!["full"]).await.unwrap();
+    let values: Vec<_> = rows[0].0.iter().map(|(_, value)| value.clone()).collect();
+    assert_eq!(values, crate::params![7, i64::MAX, 0.5, vec![0_u8, 255]], "{}", subject.name);
+    let rows = subject.store.fetch(sql.into(), crate::params!["none"]).await.unwrap();
+    assert!(rows[0].0.iter().all(|(_, value)| *value == crate::store::tx::Param::Null), "{}", subject.name);
+}
+
+async fn a_list_has_pages_newest_first(subject: &Subject) {
+    let mut ids = Vec::new();
+    for number in 0..7 {
+        ids.push(subject.started(&format!("k{number}")).await);
+    }
+    ids.sort();
+    ids.reverse();
+    let mut seen = Vec::new();
+    let mut before = None;
+    loop {
+        let filter = SagaFilter { before: before.clone(), limit: 3, ..SagaFilter::default() };
+        let page = subject.store.sagas(filter).await.unwrap();
+        assert!(page.len() <= 3, "{}", subject.name);
+        let Some(last) = page.last() else { break };
+        before = Some(last.id.clone());
+        seen.extend(page.into_iter().map(|row| row.id));
+    }
+    assert_eq!(seen, ids, "{}", subject.name);
 }
 
 async fn an_unreadable_saga_is_shown_by_lists_and_is_due_as_it_was(subject: &Subject) {

@@ -1,6 +1,6 @@
 //! Faults put between the engine and a saga's activities, so that fakes need not know of any.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::activity::registry::{ActivityFacts, AnyActivity, AnyLocal};
-use crate::activity::{Call, Cause, Effect, Failure, Found, Registry};
-use crate::env::Env;
-use crate::ids::StepKey;
+use crate::activity::{Call, Cause, Effect, Failure, Found, Registry, secs};
+use crate::env::{Env, Timestamp};
+use crate::ids::{SagaId, StepKey};
 use crate::journal::event::{LocalRule, closed_set};
 use crate::store::tx::Tx;
 
@@ -45,6 +45,12 @@ closed_set! {
         CommitsLate,
         /// It arrives twice.
         Twice,
+        /// It did not happen: there were too many, and the other side says when to come back.
+        RateLimited,
+        /// It happened, and whoever called it fell over.
+        Panics,
+        /// It happens long after everybody has given it up, and after it was looked for: only a sweep finds it.
+        Straggles,
     }
 }
 
@@ -81,6 +87,12 @@ pub struct Rates {
     pub lost: u64,
     /// It arrives twice, where that is allowed.
     pub twice: u64,
+    /// There are too many; so are the next calls then.
+    pub limited: u64,
+    /// It falls over behind its effect.
+    pub panics: u64,
+    /// It happens when nobody looks any more, where that leaves a thing behind.
+    pub straggles: u64,
     /// The longest a call takes.
     pub latency: Duration,
 }
@@ -92,6 +104,12 @@ struct Inner {
     counts: HashMap<(Verb, StepKey, String), usize>,
     seen: Vec<Seen>,
     fired: Vec<(Point, Fault)>,
+    /// What each step's generation made, as its provider would have answered.
+    made: HashMap<(String, StepKey, u32), Value>,
+    /// The steps of which a call may land when nobody looks for it any more.
+    strays: HashSet<(String, StepKey)>,
+    /// Until when everything is rate limited.
+    limited_until: Option<Timestamp>,
 }
 
 /// What goes wrong in one world, and what was called there.
@@ -131,6 +149,16 @@ impl Injector {
         self.inner().fired.clone()
     }
 
+    /// What a step did, whether or not anybody learnt of it.
+    pub fn made(&self, saga: &SagaId, step: &StepKey, generation: u32) -> Option<Value> {
+        self.inner().made.get(&(saga.to_string(), step.clone(), generation)).cloned()
+    }
+
+    /// Whether a call of this step lands, or landed, when nobody looks for it any more.
+    pub fn strays(&self, saga: &str, step: &StepKey) -> bool {
+        self.inner().strays.contains(&(saga.to_owned(), step.clone()))
+    }
+
     /// Puts itself around every activity.
     pub fn around(&self, registry: Registry) -> Registry {
         registry.around(
@@ -155,8 +183,20 @@ impl Injector {
             let point = Point { verb, step: step.clone(), nth: *count };
             inner.seen.push(Seen { point: point.clone(), effect, makes });
             let planned = inner.planned.get(&point).copied();
-            let fault =
-                planned.or_else(|| self.roll(&inner.rates, verb)).filter(|fault| fits(*fault, verb, effect));
+            let planned = planned.filter(|fault| fits(*fault, verb, effect));
+            let may = |fault: &Fault| match fault {
+                Fault::Straggles => verb == Verb::Execute && makes && !effect.is_sent_again(),
+                fault => fits(*fault, verb, effect),
+            };
+            let limited = inner.limited_until.is_some_and(|until| until > self.env.now());
+            let burst = (limited && inner.rates.limited > 0).then_some(Fault::RateLimited);
+            let fault = planned.or_else(|| burst.or_else(|| self.roll(&inner.rates, verb)).filter(may));
+            if fault == Some(Fault::RateLimited) && !limited {
+                inner.limited_until = Some(self.env.now().plus(BURST));
+            }
+            if fault == Some(Fault::Straggles) {
+                inner.strays.insert((saga.to_owned(), step.clone()));
+            }
             if let Some(fault) = fault {
                 inner.fired.push((point, fault));
             }
@@ -189,7 +229,17 @@ impl Injector {
                 _ => Fault::CommitsLate,
             })
         } else {
-            (dice < lost + rates.twice).then_some(Fault::Twice)
+            let kinds = [
+                (rates.twice, Fault::Twice),
+                (rates.limited, Fault::RateLimited),
+                (rates.panics, Fault::Panics),
+                (rates.straggles, Fault::Straggles),
+            ];
+            let mut bound = lost;
+            kinds.into_iter().find_map(|(rate, fault)| {
+                bound += rate;
+                (dice < bound).then_some(fault)
+            })
         }
     }
 }
@@ -198,7 +248,7 @@ impl Injector {
 pub(crate) fn fits(fault: Fault, verb: Verb, effect: Effect) -> bool {
     match (verb, fault) {
         (Verb::Apply | Verb::Revert, Fault::Refused | Fault::Unavailable) => true,
-        (Verb::Apply | Verb::Revert, _) | (Verb::Find, Fault::CommitsLate) => false,
+        (Verb::Apply | Verb::Revert, _) | (Verb::Find, Fault::CommitsLate) | (_, Fault::Straggles) => false,
         // Only what is declared repeatable is ever sent twice.
         (Verb::Execute, Fault::Twice) => effect.is_sent_again(),
         _ => true,
@@ -207,8 +257,18 @@ pub(crate) fn fits(fault: Fault, verb: Verb, effect: Effect) -> bool {
 
 /// How late a call lands whose sender has given it up: within the quiet time that its effect states.
 fn late(effect: Effect) -> Duration {
-    if effect.is_sent_again() { Duration::from_millis(300) } else { effect.quiet() / 2 }
+    match effect {
+        effect if effect.is_sent_again() => Duration::from_millis(300),
+        // Whoever says what came of it looks much later.
+        Effect::Blind => secs(5),
+        effect => effect.quiet() / 2,
+    }
 }
+
+/// How much later than its quiet time a call lands that nobody looks for any more, at most.
+const STRAGGLES: Duration = secs(120);
+/// How long a provider that is called too often wants to be left alone.
+const BURST: Duration = secs(20);
 
 fn lost(detail: &str) -> Failure {
     Failure::NoAnswer { cause: Cause::Reset, detail: detail.to_owned() }
@@ -221,6 +281,11 @@ fn early(fault: Option<Fault>) -> Result<(), Failure> {
             cause: Cause::ServerError,
             detail: "unavailable on purpose".to_owned(),
             retry_after: None,
+        }),
+        Some(Fault::RateLimited) => Err(Failure::Unavailable {
+            cause: Cause::RateLimited,
+            detail: "too many calls on purpose".to_owned(),
+            retry_after: Some(BURST),
         }),
         Some(Fault::LostBefore) => Err(lost("the line broke on purpose")),
         _ => Ok(()),
@@ -253,8 +318,18 @@ impl Around<Arc<dyn AnyActivity>> {
                 send().await?;
                 Err(lost("the answer was lost on purpose"))
             }
-            Some(Fault::CommitsLate) => {
-                let (env, wait, sent) = (self.injector.env.clone(), late(facts.effect), send());
+            Some(Fault::Panics) => {
+                send().await?;
+                // As a panic, without its noise.
+                std::panic::resume_unwind(Box::new("on purpose"))
+            }
+            Some(fault @ (Fault::CommitsLate | Fault::Straggles)) => {
+                let env = self.injector.env.clone();
+                let wait = match fault {
+                    Fault::CommitsLate => late(facts.effect),
+                    _ => facts.effect.quiet() + Duration::from_secs(1 + env.below(STRAGGLES.as_secs())),
+                };
+                let sent = send();
                 // Of nobody's any more: it lands even when the process that sent it is gone.
                 tokio::spawn(async move {
                     env.sleep(wait).await;
@@ -284,7 +359,15 @@ impl AnyActivity for Around<Arc<dyn AnyActivity>> {
     async fn execute(&self, input: &Value, call: &Call) -> Result<Value, Failure> {
         let send = || {
             let (inner, input, call) = (self.inner.clone(), input.clone(), call.clone());
-            async move { inner.execute(&input, &call).await }
+            let injector = self.injector.clone();
+            async move {
+                let done = inner.execute(&input, &call).await;
+                if let Ok(output) = &done {
+                    let place = (call.saga().to_string(), call.step().clone(), call.generation());
+                    injector.inner().made.insert(place, output.clone());
+                }
+                done
+            }
         };
         self.pass(Verb::Execute, input, call, send).await
     }

@@ -17,6 +17,7 @@ use strum::IntoEnumIterator;
 
 use super::crash::{Crash, CrashingStore};
 use super::inject::{Fault, Injector, Point, Rates, Seen, Verb, fits};
+use super::person::settle_all;
 use crate::activity::{Registry, secs};
 use crate::engine::Engine;
 use crate::env::Env;
@@ -33,6 +34,8 @@ use crate::store::{
 
 /// A saga that has not ended after so long, with all faults over, never will.
 const PATIENCE: Duration = Duration::from_secs(2 * 24 * 3600);
+/// How long it takes until a person comes by.
+const DUTY: Duration = Duration::from_secs(600);
 /// Whatever commits late has landed after this.
 const LANDED: Duration = Duration::from_secs(600);
 /// How often an undo fails in a row where it fails more than once.
@@ -197,7 +200,14 @@ impl<W: Workflow> Kit<W> {
             scenarios.push(("cancel", Scenario { cancel_behind: Some(at), ..Scenario::default() }));
         }
         for seed in 1..=self.seeds {
-            let rates = Rates { refused: 20, unavailable: 100, lost: 100, twice: 100, latency: secs(3) };
+            let rates = Rates {
+                refused: 20,
+                unavailable: 100,
+                lost: 100,
+                twice: 100,
+                latency: secs(3),
+                ..Rates::default()
+            };
             // In every other world somebody also cancels, and in every third the process also dies.
             let number = usize::try_from(seed).unwrap_or(1);
             let behind = 1 + number % whole.appends;
@@ -306,6 +316,10 @@ impl<W: Workflow> Kit<W> {
                 tokio::select! {
                     biased;
                     () = written => {}
+                    // Somebody looks in now and then, for what only a person can decide.
+                    () = env.sleep(DUTY) => {
+                        let _ = settle_all(&store, &injector, &env).await;
+                    }
                     () = first.crashed(), if !crashed => {
                         crashed = true;
                         if !matches!(scenario.crash, Some(Crash::Stall(_))) {
@@ -368,10 +382,11 @@ fn sorted(mut things: Vec<String>) -> Vec<String> {
 /// Each fault that can happen to a call; and where it is asked about afterwards, also that the asking fails first.
 fn faults_of(seen: &Seen) -> impl Iterator<Item = Vec<(Point, Fault)>> {
     let find = Point { verb: Verb::Find, step: seen.point.step.clone(), nth: 1 };
-    let is_asked_about = seen.point.verb == Verb::Execute && !seen.effect.is_sent_again();
+    let is_asked_about = seen.point.verb == Verb::Execute && seen.effect.quiet() > Duration::ZERO;
     Fault::iter().filter(|fault| fits(*fault, seen.point.verb, seen.effect)).flat_map(move |fault| {
         let alone = vec![(seen.point.clone(), fault)];
-        let is_lost = matches!(fault, Fault::LostBefore | Fault::LostAfter | Fault::CommitsLate);
+        let is_lost =
+            matches!(fault, Fault::LostBefore | Fault::LostAfter | Fault::CommitsLate | Fault::Panics);
         let asked = (is_asked_about && is_lost)
             .then(|| vec![(seen.point.clone(), fault), (find.clone(), Fault::Unavailable)]);
         std::iter::once(alone).chain(asked)

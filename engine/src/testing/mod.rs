@@ -4,4 +4,5 @@ pub mod conformance;
 pub mod crash;
 pub mod inject;
 pub mod kit;
+pub mod person;
 pub mod shaky;

@@ -1,6 +1,6 @@
 //! A store whose answers come late, get lost, or do not come at all for a while, at random.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -35,6 +35,8 @@ pub struct ShakyStore {
     env: Env,
     shakes: Mutex<Shakes>,
     frozen: AtomicBool,
+    /// It freezes behind so many writes that got through; 0 for never.
+    freezes_behind: AtomicU64,
     thawed: Notify,
     /// How many answers were errors.
     shaken: Mutex<u64>,
@@ -44,7 +46,8 @@ impl ShakyStore {
     /// Over this store, shaking like that.
     pub fn new(inner: Arc<dyn Store>, env: Env, shakes: Shakes) -> Self {
         let (shakes, shaken) = (Mutex::new(shakes), Mutex::new(0));
-        Self { inner, env, shakes, frozen: AtomicBool::new(false), thawed: Notify::new(), shaken }
+        let (frozen, freezes_behind) = (AtomicBool::new(false), AtomicU64::new(0));
+        Self { inner, env, shakes, frozen, freezes_behind, thawed: Notify::new(), shaken }
     }
 
     /// Shakes like that from now on.
@@ -58,6 +61,12 @@ impl ShakyStore {
         if !frozen {
             self.thawed.notify_waiters();
         }
+    }
+
+    /// It freezes by itself behind that many more appends: they are written, and the process does not learn of the
+    /// last before it thaws.
+    pub fn freeze_behind_write(&self, number: u64) {
+        self.freezes_behind.store(number, Ordering::SeqCst);
     }
 
     /// How many answers were errors of its own making.
@@ -94,6 +103,8 @@ impl ShakyStore {
             return self.shake("it did not get through");
         }
         let done = write.await;
+        // A process may also stand still between a commit and what it does then.
+        self.stand_still().await;
         if done.is_ok() && dice < shakes.fails + shakes.answer_lost {
             return self.shake("the answer was lost");
         }
@@ -115,7 +126,16 @@ impl Store for ShakyStore {
         self.write(self.inner.start(new)).await
     }
     async fn append(&self, append: Arc<Append>) -> Result<(), Error> {
-        self.write(self.inner.append(append)).await
+        let write = async {
+            let done = self.inner.append(append).await;
+            let left = self.freezes_behind.load(Ordering::SeqCst);
+            self.freezes_behind.store(left.saturating_sub(1), Ordering::SeqCst);
+            if left == 1 {
+                self.freeze(true);
+            }
+            done
+        };
+        self.write(write).await
     }
     async fn transact(&self, turn: Arc<Append>, job: Job) -> Result<Append, Error> {
         self.write(self.inner.transact(turn, job)).await

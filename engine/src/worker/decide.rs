@@ -72,8 +72,7 @@ pub(crate) fn decide(
         let died = |step: &&Step| step.is_under_way() && !step.is_local() && !in_flight.contains(&step.key);
         return state.steps().iter().filter(died).map(|step| Action::Lost(step.key.clone())).collect();
     }
-    if state.unwinding.is_none()
-        && state.pivot.is_none()
+    if state.can_turn()
         && (state.cancel.is_some() || state.deadline_at.is_some_and(|deadline| deadline <= now))
     {
         return vec![Action::Turn];
@@ -128,11 +127,8 @@ fn interrupted(step: &Step, goes_back: bool) -> Action {
     }
 }
 
-fn settle(step: &Step) -> Action {
-    match step.asked.as_ref() {
-        Some(asked) if asked.effect.is_sent_again() => Action::Execute(step.key.clone()),
-        _ => Action::Find(step.key.clone()),
-    }
+fn settle(step: &Step, now: Timestamp) -> Action {
+    if step.is_known_again(now) { Action::Execute(step.key.clone()) } else { Action::Find(step.key.clone()) }
 }
 
 /// What a step does that its gate lets go: the time it waited there does not count against it.
@@ -158,7 +154,7 @@ fn forward(state: &State, step: &Step, now: Timestamp, nudged: bool) -> Option<A
                 None
             }
         }
-        Phase::InDoubt { look_at } if look_at <= now => Some(settle(step)),
+        Phase::InDoubt { look_at } if look_at <= now => Some(settle(step, now)),
         Phase::Waiting { due_at, .. } if due_at <= now => Some(Action::Fire(key)),
         Phase::Removing { due_at, .. } if due_at <= now => Some(Action::Compensate(key)),
         _ => None,
@@ -182,7 +178,7 @@ fn backward(state: &State, step: &Step, is_held: bool, now: Timestamp) -> Option
             Some(Action::Skip(key, SkipReason::Within))
         }
         Phase::InDoubt { look_at } if step.is_compensable() && look_at <= now && outer.is_none() => {
-            Some(settle(step))
+            Some(settle(step, now))
         }
         Phase::Child if !is_held => Some(Action::CancelChild(key)),
         Phase::Completed if step.is_compensable() && !is_held => {

@@ -130,6 +130,12 @@ impl Shared {
         poke
     }
 
+    /// Whether whoever listens to this is the one that drives it here.
+    fn is_driven_by(&self, saga: &SagaId, poke: &Arc<Notify>) -> bool {
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        live.get(saga).is_some_and(|known| Arc::ptr_eq(known, poke))
+    }
+
     /// No longer drives it; unless it was claimed again meanwhile, and another does.
     fn leave(&self, saga: &SagaId, poke: &Arc<Notify>) {
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
@@ -246,6 +252,10 @@ async fn say_unreadable(shared: &Shared, saga: &SagaId, detail: &str) {
 async fn drive(shared: Arc<Shared>, saga: SagaId, poke: &Arc<Notify>, loaded: Result<Loaded, Error>) {
     let mut loaded = Some(loaded);
     loop {
+        // Its lease ran out and this process took it up again: that one has it now, and gives it back.
+        if !shared.is_driven_by(&saga, poke) {
+            return;
+        }
         let loaded = match loaded.take() {
             Some(loaded) => loaded,
             None => shared.store.load(&saga).await,
@@ -283,6 +293,9 @@ async fn drive(shared: Arc<Shared>, saga: SagaId, poke: &Arc<Notify>, loaded: Re
                 return;
             }
         }
+    }
+    if !shared.is_driven_by(&saga, poke) {
+        return;
     }
     let released = shared.store.release(&saga).await;
     shared.leave(&saga, poke);

@@ -3,6 +3,7 @@
 //! Everything is in maps behind one lock. User SQL runs on a SQLite database in memory, on the caller's own thread,
 //! and its transaction is committed together with the maps. Several workers may share one: each has a handle.
 
+mod moment;
 mod statements;
 mod tables;
 
@@ -15,6 +16,7 @@ use rusqlite::Connection;
 use serde_json::Value;
 use tokio::sync::{Mutex, Notify};
 
+pub use self::moment::{Moment, SagaSeen};
 use self::statements::MemoryStatements;
 use self::tables::{Known, Tables};
 use super::lease::LEASE;
@@ -93,6 +95,11 @@ impl MemoryStore {
         let done = write(&mut self.shared.inner.lock().await.0)?;
         self.shared.tell();
         Ok(done)
+    }
+
+    /// Looks at everything there is at one moment.
+    pub async fn look<T>(&self, look: impl FnOnce(&Moment<'_>) -> T) -> T {
+        self.read(|tables| look(&Moment(tables))).await
     }
 
     /// Returns when something was written after this was first polled.

@@ -1,5 +1,6 @@
 //! Leases: a row a process that says until when its sagas are its own, by the server's clock.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use sqlx::{PgConnection, Row};
@@ -158,19 +159,34 @@ pub(super) async fn mail(reach: &Reach, worker: &str) -> Result<Vec<SagaId>, sql
     rows.iter().map(|row| row.try_get::<String, _>("saga").map(SagaId::stored)).collect()
 }
 
-/// Who holds a saga, under which number, and whether it may begin.
-pub(super) async fn held(
-    reach: &Reach,
-    saga: &SagaId,
-) -> Result<Option<(Option<String>, i64, bool)>, sqlx::Error> {
+/// How one saga is held.
+pub(super) struct Held {
+    pub(super) holder: Option<String>,
+    pub(super) epoch: i64,
+    pub(super) may_begin: bool,
+    pub(super) has_mail: bool,
+}
+
+/// How these sagas are held, by their ids.
+pub(super) async fn held(reach: &Reach, sagas: &[SagaId]) -> Result<HashMap<String, Held>, sqlx::Error> {
     let query = reach
-        .query("select holder, epoch, needs_place from saga_lease where saga = $1")
-        .bind(saga.to_string());
+        .query(
+            "select l.saga, l.holder, l.epoch, l.needs_place,
+               exists (select 1 from inbox i where i.saga = l.saga and i.consumed_at is null) as has_mail
+             from saga_lease l where l.saga = any ($1::text[])",
+        )
+        .bind(sagas.iter().map(ToString::to_string).collect::<Vec<_>>());
     let rows = reach.fetch(query).await?;
     let read = |row: &sqlx::postgres::PgRow| {
-        Ok((row.try_get("holder")?, row.try_get("epoch")?, !row.try_get::<bool, _>("needs_place")?))
+        let held = Held {
+            holder: row.try_get("holder")?,
+            epoch: row.try_get("epoch")?,
+            may_begin: !row.try_get::<bool, _>("needs_place")?,
+            has_mail: row.try_get("has_mail")?,
+        };
+        Ok((row.try_get("saga")?, held))
     };
-    rows.first().map(read).transpose()
+    rows.iter().map(read).collect()
 }
 
 /// When the next saga that nobody holds is due.

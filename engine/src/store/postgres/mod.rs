@@ -223,13 +223,38 @@ impl Store for PostgresStore {
     }
 
     async fn load(&self, saga: &SagaId) -> Result<Loaded, Error> {
-        let held = lease::held(&self.reach, saga).await.map_err(read_error)?;
-        let (holder, epoch, may_begin) = held.ok_or_else(|| Error::NoSuchSaga(saga.clone()))?;
-        if holder.as_ref() != Some(&self.worker) {
-            return Err(Error::Fenced(saga.clone()));
-        }
-        let entries = read::entries(&self.reach, saga).await.map_err(read_error)?;
-        Ok(Loaded { epoch, entries, may_begin, has_mail: true })
+        self.load_all(std::slice::from_ref(saga)).await.pop().unwrap_or(Err(Error::Closed))
+    }
+
+    async fn load_all(&self, sagas: &[SagaId]) -> Vec<Result<Loaded, Error>> {
+        let read = async {
+            // First how they are held: what is written behind that is refused by its fence.
+            let held = lease::held(&self.reach, sagas).await?;
+            Ok((held, read::journals(&self.reach, sagas).await?))
+        };
+        let (mut held, mut journals) = match read.await.map_err(read_error) {
+            Ok(read) => read,
+            Err(error) => return vec![Err(error); sagas.len()],
+        };
+        let load = |saga: &SagaId| {
+            let held = held.remove(saga.as_str()).ok_or_else(|| Error::NoSuchSaga(saga.clone()))?;
+            if held.holder.as_ref() != Some(&self.worker) {
+                return Err(Error::Fenced(saga.clone()));
+            }
+            let entries =
+                journals.remove(saga.as_str()).unwrap_or_else(|| Ok(Vec::new())).map_err(read_error)?;
+            Ok(Loaded { epoch: held.epoch, entries, may_begin: held.may_begin, has_mail: held.has_mail })
+        };
+        sagas.iter().map(load).collect()
+    }
+
+    async fn mark_unreadable(&self, saga: &SagaId, detail: &str) -> Result<(), Error> {
+        let query = self
+            .reach
+            .query("update saga set attention = '[\"unreadable\"]', error = $2 where id = $1 and ended_at is null")
+            .bind(saga.to_string())
+            .bind(write::clean(detail).into_owned());
+        self.reach.execute(query).await.map(drop).map_err(write_error)
     }
 
     async fn letters(&self, saga: &SagaId) -> Result<Vec<Letter>, Error> {

@@ -1,5 +1,7 @@
 //! Reading: rows of the engine's tables as the engine knows them, and the lists people page through.
 
+use std::collections::HashMap;
+
 use serde::de::DeserializeOwned;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
@@ -101,13 +103,35 @@ pub(super) async fn entries(reach: &Reach, saga: &SagaId) -> Result<Vec<Entry>, 
     let query = reach
         .query("select seq, at, epoch, event from journal where saga = $1 order by seq")
         .bind(saga.to_string());
-    let rows = reach.fetch(query).await?;
-    rows.iter()
-        .map(|row| {
-            let event: Event = json(row, "event")?;
-            Ok(Entry { seq: row.try_get("seq")?, at: time(row, "at")?, epoch: row.try_get("epoch")?, event })
-        })
-        .collect()
+    reach.fetch(query).await?.iter().map(entry).collect()
+}
+
+/// The journals of these sagas; a line that cannot be read fails its own alone.
+pub(super) async fn journals(
+    reach: &Reach,
+    sagas: &[SagaId],
+) -> Result<HashMap<String, Result<Vec<Entry>, sqlx::Error>>, sqlx::Error> {
+    let query = reach
+        .query(
+            "select saga, seq, at, epoch, event from journal where saga = any ($1::text[]) order by saga, seq",
+        )
+        .bind(sagas.iter().map(ToString::to_string).collect::<Vec<_>>());
+    let mut journals: HashMap<String, Result<Vec<Entry>, sqlx::Error>> = HashMap::new();
+    for row in &reach.fetch(query).await? {
+        let journal = journals.entry(row.try_get("saga")?).or_insert_with(|| Ok(Vec::new()));
+        if let Ok(entries) = journal {
+            match entry(row) {
+                Ok(entry) => entries.push(entry),
+                Err(error) => *journal = Err(error),
+            }
+        }
+    }
+    Ok(journals)
+}
+
+fn entry(row: &PgRow) -> Result<Entry, sqlx::Error> {
+    let event: Event = json(row, "event")?;
+    Ok(Entry { seq: row.try_get("seq")?, at: time(row, "at")?, epoch: row.try_get("epoch")?, event })
 }
 
 pub(super) async fn letters(reach: &Reach, saga: &SagaId) -> Result<Vec<Letter>, sqlx::Error> {

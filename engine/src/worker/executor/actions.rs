@@ -4,7 +4,7 @@ use super::*;
 use crate::activity::{Cause, Effect, Refusal, retry};
 use crate::env::Timestamp;
 use crate::ids::StepKey;
-use crate::journal::event::{ChildFate, Event, SkipReason, UnwindCause};
+use crate::journal::event::{ChildFate, Event, FoundKind, SkipReason, UnwindCause};
 use crate::journal::state::{Attention, Phase};
 use crate::store::{Letter, Message};
 use crate::worker::decide::{Action, decide};
@@ -42,7 +42,7 @@ impl Executor {
                 let refusal = Refusal { code: "gave_up".into(), message };
                 self.fail(step, refusal);
             }
-            Action::Find(step) => self.turn.launches.push(Launch::Find(step)),
+            Action::Find(step) => self.look(step),
             Action::Apply(step) => self.turn.launches.push(Launch::Apply(step)),
             Action::Revert(step) => self.turn.launches.push(Launch::Revert(step)),
             Action::Compensate(key) => {
@@ -111,6 +111,17 @@ impl Executor {
         }
     }
 
+    /// Asks whether a lost attempt left something; what cannot be looked for is a person's to say.
+    fn look(&mut self, step: StepKey) {
+        let asked = self.state.step(&step).and_then(|step| step.asked.as_ref());
+        if asked.is_some_and(|asked| asked.effect == Effect::Blind) {
+            let found = FoundKind::Unknowable;
+            self.record(Event::StepFound { step, found, output: None, external_id: None });
+        } else {
+            self.turn.launches.push(Launch::Find(step));
+        }
+    }
+
     /// A call of a process that died: it may still be under way until its time is up, and then needs its quiet.
     pub(super) fn lost(&mut self, key: StepKey, now: Timestamp) {
         let Some(step) = self.state.step(&key) else { return };
@@ -134,7 +145,7 @@ impl Executor {
             (Phase::Trying { not_after }, Some(asked)) => {
                 let attempt = step.attempts;
                 let look_at = if asked.effect.is_sent_again() {
-                    now.plus(retry::delay(1, None, env))
+                    step.settled_at(now.plus(retry::delay(1, None, env)), (*not_after).max(now))
                 } else {
                     not_after.plus(env.paced(asked.effect.quiet()))
                 };
@@ -217,6 +228,8 @@ impl Executor {
                 }
             }
             Some(Ok(output)) => self.function.returned = Some(Ok(output)),
+            // Whether there is a way back is not known yet.
+            Some(Err(halt)) if self.state.is_at_pivot() => self.function.returned = Some(Err(halt)),
             Some(Err(halt)) if self.state.unwinding.is_none() => {
                 let refusal = halt.refusal();
                 if self.state.pivot.is_none() {

@@ -40,18 +40,10 @@ impl Executor {
             },
             Act::Settle { step, verdict } => self.settle(step, verdict),
             Act::Done { step, output: Some(output) } => {
-                self.record(Event::StepCompleted {
-                    step: step.clone(),
-                    output,
-                    external_id: None,
-                    by_hand: true,
-                });
+                let external_id = self.external_id(&step, &output);
+                self.record(Event::StepCompleted { step: step.clone(), output, external_id, by_hand: true });
                 self.close_rows(&step);
-                let pivot =
-                    self.state.step(&step).and_then(|step| step.asked.as_ref()).is_some_and(|a| a.pivot);
-                if pivot {
-                    self.record(Event::PivotPassed { step });
-                }
+                self.pass_pivot(step);
             }
             Act::Done { step, output: None } => self.record(Event::StepCompensated { step, by_hand: true }),
             Act::Skip { step } => {
@@ -72,10 +64,20 @@ impl Executor {
             Verdict::Absent => (FoundKind::Nothing, None, None),
             Verdict::Useless { output, external_id } => (FoundKind::Unusable, Some(output), external_id),
         };
+        let external_id =
+            external_id.or_else(|| output.as_ref().and_then(|output| self.external_id(&step, output)));
         self.record(Event::StepFound { step: step.clone(), found, output, external_id });
         if found == FoundKind::Usable {
             self.close_rows(&step);
+            self.pass_pivot(step);
         }
+    }
+
+    /// The provider's id of what a person says is there, as its activity reads it: without one a sweep would take it
+    /// for nobody's.
+    fn external_id(&self, step: &StepKey, output: &Value) -> Option<String> {
+        let asked = self.state.step(step)?.asked.as_ref()?;
+        self.shared.registry.find_activity(&asked.activity)?.external_id(output)
     }
 
     /// What only this process can see of an act: a call that is under way, an input that does not read, a name that

@@ -8,9 +8,10 @@ use tracing::Instrument;
 use super::*;
 use crate::activity::attempt::bounded;
 use crate::activity::registry::ActivityFacts;
-use crate::activity::{Call, Failure, Found};
+use crate::activity::{Call, Cause, Failure, Found};
 use crate::ids::StepKey;
 use crate::journal::event::Asked;
+use crate::journal::state::Phase;
 use crate::saga::resolve;
 
 impl Executor {
@@ -52,7 +53,16 @@ impl Executor {
         let Some(activity) = self.shared.registry.find_activity(&asked.activity).cloned() else { return };
         let Ok(facts) = self.facts(&asked, &call) else { return };
         let input = self.resolved(&asked.input);
-        let limit = self.shared.env.time_limit(facts.time_limit);
+        // A process may have stood still behind its commit: what cannot end in the time that the intent names is cut
+        // off there, or not sent at all, for somebody else may be looking for it by then.
+        let left = match (&launch, &step.phase) {
+            (Launch::Execute(_), Phase::Trying { not_after })
+            | (Launch::Compensate(_), Phase::Removing { under_way: Some(not_after), .. }) => {
+                not_after.since(self.shared.env.now())
+            }
+            _ => Duration::MAX,
+        };
+        let limit = self.shared.env.time_limit(facts.time_limit).min(left);
         let lane = match launch {
             Launch::Execute(_) => "execute",
             Launch::Find(_) => "find",
@@ -65,6 +75,8 @@ impl Executor {
         self.calls.spawn(
             async move {
                 let outcome = match launch {
+                    Launch::Execute(_) if limit.is_zero() => Outcome::Executed(Err(not_sent())),
+                    Launch::Compensate(_) if limit.is_zero() => Outcome::Compensated(Err(not_sent())),
                     Launch::Execute(_) => {
                         let outcome = bounded(limit, activity.execute(&input, &call)).await;
                         permit.settle(&outcome);
@@ -93,6 +105,11 @@ impl Executor {
             .instrument(span),
         );
     }
+}
+
+fn not_sent() -> Failure {
+    let detail = "not sent: its time was up before its intent was known to be written".to_owned();
+    Failure::Unavailable { cause: Cause::Timeout, detail, retry_after: None }
 }
 
 impl Launch {

@@ -42,6 +42,7 @@ impl Executor {
             Message::Signal { name, value } => {
                 let waiting = self.state.steps().iter().find(|step| {
                     matches!(&step.phase, Phase::Waiting { signal: Some(awaited), .. } if *awaited == name)
+                        && !self.state.goes_back(&step.key)
                 });
                 let Some(step) = waiting.map(|step| step.key.clone()) else { return false };
                 self.record(Event::SignalReceived { step, value });
@@ -97,6 +98,7 @@ impl Executor {
                 self.record(Event::StepFound { step: step.clone(), found, output, external_id });
                 if found == FoundKind::Usable {
                     self.close_rows(&step);
+                    self.pass_pivot(step);
                 }
             }
             Outcome::Found(Err(failure)) => {
@@ -132,7 +134,13 @@ impl Executor {
         }
         self.record(Event::StepCompleted { step: step.clone(), output, external_id, by_hand: false });
         self.close_rows(&step);
-        if asked.pivot && self.state.unwinding.is_none() {
+        self.pass_pivot(step);
+    }
+
+    /// A step that happened, however that became known, is the pivot if it was asked for as that.
+    pub(super) fn pass_pivot(&mut self, step: StepKey) {
+        let asked = self.state.step(&step).and_then(|step| step.asked.as_ref());
+        if asked.is_some_and(|asked| asked.pivot) && self.state.unwinding.is_none() {
             self.record(Event::PivotPassed { step });
         }
     }
@@ -190,12 +198,18 @@ impl Executor {
             Failure::NoAnswer { cause, detail } if !is_read => {
                 let env = &self.shared.env;
                 let wait = if sent_again { retry::delay(attempt, None, env) } else { env.paced(quiet) };
-                let look_at = env.now().plus(wait);
+                let mut look_at = env.now().plus(wait);
+                if sent_again {
+                    look_at = known.settled_at(look_at, env.now());
+                }
                 let fingerprint = String::new();
                 self.record(Event::AttemptLost { step, attempt, cause, detail, look_at, fingerprint });
             }
             unavailable => {
-                let (cause, detail, retry_at) = self.wait_after(unavailable, attempt, max_wait, gates);
+                let (cause, detail, mut retry_at) = self.wait_after(unavailable, attempt, max_wait, gates);
+                if doubted && let Some(known) = self.state.step(&step) {
+                    retry_at = known.settled_at(retry_at, self.shared.env.now());
+                }
                 let attempt = Some(attempt);
                 self.defer(step, attempt, cause, detail, retry_at);
             }

@@ -37,6 +37,8 @@ use crate::store::{Closing, Error, Letter, Loaded, NewSaga, Settled};
 const IDLE: Duration = Duration::from_secs(60);
 /// And when more are due than can be driven at a time, one whose next due time is further away than this.
 const CROWDED: Duration = Duration::from_secs(1);
+/// How long a saga that may not begin yet is kept from being looked at again for its letters.
+const UNBEGUN: Duration = Duration::from_secs(1);
 /// After so many turns without anything to do, a saga that says it is due is wrong.
 const IDLE_TURNS_MAX: u32 = 20;
 /// When an inbox that could not be read is read again.
@@ -158,7 +160,7 @@ impl Executor {
         if self.state.unwinding.is_some() || self.state.ended.is_some() {
             return;
         }
-        if self.state.seq == 1 {
+        if !self.state.has_begun() {
             let start_at = self.state.start_at.filter(|at| *at > self.shared.env.now());
             self.early_until = start_at.or((!may_begin).then_some(Timestamp(i64::MAX)));
         }
@@ -199,7 +201,17 @@ impl Executor {
             let now = self.shared.env.now();
             match self.early_until {
                 Some(until) if until <= now => return Stop::Reload,
-                Some(_) => return Stop::Rest,
+                Some(until) => {
+                    // A letter that it does not read before it begins would wake it again at once, and pokes it for ever.
+                    if self.has_waiting_letters {
+                        tokio::select! {
+                            biased;
+                            () = self.shared.draining() => {}
+                            () = self.shared.env.sleep(until.since(now).min(UNBEGUN)) => {}
+                        }
+                    }
+                    return Stop::Rest;
+                }
                 None => {}
             }
             let mut wait = self.state.due_at().map(|due| due.since(now));
@@ -216,13 +228,15 @@ impl Executor {
             // An answer, a letter or the time: whatever comes first begins the next turn.
             let wait = if self.in_flight.is_empty() { wait.unwrap_or(IDLE) } else { self.next_wait(now) };
             let wait = if self.has_mail { wait.min(READ_AGAIN) } else { wait };
+            // What would be taken up again at once for a letter that it does not read yet is not put down.
+            let may_rest = self.in_flight.is_empty() && !self.has_waiting_letters && wait > CROWDED;
             tokio::select! {
                 biased;
                 Some(answer) = self.calls.join_next(), if !self.calls.is_empty() => self.take(answer),
                 () = poke.notified() => self.has_mail = true,
                 () = self.shared.env.sleep(wait.min(IDLE)) => {}
                 () = self.shared.draining() => {}
-                () = self.shared.crowded(), if self.in_flight.is_empty() && wait > CROWDED => {}
+                () = self.shared.crowded(), if may_rest => {}
             }
             while let Some(answer) = self.calls.try_join_next() {
                 self.take(answer);

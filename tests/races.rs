@@ -1,0 +1,578 @@
+//! Two things at once, each a test of its own: what simulations and reading found, in its smallest form.
+
+#![allow(clippy::unwrap_used, missing_docs, clippy::disallowed_methods, reason = "tests fail by panicking")]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use amends_engine::activity::Cause;
+use amends_engine::env::Timestamp;
+use amends_engine::journal::act::{Act, Verdict};
+use amends_engine::journal::state::{Attention, Phase, SagaState};
+use amends_engine::journal::{Event, State};
+use amends_engine::store::memory::MemoryStore;
+use amends_engine::store::{NewSaga, ResourceFilter, ResourceState, Store};
+use amends_engine::testing::shaky::{Shakes, ShakyStore};
+use amends_engine::{
+    Activity, Call, Effect, Engine, Env, Failure, Found, Halt, Registry, Resource, Saga, SagaId, Workflow,
+    saga, secs,
+};
+use serde::{Deserialize, Serialize};
+
+/// What the next call of a name comes to.
+enum Fate {
+    /// This, and it did not happen.
+    Fails(Failure),
+    /// It happens, and then this.
+    Happens(Failure),
+    /// It takes so long.
+    Takes(Duration),
+}
+
+/// Counts what arrives, by name.
+#[derive(Default)]
+struct Desk {
+    arrived: Mutex<Vec<String>>,
+    fates: Mutex<BTreeMap<String, VecDeque<Fate>>>,
+}
+
+impl Desk {
+    fn next(&self, name: &str, fate: Fate) {
+        self.fates.lock().unwrap().entry(name.to_owned()).or_default().push_back(fate);
+    }
+
+    fn count(&self, name: &str) -> usize {
+        self.arrived.lock().unwrap().iter().filter(|other| *other == name).count()
+    }
+
+    async fn arrive(&self, name: &str) -> Result<String, Failure> {
+        let fate = self.fates.lock().unwrap().get_mut(name).and_then(VecDeque::pop_front);
+        match fate {
+            Some(Fate::Fails(failure)) => return Err(failure),
+            Some(Fate::Happens(failure)) => {
+                self.arrived.lock().unwrap().push(name.to_owned());
+                return Err(failure);
+            }
+            Some(Fate::Takes(wait)) => tokio::time::sleep(wait).await,
+            None => {}
+        }
+        self.arrived.lock().unwrap().push(name.to_owned());
+        Ok(name.to_owned())
+    }
+}
+
+fn lost() -> Failure {
+    Failure::NoAnswer { cause: Cause::Reset, detail: "the line broke".to_owned() }
+}
+
+fn unavailable() -> Failure {
+    Failure::Unavailable { cause: Cause::ServerError, detail: "closed".to_owned(), retry_after: None }
+}
+
+macro_rules! activity {
+    ($name:ident, $wire:literal, $effect:expr, makes: $makes:literal) => {
+        #[derive(Debug, Clone, Serialize, Deserialize)]
+        struct $name(String);
+
+        impl Activity for $name {
+            const NAME: &'static str = $wire;
+            const EFFECT: Effect = $effect;
+            type Client = Desk;
+            type Output = String;
+
+            fn resource(&self, _: &Call) -> Option<Resource> {
+                $makes.then(|| Resource::new("desk", "thing", &self.0))
+            }
+
+            fn external_id(made: &String) -> Option<String> {
+                Some(format!("id of {made}"))
+            }
+
+            async fn execute(&self, desk: &Desk, _: &Call) -> Result<String, Failure> {
+                desk.arrive(&self.0).await
+            }
+
+            async fn find(&self, desk: &Desk, _: &Call) -> Result<Found<String>, Failure> {
+                let there = desk.count(&self.0) > 0;
+                Ok(if there { Found::Usable(self.0.clone()) } else { Found::Nothing })
+            }
+
+            async fn compensate(&self, desk: &Desk, _: &String, _: &Call) -> Result<(), Failure> {
+                desk.arrive(&format!("undo {}", self.0)).await.map(drop)
+            }
+        }
+    };
+}
+
+activity!(Put, "desk.put", Effect::Searchable { quiet: secs(10) }, makes: true);
+activity!(Announce, "desk.announce", Effect::Searchable { quiet: secs(10) }, makes: false);
+activity!(Shout, "desk.shout", Effect::Blind, makes: true);
+
+const WINDOW: Duration = secs(24 * 3600);
+
+/// Sent again under its key for a day; behind that there is no telling.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Order(String);
+
+impl Activity for Order {
+    const NAME: &'static str = "desk.order";
+    const EFFECT: Effect = Effect::RepeatableWithin { window: WINDOW };
+    const GIVE_UP_AFTER: Duration = secs(7 * 24 * 3600);
+    type Client = Desk;
+    type Output = String;
+
+    fn resource(&self, _: &Call) -> Option<Resource> {
+        Some(Resource::new("desk", "order", &self.0))
+    }
+
+    async fn execute(&self, desk: &Desk, _: &Call) -> Result<String, Failure> {
+        desk.arrive(&self.0).await
+    }
+
+    async fn compensate(&self, desk: &Desk, _: &String, _: &Call) -> Result<(), Failure> {
+        desk.arrive(&format!("undo {}", self.0)).await.map(drop)
+    }
+}
+
+macro_rules! workflow {
+    ($name:ident, $wire:literal, |$saga:ident| $body:block) => {
+        struct $name;
+
+        impl Workflow for $name {
+            const NAME: &'static str = $wire;
+            const VERSION: u32 = 1;
+            type Input = String;
+            type Output = ();
+
+            async fn run(&self, $saga: &Saga, _: String) -> saga::Result<()> {
+                $body
+            }
+        }
+    };
+}
+
+workflow!(Launch, "launch", |saga| {
+    saga.step("ramp", Put("ramp".into())).await?;
+    saga.pivot("lift-off", Announce("lift-off".into())).await?;
+    Ok(())
+});
+
+workflow!(TwoWays, "two-ways", |saga| {
+    let ways = [("rope", true), ("stairs", false)];
+    saga.race("up", ways, async |saga: Saga, climbs: bool| {
+        if climbs {
+            saga.step("rope", Put("rope".into())).await.map(drop)
+        } else {
+            saga.sleep("rest", secs(1)).await
+        }
+    })
+    .await?;
+    saga.sleep("night", secs(7200)).await
+});
+
+workflow!(Plain, "plain", |saga| {
+    saga.step("pot", Put("pot".into())).await?;
+    saga.sleep("night", secs(600)).await
+});
+
+workflow!(Listening, "listening", |saga| {
+    let ways = [("ear", true), ("clock", false)];
+    saga.race("first", ways, async |saga: Saga, listens: bool| {
+        if listens {
+            // What is made here keeps the branch's scope open while it is taken back.
+            saga.step("horn", Put("horn".into())).await?;
+            saga.signal::<String>("word", "word", secs(7200)).await.map(drop)
+        } else {
+            saga.sleep("tick", secs(60)).await
+        }
+    })
+    .await?;
+    let word = saga.signal::<String>("again", "word", secs(3600)).await?;
+    if word.is_some() { Ok(()) } else { Err(Halt::give_up("silence", "no word came")) }
+});
+
+workflow!(Shouting, "shouting", |saga| {
+    saga.step("shout", Shout("shout".into())).await?;
+    Ok(())
+});
+
+workflow!(Ordering, "ordering", |saga| {
+    saga.step("order", Order("order".into())).await?;
+    Ok(())
+});
+
+/// Waits for what is not the engine's.
+struct Foreign;
+
+impl Workflow for Foreign {
+    const NAME: &'static str = "foreign";
+    const VERSION: u32 = 1;
+    type Input = String;
+    type Output = ();
+
+    async fn run(&self, saga: &Saga, _: String) -> saga::Result<()> {
+        saga.step("pot", Put("pot".into())).await?;
+        std::future::pending().await
+    }
+}
+
+struct Room {
+    env: Env,
+    store: Arc<MemoryStore>,
+    vault: amends_engine::secret::Vault,
+    desk: Arc<Desk>,
+    registry: Registry,
+}
+
+impl Room {
+    async fn new() -> Self {
+        let env = Env::simulated(1);
+        let (store, vault) = MemoryStore::new(&[], &env).await.unwrap();
+        let desk = Arc::new(Desk::default());
+        let registry = Registry::default()
+            .activity::<Put>(desk.clone())
+            .activity::<Announce>(desk.clone())
+            .activity::<Shout>(desk.clone())
+            .activity::<Order>(desk.clone())
+            .workflow(Launch)
+            .workflow(TwoWays)
+            .workflow(Plain)
+            .workflow(Listening)
+            .workflow(Shouting)
+            .workflow(Ordering)
+            .workflow(Foreign);
+        Self { env, store: Arc::new(store), vault, desk, registry }
+    }
+
+    fn engine_on(&self, store: Arc<dyn Store>) -> Engine {
+        Engine::start(store, self.vault.clone(), self.registry.clone(), self.env.clone(), "test")
+    }
+
+    fn engine(&self) -> Engine {
+        self.engine_on(Arc::new(self.store.another(&self.env)))
+    }
+
+    fn new_saga<W: Workflow<Input = String>>(&self) -> NewSaga {
+        NewSaga::of::<W>(&self.env, W::NAME, &String::new()).unwrap()
+    }
+
+    async fn begin<W: Workflow<Input = String>>(&self) -> SagaId {
+        let new = self.new_saga::<W>();
+        let id = new.id.clone();
+        self.store.start(new).await.unwrap();
+        id
+    }
+
+    async fn state(&self, saga: &SagaId) -> State {
+        State::fold(saga.clone(), &self.store.journal(saga).await.unwrap()).unwrap()
+    }
+
+    /// Lets time pass until it is so.
+    async fn until(&self, saga: &SagaId, is_so: impl Fn(&State) -> bool) -> State {
+        for _ in 0..20_000 {
+            let state = self.state(saga).await;
+            if is_so(&state) {
+                return state;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("never: {}", amends_engine::journal::story(saga, &self.store.journal(saga).await.unwrap()));
+    }
+
+    async fn ended(&self, saga: &SagaId) -> SagaState {
+        self.until(saga, |state| state.ended.is_some()).await.ended.unwrap()
+    }
+
+    async fn fired(&self, saga: &SagaId, is_it: impl Fn(&Event) -> bool) -> Vec<Timestamp> {
+        let entries = self.store.journal(saga).await.unwrap();
+        entries.iter().filter(|entry| is_it(&entry.event)).map(|entry| entry.at).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_waits_for_a_pivot_whose_call_is_under_way() {
+    let room = Room::new().await;
+    room.desk.next("lift-off", Fate::Takes(secs(30)));
+    let engine = room.engine();
+    let saga = room.begin::<Launch>().await;
+    room.until(&saga, |state| state.step(&"lift-off".into()).is_some()).await;
+    engine.cancel(&saga, "ann", "too late?").await.unwrap();
+    assert!(room.ended(&saga).await == SagaState::Completed, "what cannot be taken back happened");
+    assert!(room.desk.count("undo ramp") == 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_waits_until_it_is_known_whether_the_pivot_happened() {
+    let room = Room::new().await;
+    room.desk.next("lift-off", Fate::Happens(lost()));
+    let engine = room.engine();
+    let saga = room.begin::<Launch>().await;
+    let in_doubt = |state: &State| {
+        state.step(&"lift-off".into()).is_some_and(|step| matches!(step.phase, Phase::InDoubt { .. }))
+    };
+    room.until(&saga, in_doubt).await;
+    engine.cancel(&saga, "ann", "too late?").await.unwrap();
+    assert!(room.ended(&saga).await == SagaState::Completed);
+    assert!(room.desk.count("lift-off") == 1 && room.desk.count("undo ramp") == 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_behind_a_pivot_that_did_not_happen_turns_the_saga_round() {
+    let room = Room::new().await;
+    room.desk.next("lift-off", Fate::Fails(lost()));
+    let engine = room.engine();
+    let saga = room.begin::<Launch>().await;
+    room.until(&saga, |state| state.step(&"lift-off".into()).is_some()).await;
+    engine.cancel(&saga, "ann", "in time").await.unwrap();
+    assert!(room.ended(&saga).await == SagaState::Compensated);
+    assert!(room.desk.count("lift-off") == 0 && room.desk.count("undo ramp") == 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_of_a_dropped_branch_is_not_tried_again_once_its_scope_is_unwound() {
+    let room = Room::new().await;
+    for _ in 0..3 {
+        room.desk.next("rope", Fate::Fails(unavailable()));
+    }
+    let engine = room.engine();
+    let saga = room.begin::<TwoWays>().await;
+    room.until(&saga, |state| state.step(&"night".into()).is_some()).await;
+    tokio::time::sleep(secs(3600)).await;
+    let told = amends_engine::journal::story(&saga, &room.store.journal(&saga).await.unwrap());
+    assert!(room.desk.count("rope") == 0, "nobody waits for it, and nobody will take it back:\n{told}");
+    drop(engine);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_act_does_not_let_a_saga_begin_before_its_time() {
+    let room = Room::new().await;
+    let engine = room.engine();
+    let new = room.new_saga::<Plain>().delayed(&room.env, secs(600));
+    let (saga, start_at) = (new.id.clone(), room.env.now().plus(secs(600)));
+    room.store.start(new).await.unwrap();
+    engine.pause(&saga, Duration::from_secs(5), "ann", "not yet").await.unwrap();
+    let state = room.until(&saga, |state| !state.steps().is_empty()).await;
+    assert!(state.steps()[0].asked_at >= start_at, "it began {} early", start_at.since(state.at).as_secs());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_act_does_not_let_a_saga_begin_without_its_place() {
+    let room = Room::new().await;
+    let engine = room.engine();
+    let first = room.new_saga::<Plain>().one_of("customer", 1);
+    let mut second = room.new_saga::<Plain>().one_of("customer", 1);
+    second.key = "second".to_owned();
+    let (one, two) = (first.id.clone(), second.id.clone());
+    room.store.start(first).await.unwrap();
+    room.store.start(second).await.unwrap();
+    room.until(&one, |state| !state.steps().is_empty()).await;
+    engine.retry(&two, "ann", "now").await.unwrap();
+    let state = room.until(&two, |state| !state.steps().is_empty()).await;
+    let first_ended = room.state(&one).await;
+    assert!(first_ended.ended.is_some() && first_ended.at <= state.steps()[0].asked_at, "two at once");
+    assert!(room.ended(&two).await == SagaState::Completed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_to_a_saga_that_is_paused_before_it_began_does_not_keep_a_worker_busy() {
+    let room = Room::new().await;
+    let engine = room.engine();
+    let new = room.new_saga::<Plain>().delayed(&room.env, secs(600));
+    let saga = new.id.clone();
+    room.store.start(new).await.unwrap();
+    engine.pause(&saga, secs(300), "ann", "not yet").await.unwrap();
+    room.until(&saga, |state| state.paused.is_some()).await;
+    engine.signal(&saga, "word-1", "word", "early".into()).await.unwrap();
+    // Where it is taken up in a circle, the time of this test stands still.
+    let limit = tokio::time::Instant::now() + secs(3600);
+    let writes = std::time::Instant::now();
+    while tokio::time::Instant::now() < limit {
+        assert!(writes.elapsed() < Duration::from_secs(20), "time stands still");
+        tokio::time::sleep(secs(1)).await;
+    }
+    assert!(room.ended(&saga).await == SagaState::Completed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_of_a_paused_saga_is_not_given_up_before_it_goes_on() {
+    let room = Room::new().await;
+    let engine = room.engine();
+    let saga = room.begin::<Plain>().await;
+    room.until(&saga, |state| state.step(&"night".into()).is_some()).await;
+    engine.pause(&saga, secs(60), "ann", "a moment").await.unwrap();
+    room.until(&saga, |state| state.paused.is_some()).await;
+    let act = Act::FailAttempt { step: "night".into() };
+    let answer = engine.act(&saga, act, "ann", "enough").await;
+    assert!(answer.is_err(), "said to be done, and not done");
+    assert!(room.ended(&saga).await == SagaState::Completed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_done_by_hand_is_on_the_ledger_with_the_providers_id() {
+    let room = Room::new().await;
+    for _ in 0..20 {
+        room.desk.next("pot", Fate::Fails(unavailable()));
+    }
+    let engine = room.engine();
+    let saga = room.begin::<Plain>().await;
+    let waits = |state: &State| {
+        state.step(&"pot".into()).is_some_and(|step| matches!(step.phase, Phase::Deferred { .. }))
+    };
+    room.until(&saga, waits).await;
+    let act = Act::Done { step: "pot".into(), output: Some("pot".into()) };
+    engine.act(&saga, act, "ann", "made it myself").await.unwrap();
+    room.until(&saga, |state| state.step(&"night".into()).is_some()).await;
+    let rows = room.store.resources(ResourceFilter::default()).await.unwrap();
+    assert!(rows[0].state == ResourceState::Live && rows[0].external_id.as_deref() == Some("id of pot"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_time_was_up_before_its_intent_was_answered_is_not_sent() {
+    let room = Room::new().await;
+    let frozen = Arc::new(ShakyStore::new(
+        Arc::new(room.store.another(&room.env)),
+        room.env.clone(),
+        Shakes::default(),
+    ));
+    let engine = room.engine_on(frozen.clone());
+    let saga = room.begin::<Plain>().await;
+    // The process stands still between the commit of the intent and the call.
+    frozen.freeze_behind_write(1);
+    room.until(&saga, |state| state.step(&"pot".into()).is_some()).await;
+    let other = room.engine();
+    assert!(room.ended(&saga).await == SagaState::Completed);
+    frozen.freeze(false);
+    tokio::time::sleep(secs(120)).await;
+    assert!(room.desk.count("pot") == 1, "two workers made the same thing");
+    drop((engine, other));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_turns_a_parked_saga_round() {
+    let room = Room::new().await;
+    let engine = room.engine();
+    let new = room.new_saga::<Foreign>().within(&room.env, secs(600));
+    let saga = new.id.clone();
+    room.store.start(new).await.unwrap();
+    room.until(&saga, |state| state.parked.is_some()).await;
+    assert!(room.ended(&saga).await == SagaState::Compensated);
+    drop(engine);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_is_not_taken_by_a_branch_that_was_dropped() {
+    let room = Room::new().await;
+    for _ in 0..5 {
+        room.desk.next("undo horn", Fate::Fails(unavailable()));
+    }
+    let engine = room.engine();
+    let saga = room.begin::<Listening>().await;
+    // While the loser is being taken back, and once more when it is.
+    room.until(&saga, |state| state.step(&"again".into()).is_some()).await;
+    engine.signal(&saga, "word-1", "word", "hello".into()).await.unwrap();
+    assert!(room.ended(&saga).await == SagaState::Completed, "the branch that lost took it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_blind_effect_in_doubt_is_never_sent_again_and_waits_for_a_person() {
+    let room = Room::new().await;
+    room.desk.next("shout", Fate::Happens(lost()));
+    let engine = room.engine();
+    let saga = room.begin::<Shouting>().await;
+    let undecidable = |state: &State| state.attention().contains(&Attention::NeedsDecision);
+    room.until(&saga, undecidable).await;
+    tokio::time::sleep(secs(48 * 3600)).await;
+    engine.retry(&saga, "ann", "again").await.unwrap();
+    tokio::time::sleep(secs(600)).await;
+    assert!(room.desk.count("shout") == 1 && undecidable(&room.state(&saga).await));
+    let verdict = Verdict::Adopt { output: "shout".into(), external_id: None };
+    engine.settle(&saga, "shout", verdict, "ann", "I heard it").await.unwrap();
+    assert!(room.ended(&saga).await == SagaState::Completed);
+    assert!(room.desk.count("shout") == 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_blind_effect_whose_worker_died_is_not_sent_again() {
+    let room = Room::new().await;
+    room.desk.next("shout", Fate::Takes(secs(3)));
+    let first = room.engine();
+    let saga = room.begin::<Shouting>().await;
+    room.until(&saga, |state| state.step(&"shout".into()).is_some()).await;
+    first.abort();
+    let second = room.engine();
+    let state = room.until(&saga, |state| state.attention().contains(&Attention::NeedsDecision)).await;
+    assert!(room.desk.count("shout") == 0 && state.step(&"shout".into()).unwrap().attempts == 1);
+    second.cancel(&saga, "ann", "never mind").await.unwrap();
+    room.until(&saga, |state| state.unwinding.is_some()).await;
+    second.settle(&saga, "shout", Verdict::Absent, "ann", "nobody heard it").await.unwrap();
+    room.ended(&saga).await;
+    assert!(room.desk.count("shout") == 0 && room.desk.count("undo shout") == 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn within_its_window_a_key_is_sent_again() {
+    let room = Room::new().await;
+    room.desk.next("order", Fate::Happens(lost()));
+    let engine = room.engine();
+    let saga = room.begin::<Ordering>().await;
+    assert!(room.ended(&saga).await == SagaState::Completed);
+    assert!(room.desk.count("order") == 2);
+    drop(engine);
+}
+
+#[tokio::test(start_paused = true)]
+async fn outside_its_window_a_key_is_not_sent_again_without_a_look() {
+    let room = Room::new().await;
+    room.desk.next("order", Fate::Happens(lost()));
+    let engine = room.engine();
+    let saga = room.begin::<Ordering>().await;
+    let in_doubt = |state: &State| {
+        state.step(&"order".into()).is_some_and(|step| matches!(step.phase, Phase::InDoubt { .. }))
+    };
+    room.until(&saga, in_doubt).await;
+    // A day is over before anybody gets round to it.
+    engine.pause(&saga, secs(24 * 3600), "ann", "over the holiday").await.unwrap();
+    let undecidable = |state: &State| state.attention().contains(&Attention::NeedsDecision);
+    tokio::time::sleep(secs(24 * 3600)).await;
+    room.until(&saga, undecidable).await;
+    assert!(room.desk.count("order") == 1, "the provider knows the key no more, and would do it twice");
+    engine.settle(&saga, "order", Verdict::Absent, "ann", "it is not there").await.unwrap();
+    assert!(room.ended(&saga).await == SagaState::Completed);
+    assert!(room.desk.count("order") == 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timer_never_fires_before_it_is_due() {
+    let room = Room::new().await;
+    let engine = room.engine();
+    let saga = room.begin::<Plain>().await;
+    room.ended(&saga).await;
+    let set = room.fired(&saga, |event| matches!(event, Event::TimerSet { .. })).await[0];
+    let fired = room.fired(&saga, |event| matches!(event, Event::TimerFired { .. })).await[0];
+    assert!(fired >= set.plus(secs(600)));
+    drop(engine);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowded_worker_does_not_turn_in_a_circle_over_a_letter_that_is_not_read_yet() {
+    let room = Room::new().await;
+    let store = Arc::new(room.store.another(&room.env));
+    let registry = room.registry.clone();
+    let engine = Engine::start_bounded(store, room.vault.clone(), registry, room.env.clone(), "test", 1);
+    let first = room.begin::<Plain>().await;
+    room.until(&first, |state| state.step(&"night".into()).is_some()).await;
+    // It is kept in memory for this, and another waits for its place there.
+    engine.signal(&first, "word-1", "word", "early".into()).await.unwrap();
+    let mut new = room.new_saga::<Plain>();
+    new.key = "second".to_owned();
+    let second = new.id.clone();
+    room.store.start(new).await.unwrap();
+    let (limit, began) = (tokio::time::Instant::now() + secs(3600), std::time::Instant::now());
+    while tokio::time::Instant::now() < limit {
+        assert!(began.elapsed() < Duration::from_secs(20), "time stands still");
+        tokio::time::sleep(secs(1)).await;
+    }
+    assert!(room.ended(&first).await == SagaState::Completed);
+    assert!(room.ended(&second).await == SagaState::Completed);
+}
