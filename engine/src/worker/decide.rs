@@ -93,7 +93,8 @@ pub(crate) fn decide(
             None
         } else if step.at_gate.is_some() && (nudge.all || nudge.let_go.contains(&step.key)) {
             // It has no time of its own: let go, it is as if that had come.
-            if goes_back { backward(state, step, is_held, Timestamp(i64::MAX)) } else { Some(let_go(step)) }
+            let otherwise = if goes_back { backward(state, step, is_held, now) } else { None };
+            otherwise.or_else(|| let_go(step, goes_back, now))
         } else if goes_back {
             backward(state, step, is_held, now)
         } else {
@@ -132,10 +133,13 @@ fn settle(step: &Step, now: Timestamp) -> Action {
 }
 
 /// What a step does that its gate lets go: the time it waited there does not count against it.
-fn let_go(step: &Step) -> Action {
+fn let_go(step: &Step, goes_back: bool, now: Timestamp) -> Option<Action> {
     match step.phase {
-        Phase::Removing { .. } => Action::Compensate(step.key.clone()),
-        _ => Action::Execute(step.key.clone()),
+        Phase::Removing { .. } => Some(Action::Compensate(step.key.clone())),
+        Phase::InDoubt { .. } => Some(settle(step, now)),
+        // It is dropped.
+        _ if goes_back => None,
+        _ => Some(Action::Execute(step.key.clone())),
     }
 }
 
