@@ -1,6 +1,7 @@
 //! The command line: the server itself, and a client of its public API in the same program.
 
 mod act;
+mod bench;
 mod client;
 mod exit;
 mod list;
@@ -16,7 +17,7 @@ pub use client::{Client, Error};
 pub use exit::Exit;
 
 use crate::settings::Settings;
-use crate::{bench, program, settings};
+use crate::{program, settings};
 
 /// Amends: durable sagas for a pool of cloud agents. Without a command it serves.
 #[derive(Debug, Parser)]
@@ -48,8 +49,11 @@ enum Command {
     /// Look at the ledger of what exists outside
     #[command(subcommand)]
     Resource(ResourceCommand),
-    /// Measure sagas a second on this machine's disk
-    Bench(BenchArgs),
+    /// Measure the engine on this machine's disk, beside a bare loop that writes the same rows
+    Bench(bench::Bench),
+    /// What `bench` runs in processes of their own
+    #[command(hide = true)]
+    BenchErrand(bench::Errand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -76,25 +80,6 @@ enum InstanceCommand {
 enum ResourceCommand {
     /// A page of the ledger, newest first
     List(list::Resources),
-}
-
-#[derive(Debug, clap::Args)]
-struct BenchArgs {
-    /// How many sagas
-    #[arg(long, default_value_t = 1000)]
-    sagas: usize,
-    /// How many steps each has
-    #[arg(long, default_value_t = 5)]
-    steps: u32,
-    /// How many are under way at a time
-    #[arg(long, default_value_t = 64)]
-    concurrency: usize,
-    /// Where the databases are made, and removed afterwards
-    #[arg(long, default_value = ".")]
-    folder: std::path::PathBuf,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 /// Where a client's requests go, and how it prints what comes back.
@@ -142,20 +127,8 @@ async fn dispatch(line: Line) -> anyhow::Result<Exit> {
         Some(Command::Teardown(teardown)) => teardown.run().await,
         Some(Command::Instance(InstanceCommand::List(list))) => list.run().await,
         Some(Command::Resource(ResourceCommand::List(list))) => list.run().await,
-        Some(Command::Bench(args)) => args.run().await,
-    }
-}
-
-impl BenchArgs {
-    async fn run(self) -> anyhow::Result<Exit> {
-        let Self { sagas, steps, concurrency, folder, json } = self;
-        let measured = bench::run(&bench::Options { sagas, steps, concurrency, folder }).await?;
-        if json {
-            say(&format!("{}\n", serde_json::to_string_pretty(&measured)?))?;
-        } else {
-            say(&format!("{}\n", table::measured(&measured)))?;
-        }
-        Ok(Exit::Done)
+        Some(Command::Bench(bench)) => bench.run().await,
+        Some(Command::BenchErrand(errand)) => errand.run().await,
     }
 }
 

@@ -2,7 +2,8 @@
 
 use comfy_table::{Table, presets};
 
-use crate::bench::Measured;
+use crate::bench::figures::Figure;
+use crate::bench::{Measured, Report};
 use crate::product::Instance;
 use crate::view::{Page, Resource, Saga, SagaDetail, Step};
 
@@ -65,31 +66,62 @@ pub fn instances(page: &Page<Instance>) -> String {
     paged(table(&head, rows), page, "amends instance list")
 }
 
-/// What a benchmark measured.
-pub fn measured(all: &[Measured]) -> String {
-    let rows = all.iter().map(|one| {
-        vec![
-            one.kind.to_owned(),
-            one.concurrency.to_string(),
-            format!("{:.0}", one.sagas_per_second),
-            format!("{:.0}", one.steps_per_second),
-            format!("{:.2} ms", one.step_p50_us as f64 / 1000.0),
-            format!("{:.2} ms", one.step_p99_us as f64 / 1000.0),
-            format!("{:.0}", one.bare_steps_per_second),
-            format!("{:.2}", one.ratio),
-        ]
+/// What a bench measured.
+pub fn bench(report: &Report) -> String {
+    let mut text = format!(
+        "{} on {} cores, version {}, medians of {} (least to most)\n",
+        report.store, report.cores, report.version, report.runs
+    );
+    for measured in &report.results {
+        text.push('\n');
+        text.push_str(&measured_table(measured));
+    }
+    if report.results.iter().any(|measured| measured.is_noisy) {
+        text.push_str("\n~ others took more than a tenth of the machine: read these figures with doubt\n");
+    }
+    text
+}
+
+fn measured_table(measured: &Measured) -> String {
+    let settings: Vec<String> =
+        measured.settings.iter().map(|(name, value)| format!("{name} {value}")).collect();
+    let noisy = if measured.is_noisy { " ~" } else { "" };
+    let title = format!("{} {} ({}){noisy}\n", measured.workload, measured.name, settings.join(", "));
+    let beside = &measured.beside;
+    let rows = measured.ours.0.iter().map(|(name, ours)| {
+        let mut row = vec![name.clone(), figure(ours)];
+        for beside in beside {
+            let ratio = beside.ratio.as_ref().filter(|_| beside.ratio_of == name);
+            row.push(beside.figures.get(name).as_ref().map(figure).unwrap_or_default());
+            row.push(ratio.map(figure).unwrap_or_default());
+        }
+        row
     });
-    let head = [
-        "STEPS",
-        "AT ONCE",
-        "SAGAS/S",
-        "STEPS/S",
-        "STEP P50",
-        "STEP P99",
-        "BARE LOOP STEPS/S",
-        "OURS / BARE",
-    ];
-    table(&head, rows)
+    let heads: Vec<String> =
+        beside.iter().flat_map(|beside| [beside.what.to_uppercase(), "RATIO".to_owned()]).collect();
+    let mut head = vec!["FIGURE", "OURS"];
+    head.extend(heads.iter().map(String::as_str));
+    title + &table(&head, rows)
+}
+
+fn figure(figure: &Figure) -> String {
+    let Figure { median, min, max } = *figure;
+    if (max - min).abs() < f64::EPSILON {
+        number(median)
+    } else {
+        format!("{} ({} to {})", number(median), number(min), number(max))
+    }
+}
+
+/// Three significant digits, and whole numbers above a hundred.
+fn number(value: f64) -> String {
+    match value.abs() {
+        0.0 => "0".to_owned(),
+        100.0.. => format!("{value:.0}"),
+        10.0.. => format!("{value:.1}"),
+        1.0.. => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
+    }
 }
 
 /// Everything about one saga.
