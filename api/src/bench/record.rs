@@ -3,11 +3,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use amends_engine::gate::{GateWait, Lane};
 use amends_engine::ids::{InstallationId, SecretRef};
 use amends_engine::journal::Entry;
 use amends_engine::secret::Sealed;
 use amends_engine::store::{
-    Append, AuditRow, Error, Fed, GateRow, Job, Letter, Loaded, LooseJob, NewSaga, ResourceFilter,
+    Append, AuditRow, Error, Fed, GateMove, GateRow, Job, Letter, Loaded, LooseJob, NewSaga, ResourceFilter,
     ResourceRow, SagaFilter, SagaRow, Started, Store, tx,
 };
 use amends_engine::{SagaId, Timestamp};
@@ -26,7 +27,8 @@ pub enum Written {
     Release(SagaId),
 }
 
-/// A store that does what another does, and remembers what was written, in the order in which it became durable.
+/// A store that does what another does, and remembers what was written, each saga's in the order in which it became
+/// durable. Whoever asked for a write that fails ends the bench with it.
 pub struct Recorder {
     inner: Arc<dyn Store>,
     written: Mutex<Vec<Written>>,
@@ -54,9 +56,9 @@ impl Store for Recorder {
         self.inner.installation()
     }
     async fn start(&self, new: NewSaga) -> Result<Started, Error> {
-        let started = self.inner.start(new.clone()).await?;
-        self.note(Written::Start(Box::new(new)));
-        Ok(started)
+        // Before it is written: once it is, its first turn may be noted before this goes on. The same below.
+        self.note(Written::Start(Box::new(new.clone())));
+        self.inner.start(new).await
     }
     async fn append(&self, append: Arc<Append>) -> Result<(), Error> {
         self.inner.append(append.clone()).await?;
@@ -83,9 +85,8 @@ impl Store for Recorder {
         self.inner.claim(now, limit).await
     }
     async fn release(&self, saga: &SagaId) -> Result<(), Error> {
-        self.inner.release(saga).await?;
         self.note(Written::Release(saga.clone()));
-        Ok(())
+        self.inner.release(saga).await
     }
     async fn keep_only(&self, live: &[SagaId]) -> Result<(), Error> {
         self.inner.keep_only(live).await
@@ -131,6 +132,18 @@ impl Store for Recorder {
     }
     async fn gates(&self, now: Timestamp) -> Result<Vec<GateRow>, Error> {
         self.inner.gates(now).await
+    }
+    async fn gate_queue(
+        &self,
+        key: &str,
+        lane: Lane,
+        granted_since: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<GateWait>, Error> {
+        self.inner.gate_queue(key, lane, granted_since, limit).await
+    }
+    async fn move_gate(&self, moved: GateMove) -> Result<bool, Error> {
+        self.inner.move_gate(moved).await
     }
     async fn feed(&self, after: i64, limit: u32) -> Result<Vec<Fed>, Error> {
         self.inner.feed(after, limit).await
