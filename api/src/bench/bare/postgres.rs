@@ -183,12 +183,16 @@ async fn write(connection: &mut PgConnection, commit: &Commit) -> anyhow::Result
     let (Some(first), writes) = (commit.writes.first(), &commit.writes) else { return Ok(()) };
     let all: Vec<&Write> = writes.iter().collect();
     match (&first.saga.change, &first.then) {
-        (Change::New(_), _) => drop(starts(&all, commit.number).execute(connection).await?),
+        (Change::New(_), _) => {
+            starts(&all, commit.number).execute(connection).await?;
+        }
         (Change::Release, _) => {
             let ids: Vec<&str> = all.iter().map(|write| write.saga.id.as_str()).collect();
             sqlx::query(RELEASES).bind(ids).execute(connection).await?;
         }
-        (Change::Turn, None) => drop(turns(&all, commit.number).execute(connection).await?),
+        (Change::Turn, None) => {
+            turns(&all, commit.number).execute(connection).await?;
+        }
         (Change::Turn, Some(then)) => {
             connection.execute("begin isolation level read committed").await?;
             turns(&all, commit.number).execute(&mut *connection).await?;
