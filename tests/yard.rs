@@ -11,8 +11,8 @@ use amends_engine::journal::Event;
 use amends_engine::store::open::Migrations;
 use amends_engine::store::{NewSaga, Store};
 use amends_engine::{
-    Activity, Call, Effect, Env, Failure, Found, Halt, Local, Registry, Resource, Saga, Tx, Workflow, params,
-    saga, secs,
+    Activity, Call, Effect, Env, Failure, Found, Gate, Halt, Local, Registry, Resource, Saga, Tx, Workflow,
+    params, saga, secs,
 };
 use serde::{Deserialize, Serialize};
 
@@ -206,6 +206,10 @@ impl Activity for Build {
         })
     }
 
+    fn gates(&self, _: &Yard) -> Vec<Gate> {
+        vec![Gate::credential("yard").rate(4, secs(1)).burst(4)]
+    }
+
     fn external_id(made: &(String, String)) -> Option<String> {
         Some(made.1.clone())
     }
@@ -284,6 +288,10 @@ impl Activity for Rent {
 
     fn resource(&self, call: &Call) -> Option<Resource> {
         Some(Resource::new("yard", "rented", call.name(&self.name)))
+    }
+
+    fn gates(&self, _: &Yard) -> Vec<Gate> {
+        vec![Gate::credential("yard"), Gate::credential("yard:rent").concurrency(2).breaker(6, secs(30))]
     }
 
     fn external_id(made: &(String, String)) -> Option<String> {

@@ -110,6 +110,7 @@ impl Journal {
             cause: Cause::RateLimited,
             detail: detail.into(),
             retry_at: at(retry_ms),
+            gate: None,
             asked: None,
             fingerprint: String::new(),
         };
@@ -246,6 +247,7 @@ pub fn stuck() -> Journal {
                 cause: Some(Cause::ServerError),
                 detail: "503: service unavailable".into(),
                 retry_at: at(retry_at),
+                gate: None,
                 fingerprint: String::new(),
             },
         );

@@ -218,6 +218,12 @@ impl Timeline {
                 row.end_wait(at);
                 row.begin_attempt(Lane::Forward, *attempt, at);
             }
+            Event::AttemptDeferred { step, gate: Some(_), .. }
+            | Event::CompensationDeferred { step, gate: Some(_), .. } => {
+                let row = self.row(step, state);
+                row.end_wait(at);
+                row.begin_wait(Wait::Gate, None, at);
+            }
             Event::AttemptDeferred { step, attempt, cause, detail, retry_at, .. } => {
                 let doubted = phase(state, step).is_some_and(|phase| matches!(phase, Phase::InDoubt { .. }));
                 let row = self.row(step, state);

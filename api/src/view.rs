@@ -250,7 +250,7 @@ impl Step {
         pivot: Option<&StepKey>,
     ) -> Self {
         let asked = step.asked.as_ref();
-        let (phase, next_at) = phase(&step.phase);
+        let (phase, next_at) = if step.at_gate.is_some() { ("at_gate", None) } else { phase(&step.phase) };
         Self {
             key: step.key.to_string(),
             activity: asked.map(|asked| asked.activity.clone()),

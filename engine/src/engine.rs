@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::activity::{Failure, Local, Registry};
 use crate::bulk::BULK_MAX;
 use crate::env::Env;
+use crate::gate::{GateAct, GateView};
 use crate::ids::{OperationId, SagaId, StepKey};
 use crate::journal::act::{Act, Verdict};
 use crate::journal::why::why_unreadable;
@@ -287,6 +288,38 @@ impl Engine {
     /// The acts on a saga, oldest first, with what came of each.
     pub async fn audit(&self, saga: &SagaId) -> Result<Vec<AuditRow>, Error> {
         self.shared.store.audit(saga).await
+    }
+
+    /// Every gate that was ever closed, is limited, or holds somebody up, by key.
+    pub async fn gates(&self) -> Result<Vec<GateView>, Error> {
+        let rows = self.shared.store.gates(self.shared.granted_since()).await?;
+        let now = self.shared.env.now();
+        Ok(rows.iter().map(|row| GateView::of(row, now)).collect())
+    }
+
+    /// Closes a gate to everybody, compensations too, until a person opens it. What waits there uses no attempts.
+    ///
+    /// # Errors
+    /// Nobody says who they are and why, or the store cannot.
+    pub async fn close_gate(&self, key: &str, actor: &str, reason: &str) -> Result<(), ActError> {
+        self.act_on_gate(key, false, actor, reason).await
+    }
+
+    /// Opens a gate, whoever closed it: those who wait go on in growing waves, one first.
+    ///
+    /// # Errors
+    /// Nobody says who they are and why, or the store cannot.
+    pub async fn open_gate(&self, key: &str, actor: &str, reason: &str) -> Result<(), ActError> {
+        self.act_on_gate(key, true, actor, reason).await
+    }
+
+    async fn act_on_gate(&self, key: &str, opened: bool, actor: &str, reason: &str) -> Result<(), ActError> {
+        if actor.trim().is_empty() || reason.trim().is_empty() {
+            return Err(ActError::Nameless);
+        }
+        let at = self.shared.env.now();
+        let act = GateAct { opened, actor: actor.to_owned(), reason: reason.to_owned(), at };
+        Ok(worker::gates::act(&self.shared, key, act).await?)
     }
 
     /// What unwinding the saga would do from where it stands; nothing is done.

@@ -134,6 +134,7 @@ pub mod activity;
 pub mod bulk;
 mod engine;
 pub mod env;
+pub mod gate;
 pub mod ids;
 pub mod journal;
 pub mod saga;

@@ -96,6 +96,8 @@ impl Followed {
         says(at >= state.at, "its time fell")?;
         let step = entry.event.step().and_then(|key| state.step(key));
         let is_deferred = step.is_some_and(|step| step.is_deferred());
+        // What waits at a gate has no time of its own.
+        let at_gate = step.is_some_and(|step| step.at_gate.is_some());
         if let Some(key) = entry.event.step() {
             says(state.start_at.is_none_or(|start| start <= at), "it began before its time")?;
             let begins = matches!(entry.event, Event::AttemptStarted { .. } | Event::TimerSet { .. });
@@ -108,10 +110,10 @@ impl Followed {
                 says(*due_at <= at || by_hand, "a timer fired before it was due")
             }
             (Event::AttemptStarted { .. }, Some(Phase::Deferred { retry_at })) => {
-                says(*retry_at <= at, "tried again before its time")
+                says(*retry_at <= at || at_gate, "tried again before its time")
             }
             (Event::AttemptStarted { .. }, Some(Phase::InDoubt { look_at })) => {
-                says(*look_at <= at, "sent again before its time")?;
+                says(*look_at <= at || at_gate, "sent again before its time")?;
                 let asked = step.and_then(|step| step.asked.as_ref());
                 let sent_at = step.and_then(|step| step.sent_at).unwrap_or(at);
                 match asked.map(|asked| asked.effect) {
@@ -127,7 +129,7 @@ impl Followed {
                 says(*look_at <= at || by_hand, "looked for before its time")
             }
             (Event::CompensationStarted { .. }, Some(Phase::Removing { due_at, .. })) => {
-                says(*due_at <= at, "taken back again before its time")
+                says(*due_at <= at || at_gate, "taken back again before its time")
             }
             (
                 Event::CompensationStarted { step, .. } | Event::StepCompensated { step, .. },
@@ -221,7 +223,8 @@ fn standing(
         at_it && step.child.as_ref().is_some_and(|(child, _)| is_open(child))
     }) || state.offered.is_some()
         && state.parent.as_ref().is_some_and(|parent| is_open(&parent.saga));
-    let goes_on = row.due_at.is_some() || !row.attention.is_empty() || seen.has_mail;
+    let at_gate = !state.gate_waits().is_empty();
+    let goes_on = row.due_at.is_some() || !row.attention.is_empty() || seen.has_mail || at_gate;
     if !goes_on && !has_no_place && !waits_for_another {
         broken.push("no due time, no call, no attention: it will never go on".to_owned());
     }

@@ -54,8 +54,7 @@ impl Activity for AttachVolume {
     }
 
     fn gates(&self, _: &Railway) -> Vec<Gate> {
-        let workspace = &self.project.workspace;
-        vec![super::gate(workspace), Gate::spaced(format!("railway:{workspace}:volume_create"), secs(31))]
+        super::slow_gates(&self.project.workspace, "volume_create")
     }
 
     fn external_id(made: &Volume) -> Option<String> {

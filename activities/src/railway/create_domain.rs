@@ -66,7 +66,7 @@ impl Activity for CreateDomain {
     }
 
     fn gates(&self, _: &Railway) -> Vec<Gate> {
-        vec![super::gate(&self.project.workspace)]
+        super::gates(&self.project.workspace)
     }
 
     fn external_id(made: &Domain) -> Option<String> {

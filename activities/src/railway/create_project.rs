@@ -54,10 +54,7 @@ impl Activity for CreateProject {
     }
 
     fn gates(&self, _: &Railway) -> Vec<Gate> {
-        vec![
-            super::gate(&self.workspace),
-            Gate::spaced(format!("railway:{}:project_create", self.workspace), secs(31)),
-        ]
+        super::slow_gates(&self.workspace, "project_create")
     }
 
     fn external_id(made: &Project) -> Option<String> {

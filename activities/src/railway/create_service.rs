@@ -63,7 +63,7 @@ impl Activity for CreateService {
     }
 
     fn gates(&self, _: &Railway) -> Vec<Gate> {
-        vec![super::gate(&self.project.workspace)]
+        super::gates(&self.project.workspace)
     }
 
     fn external_id(made: &Service) -> Option<String> {

@@ -24,7 +24,7 @@ impl Activity for DeleteProject {
     type Output = ();
 
     fn gates(&self, _: &Railway) -> Vec<Gate> {
-        vec![super::gate(&self.workspace)]
+        super::gates(&self.workspace)
     }
 
     async fn execute(&self, railway: &Railway, call: &Call) -> Result<(), Failure> {

@@ -72,7 +72,7 @@ impl Activity for DeployImage {
     }
 
     fn gates(&self, _: &Railway) -> Vec<Gate> {
-        vec![super::gate(&self.project.workspace)]
+        super::gates(&self.project.workspace)
     }
 
     async fn execute(&self, railway: &Railway, call: &Call) -> Result<Deployment, Failure> {

@@ -22,9 +22,21 @@ pub use observe_deploy::{Deployed, ObserveDeploy};
 pub use project_gone::ProjectGone;
 pub use read_environment::{Environment, ReadEnvironment};
 
-/// The gate of a workspace's tokens.
-pub(crate) fn gate(workspace: &str) -> amends_engine::Gate {
-    amends_engine::Gate::credential(format!("railway:{workspace}"))
+use amends_engine::{Gate, secs};
+
+/// The gates of a workspace's tokens: 50 calls a second and 10,000 an hour on the Pro plan, so its documentation. How
+/// the hour is counted it does not say, so that a tenth of it at once is all that is asked for.
+pub(crate) fn gates(workspace: &str) -> Vec<Gate> {
+    vec![
+        Gate::credential(format!("railway:{workspace}")).rate(50, secs(1)).burst(50),
+        Gate::credential(format!("railway:{workspace}:hour")).rate(10_000, secs(3600)).burst(1000),
+    ]
+}
+
+/// The gates of an operation of which a workspace may make one in 30 seconds; it says so only by refusing the second.
+pub(crate) fn slow_gates(workspace: &str, operation: &str) -> Vec<Gate> {
+    let slot = Gate::spaced(format!("railway:{workspace}:{operation}"), secs(31));
+    gates(workspace).into_iter().chain([slot]).collect()
 }
 
 /// How long to wait behind a create that came too soon, at the engine's pace.

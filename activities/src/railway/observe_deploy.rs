@@ -44,7 +44,7 @@ impl Activity for ObserveDeploy {
     type Output = Option<Deployed>;
 
     fn gates(&self, _: &Railway) -> Vec<Gate> {
-        vec![super::gate(&self.project.workspace)]
+        super::gates(&self.project.workspace)
     }
 
     async fn execute(&self, railway: &Railway, _: &Call) -> Result<Option<Deployed>, Failure> {

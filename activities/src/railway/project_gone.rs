@@ -28,7 +28,7 @@ impl Activity for ProjectGone {
     }
 
     fn gates(&self, _: &Railway) -> Vec<Gate> {
-        vec![super::gate(&self.workspace)]
+        super::gates(&self.workspace)
     }
 
     async fn execute(&self, railway: &Railway, _: &Call) -> Result<Option<Gone>, Failure> {

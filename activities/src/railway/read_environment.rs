@@ -29,7 +29,7 @@ impl Activity for ReadEnvironment {
     type Output = Environment;
 
     fn gates(&self, _: &Railway) -> Vec<Gate> {
-        vec![super::gate(&self.project.workspace)]
+        super::gates(&self.project.workspace)
     }
 
     async fn execute(&self, railway: &Railway, _: &Call) -> Result<Environment, Failure> {

@@ -1,7 +1,7 @@
 //! Bench: what the engine does on this machine's disk, each beside a bare loop that writes the same rows.
 //!
-//! A workload is run once with a [recorder](record) around the store, untimed; then the engine, in a
-//! [process of its own](child), and the [bare loop](bare) take turns, each on a fresh database. The bare loop writes
+//! A workload is run once with a recorder around the store, untimed; then the engine, in a
+//! process of its own, and the bare loop take turns, each on a fresh database. The bare loop writes
 //! what was recorded, in commits as large as the engine's were in the run before it.
 
 mod asleep;

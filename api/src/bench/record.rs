@@ -3,11 +3,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use amends_engine::gate::{GateWait, Lane};
 use amends_engine::ids::{InstallationId, SecretRef};
 use amends_engine::journal::Entry;
 use amends_engine::secret::Sealed;
 use amends_engine::store::{
-    Append, AuditRow, Error, Fed, GateRow, Job, Letter, Loaded, LooseJob, NewSaga, ResourceFilter,
+    Append, AuditRow, Error, Fed, GateMove, GateRow, Job, Letter, Loaded, LooseJob, NewSaga, ResourceFilter,
     ResourceRow, SagaFilter, SagaRow, Started, Store, tx,
 };
 use amends_engine::{SagaId, Timestamp};
@@ -131,6 +132,18 @@ impl Store for Recorder {
     }
     async fn gates(&self, now: Timestamp) -> Result<Vec<GateRow>, Error> {
         self.inner.gates(now).await
+    }
+    async fn gate_queue(
+        &self,
+        key: &str,
+        lane: Lane,
+        granted_since: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<GateWait>, Error> {
+        self.inner.gate_queue(key, lane, granted_since, limit).await
+    }
+    async fn move_gate(&self, moved: GateMove) -> Result<bool, Error> {
+        self.inner.move_gate(moved).await
     }
     async fn feed(&self, after: i64, limit: u32) -> Result<Vec<Fed>, Error> {
         self.inner.feed(after, limit).await

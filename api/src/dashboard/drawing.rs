@@ -293,7 +293,7 @@ fn wait_class(why: &Wait) -> &'static str {
 fn wait_in_words(why: &Wait) -> String {
     match why {
         Wait::Retry => "waits for the next attempt".to_owned(),
-        Wait::Gate => "waits until the provider may be asked again".to_owned(),
+        Wait::Gate => "waits at a gate until it is let go".to_owned(),
         Wait::Doubt => "in doubt, waits until it can be asked for".to_owned(),
         Wait::Person => "in doubt, waits for a person".to_owned(),
         Wait::Timer => "lets time pass".to_owned(),

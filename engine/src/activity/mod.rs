@@ -19,6 +19,7 @@ pub use call::Call;
 pub use registry::Registry;
 
 use crate::env::Timestamp;
+pub use crate::gate::Gate;
 use crate::ids::{ResourceId, StepKey};
 pub use crate::journal::failure::{Cause, Failure, Found, Refusal};
 use crate::store::tx::Tx;
@@ -122,27 +123,6 @@ impl Resource {
     pub fn kept_by(mut self, keeper: impl Into<String>) -> Self {
         self.keeper = Some(keeper.into());
         self
-    }
-}
-
-/// A gate that a call passes before it is sent: closed until `next_allowed_at`, for everyone who uses its key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Gate {
-    /// The credential, or the credential and the operation that has a limit of its own.
-    pub key: String,
-    /// How long the gate stays closed behind each call that passes.
-    pub spacing: Duration,
-}
-
-impl Gate {
-    /// A gate that closes only when the provider asks for it.
-    pub fn credential(key: impl Into<String>) -> Self {
-        Self { key: key.into(), spacing: Duration::ZERO }
-    }
-
-    /// A gate that lets one call pass in each `spacing`.
-    pub fn spaced(key: impl Into<String>, spacing: Duration) -> Self {
-        Self { key: key.into(), spacing }
     }
 }
 

@@ -63,19 +63,22 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         resource: Option<Box<Named>>,
     },
-    /// An attempt did not happen, or its gate was closed (then without a number), and waits.
+    /// An attempt did not happen, or its gate did not let it pass (then without a number), and waits.
     AttemptDeferred {
         /// Of which step.
         step: StepKey,
-        /// Which attempt; none when the gate was closed before it began.
+        /// Which attempt; none when the gate did not let it begin.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         attempt: Option<u32>,
         /// Why.
         cause: Cause,
         /// In words.
         detail: String,
-        /// When it is tried again.
+        /// When it is tried again; at a gate, the earliest time at which that may let it go.
         retry_at: Timestamp,
+        /// The gate at which it waits until it is let go, at no time of its own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        gate: Option<String>,
         /// What the step is; with its first event only.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         asked: Option<Box<Asked>>,
@@ -289,8 +292,11 @@ pub enum Event {
         cause: Option<Cause>,
         /// In words.
         detail: String,
-        /// When it is tried again.
+        /// When it is tried again; at a gate, the earliest time at which that may let it go.
         retry_at: Timestamp,
+        /// The gate at which it waits until it is let go, at no time of its own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        gate: Option<String>,
         /// What groups it with the same trouble elsewhere.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         fingerprint: String,

@@ -10,9 +10,10 @@ use super::event::{
     Asked, ChildFate, ChildRule, Event, FoundKind, Parent, SkipReason, UnwindCause, closed_set,
 };
 use super::failure::{Cause, Refusal};
-pub use super::step::{Phase, Step, Trouble};
+pub use super::step::{AtGate, Phase, Step, Trouble};
 use super::{Entry, Ledger};
 use crate::env::Timestamp;
+use crate::gate::{GateWait, Lane};
 use crate::ids::{SagaId, StepKey};
 use crate::store::{ResourceRow, ResourceState};
 
@@ -321,10 +322,11 @@ impl State {
         self.turned_scopes.iter().any(|scope| key.is_inside(scope))
     }
 
-    /// Whether this step is on the way back: the whole saga is, or a scope that it stands in.
+    /// Whether this step is on the way back: the whole saga is, or a scope that it stands in, or was.
     pub fn goes_back(&self, key: &StepKey) -> bool {
         let is_deferred = || self.step(key).is_some_and(Step::is_deferred);
-        (self.unwinding.is_some() || self.is_turned(key)) && !is_deferred()
+        let is_taken_back = || self.ended_scopes.iter().any(|scope| key.is_inside(scope));
+        (self.unwinding.is_some() || self.is_turned(key) || is_taken_back()) && !is_deferred()
     }
 
     /// Whether a step in this scope that happened, or may have, still waits to be taken back.
@@ -371,7 +373,18 @@ impl State {
         }
     }
 
+    /// Whatever happens to a step that waits at a gate ends that wait.
+    fn leave_gate(&mut self, event: &Event, at: Timestamp) {
+        let place = event.step().and_then(|key| self.places.get(key).copied());
+        if let Some(step) = place.and_then(|place| self.steps.get_mut(place))
+            && let Some(left) = step.at_gate.take()
+        {
+            step.held = step.held.saturating_add(at.since(left.since));
+        }
+    }
+
     fn record(&mut self, event: &Event, at: Timestamp) {
+        self.leave_gate(event, at);
         match event {
             Event::SagaStarted {
                 workflow,
@@ -406,7 +419,17 @@ impl State {
                 }
                 self.parked = None;
             }
-            Event::AttemptDeferred { step, attempt, cause, detail, retry_at, asked, fingerprint } => {
+            Event::AttemptDeferred { step, cause, detail, gate: Some(gate), asked, fingerprint, .. } => {
+                let place = self.place(step, asked.as_deref(), at);
+                place.phase = match place.phase {
+                    Phase::InDoubt { .. } => Phase::InDoubt { look_at: NEVER },
+                    _ => Phase::Deferred { retry_at: NEVER },
+                };
+                place.wait_at(gate, detail, at);
+                // What went wrong before is still what a person should know.
+                place.trouble.get_or_insert_with(|| trouble(Some(*cause), detail, fingerprint));
+            }
+            Event::AttemptDeferred { step, attempt, cause, detail, retry_at, asked, fingerprint, .. } => {
                 let place = self.place(step, asked.as_deref(), at);
                 place.phase = match (&place.phase, attempt) {
                     // Asking whether it is there did not work: the doubt stays.
@@ -558,7 +581,15 @@ impl State {
                 place.since = at;
                 self.set_resource(step, ResourceState::Removing, at);
             }
-            Event::CompensationDeferred { step, cause, detail, retry_at, fingerprint } => {
+            Event::CompensationDeferred { step, cause, detail, gate: Some(gate), fingerprint, .. } => {
+                let place = self.place(step, None, at);
+                let clearing = matches!(place.phase, Phase::Removing { clearing: true, .. });
+                place.phase = Phase::Removing { under_way: None, due_at: NEVER, clearing };
+                place.undo_at.get_or_insert(at);
+                place.wait_at(gate, detail, at);
+                place.trouble.get_or_insert_with(|| trouble(*cause, detail, fingerprint));
+            }
+            Event::CompensationDeferred { step, cause, detail, retry_at, fingerprint, .. } => {
                 self.undo_failed(step, trouble(*cause, detail, fingerprint), *retry_at, at);
             }
             Event::CompensationLost { step, cause, detail, retry_at, fingerprint } => {
@@ -635,7 +666,9 @@ impl State {
                 let place = self.place(step, None, at);
                 place.max_wait = Some(*max_wait);
                 match &mut place.phase {
-                    Phase::Deferred { retry_at } => *retry_at = (*retry_at).min(latest),
+                    Phase::Deferred { retry_at } if *retry_at != NEVER => {
+                        *retry_at = (*retry_at).min(latest);
+                    }
                     Phase::Removing { under_way: None, due_at, .. } if *due_at != NEVER => {
                         *due_at = (*due_at).min(latest);
                     }
@@ -645,7 +678,9 @@ impl State {
             Act::Patch { step, input } => {
                 let place = self.place(step, None, at);
                 place.patched = Some(input.clone());
-                if let Phase::Deferred { retry_at } = &mut place.phase {
+                if let Phase::Deferred { retry_at } = &mut place.phase
+                    && *retry_at != NEVER
+                {
                     *retry_at = (*retry_at).min(at);
                 }
             }
@@ -687,6 +722,7 @@ impl State {
         }
         // What waits for nothing is to be gone on with.
         let waits = self.steps.iter().any(|step| match &step.phase {
+            _ if self.waits_at_gate(step).is_some() => true,
             Phase::Undecidable => true,
             Phase::Child => !self.goes_back(&step.key),
             Phase::Removing { due_at, .. } => *due_at == NEVER,
@@ -697,7 +733,7 @@ impl State {
 
     /// The earliest time at which something that waits for a time is due, except steps that are `busy`.
     pub(crate) fn next_due(&self, busy: impl Fn(&StepKey) -> bool) -> Option<Timestamp> {
-        let idle = self.steps.iter().filter(|step| !busy(&step.key));
+        let idle = self.steps.iter().filter(|step| !busy(&step.key) && step.at_gate.is_none());
         let times = idle.filter_map(|step| match &step.phase {
             Phase::Deferred { retry_at } if !self.goes_back(&step.key) => Some(*retry_at),
             Phase::Waiting { due_at, .. } if !self.goes_back(&step.key) => Some(*due_at),
@@ -709,9 +745,36 @@ impl State {
         times.chain(turns).min()
     }
 
+    /// The steps that wait at gates until they are let go; none while the saga would not go on.
+    pub fn gate_waits(&self) -> Vec<GateWait> {
+        let is_parked = self.parked.is_some() && self.unwinding.is_none();
+        if self.ended.is_some() || self.paused.is_some() || is_parked {
+            return Vec::new();
+        }
+        let wait = |step: &Step| {
+            let at_gate = self.waits_at_gate(step)?;
+            let undoes = matches!(step.phase, Phase::Removing { .. }) || self.goes_back(&step.key);
+            Some(GateWait {
+                gate: at_gate.gate.clone(),
+                saga: self.saga.clone(),
+                step: step.key.clone(),
+                lane: if undoes { Lane::Undo } else { Lane::Forward },
+                since: at_gate.since,
+            })
+        };
+        self.steps.iter().filter_map(wait).collect()
+    }
+
+    /// The gate at which a step waits; one that is dropped on the way back waits for nothing.
+    fn waits_at_gate<'s>(&self, step: &'s Step) -> Option<&'s AtGate> {
+        let is_dropped = matches!(step.phase, Phase::Deferred { .. }) && self.goes_back(&step.key);
+        step.at_gate.as_ref().filter(|_| !is_dropped)
+    }
+
     /// The step that it is at, and what it is doing there, for lists.
     pub(crate) fn current_step(&self) -> Option<String> {
         let open = self.steps.iter().rev().find_map(|step| match &step.phase {
+            _ if self.waits_at_gate(step).is_some() => Some(format!("{} waits at a gate", step.key)),
             Phase::Trying { .. } => Some(format!("{} try {}", step.key, step.attempts)),
             Phase::Deferred { .. } if !self.goes_back(&step.key) => Some(format!("{} waits", step.key)),
             Phase::Child => Some(format!("{} runs", step.key)),
@@ -752,7 +815,7 @@ impl State {
     pub(crate) fn due_now(&mut self, at: Timestamp) {
         for step in &mut self.steps {
             match &mut step.phase {
-                Phase::Deferred { retry_at } => *retry_at = (*retry_at).min(at),
+                Phase::Deferred { retry_at } if *retry_at != NEVER => *retry_at = (*retry_at).min(at),
                 Phase::Removing { under_way: None, due_at, .. } if *due_at != NEVER => {
                     *due_at = (*due_at).min(at);
                 }
@@ -789,5 +852,5 @@ fn trouble(cause: Option<Cause>, detail: &str, fingerprint: &str) -> Trouble {
     Trouble { cause, detail: detail.to_owned(), fingerprint: fingerprint.to_owned() }
 }
 
-/// What waits for another saga is due at no time.
+/// What waits for another saga, or at a gate, is due at no time.
 const NEVER: Timestamp = Timestamp(i64::MAX);

@@ -107,6 +107,21 @@ pub struct Step {
     pub max_wait: Option<Duration>,
     /// The saga that is at it, and what became of that one.
     pub child: Option<(SagaId, Option<ChildFate>)>,
+    /// The gate at which it waits.
+    pub at_gate: Option<AtGate>,
+    /// How long it has waited at gates: that does not count against its time.
+    pub held: Duration,
+}
+
+/// A gate at which a step waits until it is let go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AtGate {
+    /// Which.
+    pub gate: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// Why, as it was then.
+    pub detail: String,
 }
 
 /// Where an attempt, or a compensation, failed.
@@ -143,6 +158,8 @@ impl Step {
             patched: None,
             max_wait: None,
             child: None,
+            at_gate: None,
+            held: Duration::ZERO,
         }
     }
 
@@ -211,10 +228,18 @@ impl Step {
         !is_polled && has_failed && (self.attempts >= STUCK_ATTEMPTS || for_long)
     }
 
+    pub(super) fn wait_at(&mut self, gate: &str, detail: &str, since: Timestamp) {
+        let (gate, detail) = (gate.to_owned(), detail.to_owned());
+        self.at_gate = Some(AtGate { gate, since, detail });
+    }
+
     /// What a person should know of it now.
     pub(super) fn attention(&self, now: Timestamp) -> Vec<Attention> {
         let mut all = Vec::new();
-        let for_long = |since: Timestamp| now.since(since) >= STUCK_AFTER;
+        // Time at a gate is no time of trying.
+        let for_long = |since: Timestamp| {
+            self.at_gate.is_none() && now.since(since).saturating_sub(self.held) >= STUCK_AFTER
+        };
         match &self.phase {
             Phase::Undecidable => all.push(Attention::NeedsDecision),
             Phase::InDoubt { .. } if self.looks > 0 => all.push(Attention::InDoubt),

@@ -13,6 +13,7 @@ use super::state::{Attention, SagaState};
 use super::{Entry, State, story, why};
 use crate::activity::{Effect, Resource};
 use crate::env::Timestamp;
+use crate::gate::Lane;
 use crate::ids::{OperationId, ResourceId, SagaId, StepKey};
 use crate::store::{ResourceRow, ResourceState};
 
@@ -62,6 +63,7 @@ fn sample(kind: EventKind) -> Event {
             cause: Cause::RateLimited,
             detail: detail(),
             retry_at: at,
+            gate: None,
             asked: None,
             fingerprint: "fp1:0".into(),
         },
@@ -133,6 +135,7 @@ fn sample(kind: EventKind) -> Event {
             cause: Some(Cause::ServerError),
             detail: detail(),
             retry_at: at,
+            gate: None,
             fingerprint: "fp1:0".into(),
         },
         EventKind::CompensationLost => {
@@ -312,6 +315,7 @@ fn the_database_knows_the_same_words() {
         |names: Vec<String>| names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
     assert!(sql.contains(&quoted(SagaState::iter().map(|state| state.to_string()).collect())));
     assert!(sql.contains(&quoted(ResourceState::iter().map(|state| state.to_string()).collect())));
+    assert!(sql.contains(&quoted(Lane::iter().map(|lane| lane.to_string()).collect())));
 }
 
 #[test]
@@ -361,4 +365,41 @@ fn every_act_keeps_its_shape_and_has_a_verdict_in_every_phase() {
         }
     }
     insta::assert_snapshot!(table);
+}
+
+/// A lost call of the branch that a race dropped is looked for; once it is known that it never happened, and the branch
+/// is taken back, it is not made again.
+#[test]
+fn a_step_of_a_branch_that_was_taken_back_is_not_tried_again() {
+    let step = || StepKey::from("race/slow/rope");
+    let events = [
+        sample(EventKind::SagaStarted),
+        Event::AttemptStarted {
+            step: step(),
+            attempt: 1,
+            generation: 1,
+            not_after: Timestamp(9),
+            asked: Some(asked()),
+            resource: None,
+        },
+        Event::RaceDecided {
+            scope: "race".into(),
+            winner: "race/quick".into(),
+            losers: vec!["race/slow".into()],
+        },
+        Event::AttemptLost {
+            step: step(),
+            attempt: 1,
+            cause: Cause::Reset,
+            detail: "lost".into(),
+            look_at: Timestamp(9),
+            fingerprint: String::new(),
+        },
+        Event::StepFound { step: step(), found: FoundKind::Nothing, output: None, external_id: None },
+        Event::ScopeUnwound { scope: "race/slow".into() },
+    ];
+    let entry = |(seq, event): (i64, Event)| Entry { seq, at: Timestamp(seq), epoch: 1, event };
+    let entries: Vec<Entry> = (1..).zip(events).map(entry).collect();
+    let state = State::fold(saga(), &entries).unwrap();
+    assert_eq!(state.next_due(|_| false), state.deadline_at, "nothing of that branch is due");
 }

@@ -51,6 +51,9 @@ pub fn why(state: &State, now: Timestamp) -> Why {
     } else {
         Why { happened: happened(state), now: doing(state, now), you: advice(state) }
     };
+    if let Some(waits) = at_gate(state, now) {
+        why.now = waits;
+    }
     if let Some((until, who)) = &state.paused {
         why.now =
             format!("It is paused for another {} by {who}; then it goes on by itself.", wait(*until, now));
@@ -322,9 +325,20 @@ fn doing(state: &State, now: Timestamp) -> String {
     }
 }
 
+/// What it waits for when that is a gate, and nothing is due by itself.
+fn at_gate(state: &State, now: Timestamp) -> Option<String> {
+    let waits = state.gate_waits();
+    let step = state.step(&waits.last()?.step)?;
+    let gate = step.at_gate.as_ref().filter(|_| state.due_at().is_none())?;
+    let since = span(now.since(gate.since));
+    Some(format!("It has waited for {since} at {} until it is let go: {}.", step.key, gate.detail))
+}
+
 fn advice(state: &State) -> String {
     let text = if state.ended.is_some() {
         "There is nothing to do."
+    } else if !state.gate_waits().is_empty() {
+        "Nothing is given up meanwhile; open the gate if you know better than what closed it."
     } else if state.unwinding.is_some() {
         "Nothing: it takes back what it did by itself."
     } else if state.pivot.is_none() {

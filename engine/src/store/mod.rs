@@ -25,6 +25,7 @@ use serde_json::Value;
 
 pub use self::open::{Migrations, OpenError};
 use crate::env::{Env, Timestamp};
+use crate::gate::{GateState, GateWait, Lane, Queue, Why};
 use crate::ids::{InstallationId, OperationId, ResourceId, SagaId, SecretRef, StepKey};
 use crate::journal::act::Act;
 use crate::journal::event::{ChildFate, Parent, closed_set};
@@ -290,6 +291,13 @@ pub enum Message {
     },
     /// Try now what you try again later.
     Wake,
+    /// The gate at which a step waits lets it go.
+    LetGo {
+        /// Which gate.
+        gate: String,
+        /// Which step.
+        step: StepKey,
+    },
     /// Turn round.
     Cancel {
         /// Who asks.
@@ -338,15 +346,59 @@ pub struct Letter {
     pub at: Timestamp,
 }
 
-/// A gate as it is stored.
+/// What a provider said of a credential with the answer to a call: nothing passes before then.
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closing {
+    /// The credential's gate.
+    pub key: String,
+    /// Nothing passes before this.
+    pub until: Timestamp,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// A gate as it is stored, and those who stand before it.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct GateRow {
     /// The credential, or the credential and the operation.
     pub key: String,
-    /// Nothing passes before this.
-    pub next_allowed_at: Timestamp,
-    /// Why, in words.
-    pub reason: String,
+    /// Raised by every change; 0 if there is no row yet.
+    pub rev: i64,
+    /// The latest [`Closing`] since the state was last moved, if any: its time and its reason.
+    pub closing: Option<(Timestamp, String)>,
+    /// Everything else.
+    pub state: GateState,
+    /// Who stands before it, counted.
+    pub queue: Queue,
+}
+
+impl GateRow {
+    /// The state with what the provider said last taken into it, as it is now.
+    pub fn settled(&self, now: Timestamp) -> GateState {
+        let mut state = self.state.clone();
+        if let Some((until, reason)) = &self.closing {
+            state.close(Why::Provider, Some(*until), reason, now);
+        }
+        state.tick(&self.queue, now);
+        state
+    }
+}
+
+/// One step of a gate from one state to the next: written as a whole, and only if nobody else moved it meanwhile.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GateMove {
+    /// Which gate.
+    pub key: String,
+    /// The `rev` of the row that it follows; 0 if there was none.
+    pub seen: i64,
+    /// Its state from then on, in which any closing is taken in.
+    pub state: GateState,
+    /// Those it lets go: from `at` on they count as granted, not as waiting.
+    pub let_go: Vec<GateWait>,
+    /// The letters that tell them.
+    pub letters: Vec<Letter>,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// One act of a person on a saga: who, what, why, and what came of it.
@@ -394,8 +446,10 @@ pub struct Append {
     pub sealed: Vec<Sealed>,
     /// The letters that they consume.
     pub consumed: Vec<String>,
-    /// The gates that they move; a gate is only ever moved later.
-    pub gates: Vec<GateRow>,
+    /// What providers said of their credentials; of two closings of one gate the later time stands.
+    pub closings: Vec<Closing>,
+    /// The steps of this saga that wait at gates, all of them; nothing if they are the same as before.
+    pub waits: Option<Vec<GateWait>>,
     /// The sagas that they start.
     pub starts: Vec<NewSaga>,
     /// The letters that they send.
@@ -607,8 +661,30 @@ pub trait Store: Send + Sync + 'static {
     /// The acts on a saga, oldest first.
     async fn audit(&self, saga: &SagaId) -> Result<Vec<AuditRow>, Error>;
 
-    /// Every gate that is closed after `now`.
-    async fn gates(&self, now: Timestamp) -> Result<Vec<GateRow>, Error>;
+    /// Every gate that has a row or at which a step waits, in the order of their keys. In `queue`, those let go after
+    /// `granted_since` are `granted`; all others wait, also those let go earlier, who never came.
+    async fn gates(&self, granted_since: Timestamp) -> Result<Vec<GateRow>, Error>;
+
+    /// Those who wait at a gate in a lane and were not let go after `granted_since`: at most `limit`, by `since`,
+    /// saga and step.
+    async fn gate_queue(
+        &self,
+        key: &str,
+        lane: Lane,
+        granted_since: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<GateWait>, Error>;
+
+    /// Moves a gate, if its `rev` is still `moved.seen` (for 0: if it has no row); says whether it was. All in one
+    /// transaction: the state is written, `rev` rises by one, the stored closing is taken away, those let go get
+    /// the time `at` in their rows as far as they still wait there, and the letters are posted as by
+    /// [`post`](Self::post) (one for a saga that there is not is left out).
+    ///
+    /// An append that brings a [`Closing`] raises `rev` too, so that no move writes over it unseen; it makes the row
+    /// if there is none. An append with `waits` makes the rows of its saga in the table of those who wait the same
+    /// as these: rows that are not in it go, new ones come, and one that is there with the same gate and `since`
+    /// keeps the time at which it was let go.
+    async fn move_gate(&self, moved: GateMove) -> Result<bool, Error>;
 
     /// The appends with a number above this one, in the order of their numbers: each entry of each journal once, a
     /// saga's in their order. An append may have to wait a moment for its number.

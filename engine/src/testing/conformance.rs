@@ -10,6 +10,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 
 use crate::env::{Env, Timestamp};
+use crate::gate::{GateState, GateWait, Lane, Queue};
 use crate::ids::{OperationId, ResourceId, SagaId, StepKey};
 use crate::journal::act::Act;
 use crate::journal::failure::Failure;
@@ -18,8 +19,8 @@ use crate::journal::{Entry, Event};
 use crate::secret::Vault;
 use crate::store::open::Migrations;
 use crate::store::{
-    Append, Error, GateRow, Job, Letter, Message, NewSaga, ResourceFilter, ResourceRow, ResourceState,
-    ResourceWrite, SagaFilter, SecretFate, Settled, Started, Store,
+    Append, Closing, Error, GateMove, Job, Letter, Message, NewSaga, ResourceFilter, ResourceRow,
+    ResourceState, ResourceWrite, SagaFilter, SecretFate, Settled, Started, Store,
 };
 
 /// The table that the cases write user SQL to.
@@ -65,7 +66,9 @@ cases! {
     a_ledger_row_is_written_only_by_who_knows_it_as_it_is,
     a_member_that_cannot_be_written_does_not_hold_up_its_group,
     a_saga_is_claimed_when_it_is_due_or_has_a_letter_and_by_one_only,
-    a_gate_is_only_ever_moved_later,
+    of_two_closings_of_a_gate_the_later_time_stands,
+    a_gate_is_moved_by_one_who_has_seen_it_as_it_is,
+    who_waits_at_a_gate_is_let_go_once_or_waits_again,
     a_sagas_secrets_pass_to_its_owner_or_are_destroyed,
     user_sql_is_written_with_its_append_or_not_at_all,
     user_sql_numbers_its_values,
@@ -124,7 +127,8 @@ impl Subject {
             resources: Vec::new(),
             sealed: Vec::new(),
             consumed: Vec::new(),
-            gates: Vec::new(),
+            closings: Vec::new(),
+            waits: None,
             starts: Vec::new(),
             letters: Vec::new(),
             settled: Vec::new(),
@@ -264,23 +268,107 @@ async fn a_saga_is_claimed_when_it_is_due_or_has_a_letter_and_by_one_only(subjec
     assert_eq!(subject.store.post(lost).await, Err(Error::NoSuchSaga(nobody)), "{}", subject.name);
 }
 
-async fn a_gate_is_only_ever_moved_later(subject: &Subject) {
+async fn of_two_closings_of_a_gate_the_later_time_stands(subject: &Subject) {
     let saga = subject.started("k").await;
-    for at in [500, 300] {
+    for (at, rev) in [(500, 1), (300, 2)] {
         let mut append = subject.next(&saga).await;
-        let gate = GateRow { key: "g".into(), next_allowed_at: Timestamp(at), reason: at.to_string() };
-        append.gates = vec![gate];
+        append.closings = vec![Closing { key: "g".into(), until: Timestamp(at), reason: at.to_string() }];
         subject.store.append(append.into()).await.unwrap();
+        let gates = subject.store.gates(Timestamp(0)).await.unwrap();
+        assert_eq!(gates.len(), 1, "{}", subject.name);
+        assert_eq!(gates[0].closing, Some((Timestamp(500), "500".into())), "{}", subject.name);
+        assert_eq!(gates[0].rev, rev, "no move writes over it unseen, {}", subject.name);
     }
-    let gates = subject.store.gates(Timestamp(0)).await.unwrap();
-    assert_eq!(gates.len(), 1);
-    assert_eq!(
-        (gates[0].next_allowed_at, gates[0].reason.as_str()),
-        (Timestamp(500), "500"),
-        "{}",
-        subject.name
+}
+
+async fn a_gate_is_moved_by_one_who_has_seen_it_as_it_is(subject: &Subject) {
+    let store = &subject.store;
+    let state = GateState { failures: 3, ..GateState::default() };
+    let moved = |seen, failures| GateMove {
+        key: "g".into(),
+        seen,
+        state: GateState { failures, ..state.clone() },
+        let_go: Vec::new(),
+        letters: Vec::new(),
+        at: subject.env.now(),
+    };
+    assert!(!store.move_gate(moved(1, 1)).await.unwrap(), "there is no row, {}", subject.name);
+    assert!(store.move_gate(moved(0, 1)).await.unwrap(), "{}", subject.name);
+    assert!(!store.move_gate(moved(0, 9)).await.unwrap(), "there is a row, {}", subject.name);
+    let (first, second) = tokio::join!(store.move_gate(moved(1, 2)), store.move_gate(moved(1, 2)));
+    assert_eq!(u8::from(first.unwrap()) + u8::from(second.unwrap()), 1, "one of two, {}", subject.name);
+    // What a provider says meanwhile is not written over.
+    let saga = subject.started("k").await;
+    let mut append = subject.next(&saga).await;
+    append.closings = vec![Closing { key: "g".into(), until: Timestamp(9), reason: "r".into() }];
+    store.append(append.into()).await.unwrap();
+    assert!(!store.move_gate(moved(2, 9)).await.unwrap(), "{}", subject.name);
+    let row = store.gates(Timestamp(0)).await.unwrap().remove(0);
+    assert_eq!((row.rev, row.state.failures), (3, 2), "{}", subject.name);
+    assert_eq!(row.closing, Some((Timestamp(9), "r".into())), "{}", subject.name);
+    assert!(store.move_gate(moved(3, 4)).await.unwrap());
+    let row = store.gates(Timestamp(0)).await.unwrap().remove(0);
+    assert_eq!((row.rev, row.state.failures, row.closing), (4, 4, None), "it is taken in, {}", subject.name);
+}
+
+async fn who_waits_at_a_gate_is_let_go_once_or_waits_again(subject: &Subject) {
+    let store = &subject.store;
+    let (first, second) = (subject.started("first").await, subject.started("second").await);
+    let wait = |saga: &SagaId, step: &str, lane, since| GateWait {
+        gate: "g".into(),
+        saga: saga.clone(),
+        step: StepKey::from(step),
+        lane,
+        since: Timestamp(since),
+    };
+    let begin = async |saga: &SagaId, waits: Vec<GateWait>| {
+        let mut append = subject.next(saga).await;
+        append.waits = Some(waits);
+        store.append(append.into()).await.unwrap();
+    };
+    let (a, b, c) = (
+        wait(&first, "a", Lane::Forward, 20),
+        wait(&second, "b", Lane::Forward, 10),
+        wait(&first, "c", Lane::Undo, 5),
     );
-    assert!(subject.store.gates(Timestamp(500)).await.unwrap().is_empty());
+    begin(&first, vec![a.clone(), c.clone()]).await;
+    begin(&second, vec![b.clone()]).await;
+    let queue = async |since| store.gates(Timestamp(since)).await.unwrap().remove(0).queue;
+    assert_eq!(queue(0).await, Queue { forward: 2, undo: 1, granted: 0 }, "{}", subject.name);
+    let next = async |lane, since, limit| store.gate_queue("g", lane, Timestamp(since), limit).await.unwrap();
+    assert_eq!(next(Lane::Forward, 0, 9).await, [b.clone(), a.clone()], "oldest first, {}", subject.name);
+    assert_eq!(next(Lane::Forward, 0, 1).await, [b.clone()], "{}", subject.name);
+    assert_eq!(next(Lane::Undo, 0, 9).await, [c.clone()], "{}", subject.name);
+
+    let message = Message::LetGo { gate: "g".into(), step: StepKey::from("b") };
+    let letter = Letter { id: "gate:g:0".into(), saga: second.clone(), message, at: Timestamp(100) };
+    let moved = GateMove {
+        key: "g".into(),
+        seen: 0,
+        state: GateState::default(),
+        let_go: vec![b.clone()],
+        letters: vec![letter.clone()],
+        at: Timestamp(100),
+    };
+    let stale = GateMove { seen: 7, ..moved.clone() };
+    assert!(!store.move_gate(stale).await.unwrap());
+    assert!(store.letters(&second).await.unwrap().is_empty(), "all or nothing, {}", subject.name);
+    assert!(store.move_gate(moved).await.unwrap());
+    assert_eq!(store.letters(&second).await.unwrap(), [letter], "{}", subject.name);
+    assert_eq!(queue(99).await, Queue { forward: 1, undo: 1, granted: 1 }, "{}", subject.name);
+    assert_eq!(next(Lane::Forward, 99, 9).await, [a.clone()], "{}", subject.name);
+    // It never came.
+    assert_eq!(queue(100).await, Queue { forward: 2, undo: 1, granted: 0 }, "{}", subject.name);
+
+    // What still waits there keeps its mark; what passes is gone; an append that says nothing changes nothing.
+    begin(&second, vec![b.clone(), wait(&second, "d", Lane::Forward, 30)]).await;
+    store.append(subject.next(&second).await.into()).await.unwrap();
+    assert_eq!(queue(99).await, Queue { forward: 2, undo: 1, granted: 1 }, "{}", subject.name);
+    begin(&second, vec![GateWait { since: Timestamp(40), ..b.clone() }]).await;
+    assert_eq!(queue(99).await, Queue { forward: 2, undo: 1, granted: 0 }, "anew, {}", subject.name);
+    begin(&second, Vec::new()).await;
+    begin(&first, vec![c]).await;
+    assert_eq!(queue(0).await, Queue { forward: 0, undo: 1, granted: 0 }, "{}", subject.name);
 }
 
 async fn a_sagas_secrets_pass_to_its_owner_or_are_destroyed(subject: &Subject) {
@@ -605,8 +693,7 @@ async fn text_with_a_nul_and_numbers_beyond_a_double_fail_no_write(subject: &Sub
     append.output = Some(serde_json::json!({"told": told, "big": BIG}));
     append.row.labels = new.labels.clone();
     append.entries[0].event = Event::LabelSet { step: None, name: "said".into(), value: told.into() };
-    append.gates =
-        vec![GateRow { key: "g".into(), next_allowed_at: Timestamp(BIG), reason: told.to_owned() }];
+    append.closings = vec![Closing { key: "g".into(), until: Timestamp(BIG), reason: told.to_owned() }];
     let event = append.entries[0].event.clone();
     subject.store.append(append.into()).await.unwrap();
     // What is JSON is kept to the letter; plain text may show a NUL by another sign.

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::env::Timestamp;
+use crate::gate::{GateWait, Lane};
 use crate::ids::InstallationId;
 use crate::ids::{SagaId, SecretRef};
 use crate::journal::Entry;
 use crate::secret::Sealed;
 use crate::store::{
-    Append, AuditRow, Error, Fed, GateRow, Job, Letter, Loaded, LooseJob, NewSaga, ResourceFilter,
+    Append, AuditRow, Error, Fed, GateMove, GateRow, Job, Letter, Loaded, LooseJob, NewSaga, ResourceFilter,
     ResourceRow, SagaFilter, SagaRow, Started, Store, tx,
 };
 use async_trait::async_trait;
@@ -33,7 +34,11 @@ pub enum Crash {
 pub struct CrashingStore {
     inner: Arc<dyn Store>,
     crash: Option<Crash>,
+    /// The crash is counted in moves of gates instead.
+    at_moves: bool,
     appends: AtomicUsize,
+    moves: AtomicUsize,
+    is_dead: AtomicBool,
     crashed: Notify,
     stands_still: AtomicBool,
 }
@@ -44,10 +49,23 @@ impl CrashingStore {
         Self {
             inner,
             crash,
+            at_moves: false,
             appends: AtomicUsize::new(0),
+            moves: AtomicUsize::new(0),
+            is_dead: AtomicBool::new(false),
             crashed: Notify::new(),
             stands_still: AtomicBool::new(false),
         }
+    }
+
+    /// As [`new`](Self::new), with the crash at that move of a gate instead of at that append.
+    pub fn at_move(inner: Arc<dyn Store>, crash: Crash) -> Self {
+        Self { at_moves: true, ..Self::new(inner, Some(crash)) }
+    }
+
+    /// How many moves of gates there were.
+    pub fn moves(&self) -> usize {
+        self.moves.load(Ordering::SeqCst)
     }
 
     /// How many appends there were.
@@ -61,19 +79,30 @@ impl CrashingStore {
     }
 
     async fn die(&self) -> ! {
+        self.is_dead.store(true, Ordering::SeqCst);
         self.crashed.notify_one();
         std::future::pending().await
     }
 
     async fn append_or_die<T>(&self, write: impl Future<Output = T>) -> T {
         let number = self.appends.fetch_add(1, Ordering::SeqCst) + 1;
+        self.write_or_die(if self.at_moves { 0 } else { number }, write).await
+    }
+
+    async fn move_or_die<T>(&self, write: impl Future<Output = T>) -> T {
+        let number = self.moves.fetch_add(1, Ordering::SeqCst) + 1;
+        self.write_or_die(if self.at_moves { number } else { 0 }, write).await
+    }
+
+    /// A write that is counted by another number has none.
+    async fn write_or_die<T>(&self, number: usize, write: impl Future<Output = T>) -> T {
         let crash = self.crash.filter(|crash| match crash {
-            // Nothing is written from the crash on.
             Crash::Before(at) => number >= *at,
             Crash::After(at) => number > *at,
             Crash::Stall(_) => false,
         });
-        if crash.is_some() {
+        // Nothing is written from the crash on.
+        if crash.is_some() || self.is_dead.load(Ordering::SeqCst) {
             self.die().await;
         }
         if self.crash == Some(Crash::Stall(number)) {
@@ -166,8 +195,20 @@ impl Store for CrashingStore {
     async fn secret(&self, reference: &SecretRef) -> Result<Option<Sealed>, Error> {
         self.inner.secret(reference).await
     }
-    async fn gates(&self, now: Timestamp) -> Result<Vec<GateRow>, Error> {
-        self.inner.gates(now).await
+    async fn gates(&self, granted_since: Timestamp) -> Result<Vec<GateRow>, Error> {
+        self.inner.gates(granted_since).await
+    }
+    async fn gate_queue(
+        &self,
+        key: &str,
+        lane: Lane,
+        granted_since: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<GateWait>, Error> {
+        self.inner.gate_queue(key, lane, granted_since, limit).await
+    }
+    async fn move_gate(&self, moved: GateMove) -> Result<bool, Error> {
+        self.move_or_die(self.inner.move_gate(moved)).await
     }
     async fn feed(&self, after: i64, limit: u32) -> Result<Vec<Fed>, Error> {
         self.inner.feed(after, limit).await

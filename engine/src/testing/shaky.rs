@@ -9,11 +9,12 @@ use serde_json::Value;
 use tokio::sync::Notify;
 
 use crate::env::{Env, Timestamp};
+use crate::gate::{GateWait, Lane};
 use crate::ids::{InstallationId, SagaId, SecretRef};
 use crate::journal::Entry;
 use crate::secret::Sealed;
 use crate::store::{
-    Append, AuditRow, Error, Fed, GateRow, Job, Letter, Loaded, LooseJob, NewSaga, ResourceFilter,
+    Append, AuditRow, Error, Fed, GateMove, GateRow, Job, Letter, Loaded, LooseJob, NewSaga, ResourceFilter,
     ResourceRow, SagaFilter, SagaRow, Started, Store, tx,
 };
 
@@ -190,8 +191,20 @@ impl Store for ShakyStore {
     async fn secret(&self, reference: &SecretRef) -> Result<Option<Sealed>, Error> {
         self.read(self.inner.secret(reference)).await
     }
-    async fn gates(&self, now: Timestamp) -> Result<Vec<GateRow>, Error> {
-        self.read(self.inner.gates(now)).await
+    async fn gates(&self, granted_since: Timestamp) -> Result<Vec<GateRow>, Error> {
+        self.read(self.inner.gates(granted_since)).await
+    }
+    async fn gate_queue(
+        &self,
+        key: &str,
+        lane: Lane,
+        granted_since: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<GateWait>, Error> {
+        self.read(self.inner.gate_queue(key, lane, granted_since, limit)).await
+    }
+    async fn move_gate(&self, moved: GateMove) -> Result<bool, Error> {
+        self.write(self.inner.move_gate(moved)).await
     }
     async fn feed(&self, after: i64, limit: u32) -> Result<Vec<Fed>, Error> {
         self.read(self.inner.feed(after, limit)).await

@@ -41,15 +41,24 @@ pub(crate) enum Action {
     Resume,
 }
 
+/// What is tried before its time.
+#[derive(Debug, Default)]
+pub(crate) struct Nudge {
+    /// Everything that waits to be tried again.
+    pub(crate) all: bool,
+    /// These, which were let go by the gates at which they waited.
+    pub(crate) let_go: HashSet<StepKey>,
+}
+
 /// What is to be done now.
 ///
-/// `in_flight` are the steps of which this process has a call under way; `nudged` says that what waits to be
-/// tried again is tried now.
+/// `in_flight` are the steps of which this process has a call under way; `nudge` says what of that which waits is
+/// tried now.
 pub(crate) fn decide(
     state: &State,
     in_flight: &HashSet<StepKey>,
     now: Timestamp,
-    nudged: bool,
+    nudge: &Nudge,
 ) -> Vec<Action> {
     let mut actions = Vec::new();
     if state.ended.is_some() {
@@ -82,10 +91,14 @@ pub(crate) fn decide(
             Some(interrupted(step, goes_back))
         } else if is_parked {
             None
+        } else if step.at_gate.is_some() && (nudge.all || nudge.let_go.contains(&step.key)) {
+            // It has no time of its own: let go, it is as if that had come.
+            let otherwise = if goes_back { backward(state, step, is_held, now) } else { None };
+            otherwise.or_else(|| let_go(step, goes_back, now))
         } else if goes_back {
             backward(state, step, is_held, now)
         } else {
-            forward(state, step, now, nudged)
+            forward(state, step, now, nudge.all)
         };
         actions.extend(action);
     }
@@ -119,11 +132,23 @@ fn settle(step: &Step, now: Timestamp) -> Action {
     if step.is_known_again(now) { Action::Execute(step.key.clone()) } else { Action::Find(step.key.clone()) }
 }
 
+/// What a step does that its gate lets go: the time it waited there does not count against it.
+fn let_go(step: &Step, goes_back: bool, now: Timestamp) -> Option<Action> {
+    match step.phase {
+        Phase::Removing { .. } => Some(Action::Compensate(step.key.clone())),
+        Phase::InDoubt { .. } => Some(settle(step, now)),
+        // It is dropped.
+        _ if goes_back => None,
+        _ => Some(Action::Execute(step.key.clone())),
+    }
+}
+
 fn forward(state: &State, step: &Step, now: Timestamp, nudged: bool) -> Option<Action> {
     let key = step.key.clone();
     match step.phase {
+        Phase::Deferred { .. } if step.at_gate.is_some() => None,
         Phase::Deferred { retry_at } => {
-            let too_late = step.asked.as_ref().is_some_and(|asked| asked.give_up_at <= now);
+            let too_late = step.asked.as_ref().is_some_and(|asked| asked.give_up_at.plus(step.held) <= now);
             // Past the pivot there is no way back, so there is no giving up either; nor is there at the very end.
             if too_late && state.pivot.is_none() && !step.is_deferred() {
                 Some(Action::GiveUp(key))

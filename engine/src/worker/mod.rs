@@ -4,7 +4,7 @@ mod decide;
 mod effects_off;
 mod executor;
 mod function;
-mod gates;
+pub(crate) mod gates;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,7 +40,7 @@ pub(crate) struct Shared {
     pub(crate) env: Env,
     pub(crate) environment: String,
     pub(crate) outside: Arc<Outside>,
-    pub(crate) gates: Gates,
+    pub(crate) gates: Arc<Gates>,
     live_max: usize,
     /// The store may hold sagas for this worker that it does not know of.
     unsure: AtomicBool,
@@ -60,13 +60,14 @@ impl Shared {
         live_max: usize,
     ) -> Self {
         let outside = Arc::new(Outside { env: env.clone(), vault, store: store.clone() });
+        let gates = Arc::new(Gates::new(&env));
         Self {
             store,
             registry,
             env,
             environment,
             outside,
-            gates: Gates::default(),
+            gates,
             live_max,
             unsure: AtomicBool::new(false),
             live: Mutex::default(),
@@ -173,13 +174,13 @@ impl Drop for Watch {
 
 /// Runs sagas until the engine drains.
 pub(crate) async fn run(shared: Arc<Shared>) {
-    match shared.store.gates(shared.env.now()).await {
-        Ok(rows) => shared.gates.load(rows),
-        Err(error) => tracing::warn!(%error, "closed gates could not be read"),
+    // In a set, so that they end with this.
+    let mut keepers = JoinSet::new();
+    keepers.spawn(keep_lease(shared.clone()));
+    if let Err(error) = gates::look(&shared).await {
+        tracing::warn!(%error, "closed gates could not be read");
     }
-    // In a set, so that it ends with this.
-    let mut lease = JoinSet::new();
-    lease.spawn(keep_lease(shared.clone()));
+    keepers.spawn(gates::keep(shared.clone()));
     let mut driven = JoinSet::new();
     while !shared.is_draining() {
         let room = shared.live_max.saturating_sub(driven.len()).min(CLAIM);
@@ -220,6 +221,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         }
     }
     while driven.join_next().await.is_some() {}
+    keepers.shutdown().await;
+    gates::give_back_all(&shared).await;
 }
 
 /// Renews the right to write to what this process holds. When that cannot be done in time, whatever it still writes

@@ -141,12 +141,28 @@ create table audit (
 create index audit_of on audit (saga);
 create index audit_open on audit (saga) where outcome is null;
 
--- A row is a gate that is closed until a time, for everyone who uses its credential.
+-- A row is a gate as all workers share it. `state` is written by whoever has seen `rev` as it is; a provider's word
+-- that comes with an append stands beside it until then.
 create table gate (
   key text primary key,
-  next_allowed_at bigint not null,
-  reason text not null
+  rev bigint not null,
+  state text not null default '{}',
+  closed_until bigint,
+  closed_for text
+) with (fillfactor = 50);
+
+-- A row is a step that waits at a gate, written and taken away by its saga. The gate says when it lets it go.
+create table gate_waiter (
+  saga text not null,
+  step text not null,
+  gate text not null,
+  lane text not null check (lane in ('forward', 'undo')),
+  since bigint not null,
+  let_go_at bigint,
+  primary key (saga, step)
 );
+
+create index gate_waiter_next on gate_waiter (gate, lane, since);
 
 -- A row is an append that has no number yet. It is read whole and emptied, so that it needs no key.
 create table outbox (

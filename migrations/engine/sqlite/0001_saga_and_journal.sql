@@ -126,9 +126,25 @@ create table audit (
 
 create index audit_of on audit (saga);
 
--- A row is a gate that is closed until a time, for everyone who uses its credential.
+-- A row is a gate as all workers share it. `state` is written by whoever has seen `rev` as it is; a provider's word
+-- that comes with an append stands beside it until then.
 create table gate (
   key text primary key,
-  next_allowed_at integer not null,
-  reason text not null
+  rev integer not null,
+  state text not null default '{}',
+  closed_until integer,
+  closed_for text
 ) strict;
+
+-- A row is a step that waits at a gate, written and taken away by its saga. The gate says when it lets it go.
+create table gate_waiter (
+  saga text not null references saga (id),
+  step text not null,
+  gate text not null,
+  lane text not null check (lane in ('forward', 'undo')),
+  since integer not null,
+  let_go_at integer,
+  primary key (saga, step)
+) strict, without rowid;
+
+create index gate_waiter_next on gate_waiter (gate, lane, since);

@@ -23,10 +23,11 @@ use super::lease::LEASE;
 use super::open::Migrations;
 use super::tx::{self, Param, Sql};
 use super::{
-    Append, AuditRow, Error, Fed, GateRow, Job, Letter, Loaded, Loose, LooseJob, NewSaga, ResourceFilter,
-    ResourceRow, SagaFilter, SagaRow, Started, Store, user_sql,
+    Append, AuditRow, Error, Fed, GateMove, GateRow, Job, Letter, Loaded, Loose, LooseJob, NewSaga,
+    ResourceFilter, ResourceRow, SagaFilter, SagaRow, Started, Store, user_sql,
 };
 use crate::env::{Env, Timestamp};
+use crate::gate::{GateWait, Lane};
 use crate::ids::{InstallationId, SagaId, SecretRef};
 use crate::journal::Entry;
 use crate::journal::failure::Failure;
@@ -335,9 +336,24 @@ impl Store for MemoryStore {
         Ok(self.read(of_saga).await)
     }
 
-    async fn gates(&self, now: Timestamp) -> Result<Vec<GateRow>, Error> {
-        let closed = |gate: &&GateRow| gate.next_allowed_at > now;
-        Ok(self.read(|tables| tables.gates.values().filter(closed).cloned().collect()).await)
+    async fn gates(&self, granted_since: Timestamp) -> Result<Vec<GateRow>, Error> {
+        Ok(self.read(|tables| tables.all_gates(granted_since)).await)
+    }
+
+    async fn gate_queue(
+        &self,
+        key: &str,
+        lane: Lane,
+        granted_since: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<GateWait>, Error> {
+        let mut queue = self.read(|tables| tables.gate_queue(key, lane, granted_since)).await;
+        queue.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        Ok(queue)
+    }
+
+    async fn move_gate(&self, moved: GateMove) -> Result<bool, Error> {
+        self.write(|tables| Ok(tables.move_gate(moved))).await
     }
 
     async fn feed(&self, after: i64, limit: u32) -> Result<Vec<Fed>, Error> {

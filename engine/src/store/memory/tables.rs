@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, HashMap};
 use serde_json::Value;
 
 use crate::env::Timestamp;
-use crate::ids::{ResourceId, SagaId, SecretRef};
+use crate::gate::{GateWait, Lane, Queue};
+use crate::ids::{ResourceId, SagaId, SecretRef, StepKey};
 use crate::journal::Entry;
 use crate::journal::state::SagaState;
 use crate::secret::Sealed;
 use crate::store::{
-    Append, AuditRow, Concurrency, Error, Fed, GateRow, Letter, Message, NewSaga, ResourceRow, SagaRow,
-    SecretFate, Started,
+    Append, AuditRow, Closing, Concurrency, Error, Fed, GateMove, GateRow, Letter, Message, NewSaga,
+    ResourceRow, SagaRow, SecretFate, Started,
 };
 
 /// One saga, with what its row does not show.
@@ -49,7 +50,9 @@ pub(super) struct Tables {
     pub(super) resources: BTreeMap<ResourceId, ResourceRow>,
     /// With the owner of each.
     pub(super) secrets: HashMap<SecretRef, (String, Sealed)>,
-    pub(super) gates: HashMap<String, GateRow>,
+    pub(super) gates: BTreeMap<String, GateRow>,
+    /// Who waits at gates, and when they were let go.
+    pub(super) waits: BTreeMap<(SagaId, StepKey), (GateWait, Option<Timestamp>)>,
     pub(super) audit: Vec<(SagaId, AuditRow)>,
     /// The appends in their order; the number of one is its place, from 1.
     pub(super) feed: Vec<Fed>,
@@ -197,11 +200,15 @@ impl Tables {
         for sealed in append.sealed {
             self.secrets.insert(sealed.id.clone(), (id.to_string(), sealed));
         }
-        for gate in append.gates {
-            let known = self.gates.entry(gate.key.clone()).or_insert_with(|| gate.clone());
-            if known.next_allowed_at < gate.next_allowed_at {
-                *known = gate;
+        for Closing { key, until, reason } in append.closings {
+            let gate = self.gates.entry(key.clone()).or_insert_with(|| GateRow { key, ..GateRow::default() });
+            gate.rev += 1;
+            if gate.closing.as_ref().is_none_or(|(known, _)| *known < until) {
+                gate.closing = Some((until, reason));
             }
+        }
+        if let Some(waits) = append.waits {
+            self.wait(&id, waits);
         }
         for new in append.starts {
             self.start(new);
@@ -231,6 +238,68 @@ impl Tables {
             self.pass_secrets(&owner, None);
         }
         Ok(())
+    }
+
+    /// Makes the rows of a saga's steps that wait at gates the same as these.
+    fn wait(&mut self, saga: &SagaId, waits: Vec<GateWait>) {
+        let is_same =
+            |known: &GateWait, wait: &GateWait| known.gate == wait.gate && known.since == wait.since;
+        let mut rows = Vec::new();
+        for wait in waits {
+            let place = (saga.clone(), wait.step.clone());
+            let known = self.waits.get(&place).filter(|(known, _)| is_same(known, &wait));
+            let let_go = known.and_then(|(_, let_go)| *let_go);
+            rows.push((place, (wait, let_go)));
+        }
+        self.waits.retain(|(holder, _), _| holder != saga);
+        self.waits.extend(rows);
+    }
+
+    /// Every gate, with those who stand before it counted.
+    pub(super) fn all_gates(&self, granted_since: Timestamp) -> Vec<GateRow> {
+        let mut rows = self.gates.clone();
+        for (wait, let_go) in self.waits.values() {
+            let row = rows
+                .entry(wait.gate.clone())
+                .or_insert_with(|| GateRow { key: wait.gate.clone(), ..GateRow::default() });
+            let is_granted = let_go.is_some_and(|at| at > granted_since);
+            match wait.lane {
+                _ if is_granted => row.queue.granted += 1,
+                Lane::Forward => row.queue.forward += 1,
+                Lane::Undo => row.queue.undo += 1,
+            }
+        }
+        rows.into_values().collect()
+    }
+
+    pub(super) fn gate_queue(&self, key: &str, lane: Lane, granted_since: Timestamp) -> Vec<GateWait> {
+        let waits = |(wait, let_go): &&(GateWait, Option<Timestamp>)| {
+            wait.gate == key && wait.lane == lane && let_go.is_none_or(|at| at <= granted_since)
+        };
+        let mut queue: Vec<GateWait> =
+            self.waits.values().filter(waits).map(|(wait, _)| wait.clone()).collect();
+        queue.sort_by_key(|wait| (wait.since, wait.saga.clone(), wait.step.clone()));
+        queue
+    }
+
+    pub(super) fn move_gate(&mut self, moved: GateMove) -> bool {
+        let GateMove { key, seen, state, let_go, letters, at } = moved;
+        if self.gates.get(&key).map_or(0, |row| row.rev) != seen {
+            return false;
+        }
+        let row = GateRow { key: key.clone(), rev: seen + 1, closing: None, state, queue: Queue::default() };
+        self.gates.insert(key.clone(), row);
+        for wait in let_go {
+            if let Some((known, let_go)) = self.waits.get_mut(&(wait.saga, wait.step))
+                && known.gate == key
+            {
+                *let_go = Some(at);
+            }
+        }
+        for letter in letters {
+            self.post(letter);
+        }
+        true
     }
 
     pub(super) fn pass_secrets(&mut self, from: &str, to: Option<&str>) {

@@ -3,9 +3,8 @@
 use sqlx::{PgConnection, Row};
 
 use super::reach::Reach;
-use super::start;
 use super::write::{clean, json};
-use crate::env::Timestamp;
+use super::{gates, start};
 use crate::secret::Sealed;
 use crate::store::{Append, Error, Letter, Message, NewSaga, SecretFate, Started};
 
@@ -26,7 +25,7 @@ pub(super) async fn write(
         keep_secrets(reach, connection, owner, &append.sealed).await?;
     }
     consume(reach, connection, appends).await?;
-    move_gates(reach, connection, appends).await?;
+    gates::append(reach, connection, appends).await?;
     let starts: Vec<&NewSaga> = appends.iter().flat_map(|append| &append.starts).collect();
     for started in start::start(reach, connection, &starts).await? {
         // The transaction itself looked whether the key was free, so this is somebody's doing in between.
@@ -116,40 +115,6 @@ async fn consume(
         )
         .bind(ids)
         .bind(at)
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
-async fn move_gates(
-    reach: &Reach,
-    connection: &mut PgConnection,
-    appends: &[&Append],
-) -> Result<(), sqlx::Error> {
-    let mut latest = std::collections::BTreeMap::new();
-    for gate in appends.iter().flat_map(|append| &append.gates) {
-        let known: &mut (Timestamp, &str) =
-            latest.entry(clean(&gate.key).into_owned()).or_insert((gate.next_allowed_at, &gate.reason));
-        if known.0 < gate.next_allowed_at {
-            *known = (gate.next_allowed_at, &gate.reason);
-        }
-    }
-    if latest.is_empty() {
-        return Ok(());
-    }
-    let reasons: Vec<String> = latest.values().map(|(_, reason)| clean(reason).into_owned()).collect();
-    let at: Vec<i64> = latest.values().map(|(at, _)| at.0).collect();
-    // In the order of their keys, so that two groups do not wait for each other.
-    reach
-        .query(
-            "insert into gate (key, next_allowed_at, reason)
-             select * from unnest($1::text[], $2::bigint[], $3::text[])
-             on conflict (key) do update set next_allowed_at = excluded.next_allowed_at, reason = excluded.reason
-             where excluded.next_allowed_at > gate.next_allowed_at",
-        )
-        .bind(latest.into_keys().collect::<Vec<_>>())
-        .bind(at)
-        .bind(reasons)
         .execute(connection)
         .await?;
     Ok(())
@@ -253,6 +218,10 @@ fn kind(message: &Message) -> &'static str {
     match message {
         Message::Act { .. } => "act",
         Message::Cancel { .. } => "cancel",
-        Message::Signal { .. } | Message::Wake | Message::ChildEnded { .. } | Message::ParentEnded => "other",
+        Message::Signal { .. }
+        | Message::Wake
+        | Message::LetGo { .. }
+        | Message::ChildEnded { .. }
+        | Message::ParentEnded => "other",
     }
 }

@@ -9,6 +9,7 @@ mod background;
 mod beside;
 mod error;
 mod feed;
+mod gates;
 mod lease;
 mod open;
 mod place;
@@ -31,15 +32,16 @@ use sqlx::PgConnection;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use self::error::{read_error, write_error};
+use self::error::{Remedy, read_error, remedy, write_error};
 use self::reach::Reach;
 use self::writer::{Outside, Turn};
 use super::open::{Migrations, OpenError};
 use super::{
-    Append, AuditRow, Error, Fed, GateRow, Job, Letter, Loaded, LooseJob, NewSaga, ResourceFilter,
+    Append, AuditRow, Error, Fed, GateMove, GateRow, Job, Letter, Loaded, LooseJob, NewSaga, ResourceFilter,
     ResourceRow, SagaFilter, SagaRow, Started, Store, page, tx,
 };
 use crate::env::{Env, Timestamp};
+use crate::gate::{GateWait, Lane};
 use crate::ids::{self, InstallationId, SagaId, SecretRef};
 use crate::journal::Entry;
 use crate::secret::{Sealed, Vault};
@@ -303,8 +305,32 @@ impl Store for PostgresStore {
         read::audit(&self.reach, saga).await.map_err(read_error)
     }
 
-    async fn gates(&self, now: Timestamp) -> Result<Vec<GateRow>, Error> {
-        read::gates(&self.reach, now).await.map_err(read_error)
+    async fn gates(&self, granted_since: Timestamp) -> Result<Vec<GateRow>, Error> {
+        gates::all(&self.reach, granted_since).await.map_err(read_error)
+    }
+
+    async fn gate_queue(
+        &self,
+        key: &str,
+        lane: Lane,
+        granted_since: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<GateWait>, Error> {
+        gates::queue(&self.reach, key, lane, granted_since, limit).await.map_err(read_error)
+    }
+
+    async fn move_gate(&self, moved: GateMove) -> Result<bool, Error> {
+        match gates::move_gate(&self.reach, &moved).await {
+            Ok(is_moved) => {
+                if is_moved && !moved.letters.is_empty() {
+                    self.signals.something_is_due();
+                }
+                Ok(is_moved)
+            }
+            // Others were at it: whoever asked looks again.
+            Err(error) if remedy(&error) == Remedy::Again => Ok(false),
+            Err(error) => Err(write_error(error)),
+        }
     }
 
     async fn feed(&self, after: i64, limit: u32) -> Result<Vec<Fed>, Error> {

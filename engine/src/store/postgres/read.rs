@@ -14,7 +14,7 @@ use crate::journal::state::SagaState;
 use crate::journal::{Entry, Event};
 use crate::secret::Sealed;
 use crate::store::page::page;
-use crate::store::{AuditRow, GateRow, Letter, ResourceFilter, ResourceRow, SagaFilter, SagaRow};
+use crate::store::{AuditRow, Letter, ResourceFilter, ResourceRow, SagaFilter, SagaRow};
 
 fn json<T: DeserializeOwned>(row: &PgRow, column: &str) -> Result<T, sqlx::Error> {
     let text: String = row.try_get(column)?;
@@ -218,21 +218,6 @@ pub(super) async fn secret(reach: &Reach, reference: &SecretRef) -> Result<Optio
         })
     };
     rows.first().map(sealed).transpose()
-}
-
-pub(super) async fn gates(reach: &Reach, now: Timestamp) -> Result<Vec<GateRow>, sqlx::Error> {
-    let query =
-        reach.query("select key, next_allowed_at, reason from gate where next_allowed_at > $1").bind(now.0);
-    let rows = reach.fetch(query).await?;
-    rows.iter()
-        .map(|row| {
-            Ok(GateRow {
-                key: row.try_get("key")?,
-                next_allowed_at: time(row, "next_allowed_at")?,
-                reason: row.try_get("reason")?,
-            })
-        })
-        .collect()
 }
 
 /// The acts on a saga, oldest first.

@@ -122,7 +122,8 @@ pub(super) enum Wrote {
 pub(super) fn has_more(append: &Append) -> bool {
     !(append.sealed.is_empty()
         && append.consumed.is_empty()
-        && append.gates.is_empty()
+        && append.closings.is_empty()
+        && append.waits.is_none()
         && append.starts.is_empty()
         && append.letters.is_empty()
         && append.settled.is_empty()

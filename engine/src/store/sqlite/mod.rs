@@ -1,5 +1,6 @@
 //! The SQLite store: one file, one process, one writer, and readers that never wait for it.
 
+mod gates;
 mod open;
 mod read;
 mod statements;
@@ -23,10 +24,11 @@ use writer::{Answer, Ask, Write, Writer};
 
 use super::open::{Migrations, OpenError};
 use super::{
-    Append, AuditRow, Error, Fed, GateRow, Job, Letter, Loaded, LooseJob, NewSaga, ResourceFilter,
+    Append, AuditRow, Error, Fed, GateMove, GateRow, Job, Letter, Loaded, LooseJob, NewSaga, ResourceFilter,
     ResourceRow, SagaFilter, SagaRow, Started, Store, tx,
 };
 use crate::env::{Env, Timestamp};
+use crate::gate::{GateWait, Lane};
 use crate::ids::{InstallationId, SagaId, SecretRef};
 use crate::journal::Entry;
 use crate::secret::{Sealed, Vault};
@@ -58,11 +60,13 @@ struct Woken {
 
 impl Woken {
     fn tell(&self, written: &[Ask]) {
-        let letters = written.iter().filter_map(|ask| match ask {
-            Ask::Post(letter) => Some(letter.saga.clone()),
-            _ => None,
+        let letters = written.iter().flat_map(|ask| match ask {
+            Ask::Post(letter) => std::slice::from_ref(&**letter),
+            Ask::MoveGate(moved) => &moved.letters,
+            _ => &[],
         });
-        self.mail.lock().unwrap_or_else(PoisonError::into_inner).extend(letters);
+        let sagas = letters.map(|letter| letter.saga.clone());
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner).extend(sagas);
         self.changed.notify_one();
     }
 }
@@ -280,8 +284,25 @@ impl Store for SqliteStore {
         read::audit(&self.readers, saga).await.map_err(read_error)
     }
 
-    async fn gates(&self, now: Timestamp) -> Result<Vec<GateRow>, Error> {
-        read::gates(&self.readers, now).await.map_err(read_error)
+    async fn gates(&self, granted_since: Timestamp) -> Result<Vec<GateRow>, Error> {
+        gates::all(&self.readers, granted_since).await.map_err(read_error)
+    }
+
+    async fn gate_queue(
+        &self,
+        key: &str,
+        lane: Lane,
+        granted_since: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<GateWait>, Error> {
+        gates::queue(&self.readers, key, lane, granted_since, limit).await.map_err(read_error)
+    }
+
+    async fn move_gate(&self, moved: GateMove) -> Result<bool, Error> {
+        match self.write(Ask::MoveGate(Box::new(moved))).await? {
+            Answer::Moved(moved) => Ok(moved),
+            _ => Err(Error::Closed),
+        }
     }
 
     async fn feed(&self, after: i64, limit: u32) -> Result<Vec<Fed>, Error> {

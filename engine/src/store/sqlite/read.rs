@@ -12,9 +12,7 @@ use crate::journal::{Entry, Event};
 use crate::secret::Sealed;
 use crate::store::page::page;
 use crate::store::tx::{self, Param};
-use crate::store::{
-    AuditRow, Error, Fed, GateRow, Letter, Loaded, ResourceFilter, ResourceRow, SagaFilter, SagaRow,
-};
+use crate::store::{AuditRow, Error, Fed, Letter, Loaded, ResourceFilter, ResourceRow, SagaFilter, SagaRow};
 
 fn json<T: DeserializeOwned>(row: &SqliteRow, column: &str) -> Result<T, sqlx::Error> {
     let text: String = row.try_get(column)?;
@@ -224,16 +222,6 @@ pub(super) async fn secret(pool: &SqlitePool, reference: &SecretRef) -> Result<O
             .fetch_optional(pool)
             .await?;
     Ok(row.map(|(kind, bytes, at)| Sealed { id: reference.clone(), kind, bytes, at: Timestamp(at) }))
-}
-
-pub(super) async fn gates(pool: &SqlitePool, now: Timestamp) -> Result<Vec<GateRow>, sqlx::Error> {
-    let rows: Vec<(String, i64, String)> =
-        sqlx::query_as("select key, next_allowed_at, reason from gate where next_allowed_at > $1")
-            .bind(now.0)
-            .fetch_all(pool)
-            .await?;
-    let row = |(key, at, reason)| GateRow { key, next_allowed_at: Timestamp(at), reason };
-    Ok(rows.into_iter().map(row).collect())
 }
 
 pub(super) async fn feed(pool: &SqlitePool, after: i64, limit: u32) -> Result<Vec<Fed>, sqlx::Error> {

@@ -13,14 +13,14 @@ use crate::journal::{Event, SCHEMA_VERSION};
 use crate::secret::Sealed;
 use crate::store::{Append, Error, Letter, Message, NewSaga, ResourceWrite, SecretFate, Settled, Started};
 
-type Done<T> = Result<T, Error>;
+pub(super) type Done<T> = Result<T, Error>;
 
 /// A statement that failed may be tried again: nothing of its transaction stays.
 pub(super) fn unavailable(error: rusqlite::Error) -> Error {
     Error::Unavailable(error.to_string())
 }
 
-fn json(value: &impl Serialize) -> Done<String> {
+pub(super) fn json(value: &impl Serialize) -> Done<String> {
     serde_json::to_string(value).map_err(|error| Error::Unreadable(error.to_string()))
 }
 
@@ -29,7 +29,7 @@ fn prepared<'c>(connection: &'c Connection, sql: &str) -> Done<CachedStatement<'
 }
 
 /// Runs a statement; how many rows it changed.
-fn run(connection: &Connection, sql: &str, params: &[&dyn ToSql]) -> Done<usize> {
+pub(super) fn run(connection: &Connection, sql: &str, params: &[&dyn ToSql]) -> Done<usize> {
     prepared(connection, sql)?.execute(params).map_err(unavailable)
 }
 
@@ -221,15 +221,7 @@ pub(super) fn append(connection: &Connection, bound: &Bound) -> Done<Result<bool
     for id in &append.consumed {
         run(connection, "update inbox set consumed_at = ?2 where id = ?1", params![id, row.updated_at.0])?;
     }
-    for gate in &append.gates {
-        run(
-            connection,
-            "insert into gate (key, next_allowed_at, reason) values (?1, ?2, ?3)
-             on conflict (key) do update set next_allowed_at = excluded.next_allowed_at, reason = excluded.reason
-             where excluded.next_allowed_at > gate.next_allowed_at",
-            params![gate.key, gate.next_allowed_at.0, gate.reason],
-        )?;
-    }
+    super::gates::append(connection, append)?;
     for new in &append.starts {
         start(connection, new)?;
     }

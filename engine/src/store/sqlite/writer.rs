@@ -14,11 +14,12 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Woken;
+use super::gates;
 use super::statements::SqliteStatements;
 use super::write::{self, Bound};
 use crate::ids::SagaId;
 use crate::journal::failure::{Cause, Failure};
-use crate::store::{Append, Error, Job, Letter, Loose, LooseJob, NewSaga, Started};
+use crate::store::{Append, Error, GateMove, Job, Letter, Loose, LooseJob, NewSaga, Started};
 
 /// The largest group.
 const GROUP: usize = 512;
@@ -28,6 +29,7 @@ pub(super) enum Ask {
     Start(Box<NewSaga>),
     Append(Bound),
     Post(Box<Letter>),
+    MoveGate(Box<GateMove>),
     TakePlace(SagaId),
     Release(Vec<SagaId>),
     Transact(Bound, Job),
@@ -39,6 +41,7 @@ pub(super) enum Answer {
     Started(Started),
     Written,
     Placed(bool),
+    Moved(bool),
     Appended(Box<Append>),
     Ran(Value, Vec<SagaId>),
 }
@@ -128,6 +131,11 @@ impl Writer {
                     true => Ok(Answer::Written),
                     false => Err(Error::NoSuchSaga(letter.saga.clone())),
                 }
+            }
+            Ask::MoveGate(moved) => {
+                let is_moved = gates::move_gate(&self.connection, moved)?;
+                *wakes |= is_moved && !moved.letters.is_empty();
+                Ok(Answer::Moved(is_moved))
             }
             Ask::TakePlace(saga) => Ok(Answer::Placed(write::take_place(&self.connection, saga)?)),
             Ask::Release(sagas) => {

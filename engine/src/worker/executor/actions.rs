@@ -1,7 +1,6 @@
 //! What is to be done: the decisions, carried out.
 
 use super::*;
-use crate::activity::registry::ActivityFacts;
 use crate::activity::{Cause, Effect, Refusal, retry};
 use crate::env::Timestamp;
 use crate::ids::StepKey;
@@ -15,7 +14,7 @@ impl Executor {
         let mut busy = self.in_flight.clone();
         busy.extend(self.turn.launches.iter().map(|launch| launch.step().clone()));
         let now = self.shared.env.now();
-        for action in decide(&self.state, &busy, now, self.nudged) {
+        for action in decide(&self.state, &busy, now, &self.nudge) {
             self.perform(action, now);
         }
     }
@@ -30,7 +29,9 @@ impl Executor {
                 }
                 let call = self.call(&key, step.generation, step.attempts + 1);
                 match self.facts(&asked, &call) {
-                    Ok(facts) => self.attempt(&key, None, facts),
+                    Ok(facts) => {
+                        self.attempt(&key, None, facts);
+                    }
                     Err(detail) => self.no_worker(detail),
                 }
             }
@@ -51,10 +52,10 @@ impl Executor {
                 let call = self.call(&key, generation, attempt);
                 match self.facts(&asked, &call) {
                     Ok(facts) => {
-                        let env = &self.shared.env;
-                        match self.shared.gates.pass(&credential_gates(&facts), env) {
-                            Ok(_) => {
-                                let not_after = env.now().plus(env.time_limit(facts.time_limit));
+                        let not_after = now.plus(self.shared.env.time_limit(facts.time_limit));
+                        match self.knock(&key, &facts, Lane::Undo, not_after) {
+                            Some(Ok(permit)) => {
+                                self.permits.insert(key.clone(), permit);
                                 self.record(Event::CompensationStarted {
                                     step: key.clone(),
                                     attempt,
@@ -62,11 +63,14 @@ impl Executor {
                                 });
                                 self.turn.launches.push(Launch::Compensate(key));
                             }
-                            Err(gate) => self.record(Event::CompensationDeferred {
+                            Some(Err(barrier)) if self.waits_at(&key, &barrier) => {}
+                            None => {}
+                            Some(Err(barrier)) => self.record(Event::CompensationDeferred {
                                 step: key,
                                 cause: Some(Cause::RateLimited),
-                                detail: format!("gate {} is closed: {}", gate.key, gate.reason),
-                                retry_at: gate.next_allowed_at,
+                                detail: barrier.detail,
+                                retry_at: barrier.until,
+                                gate: Some(barrier.gate),
                                 fingerprint: String::new(),
                             }),
                         }
@@ -133,6 +137,7 @@ impl Executor {
                     cause,
                     detail,
                     retry_at: now,
+                    gate: None,
                     asked: None,
                     fingerprint: String::new(),
                 });
@@ -262,9 +267,4 @@ impl Executor {
             self.record(Event::Parked { attention: Attention::NoProgress, detail });
         }
     }
-}
-
-/// A compensation passes its credential's gate, but not the spacing that its making had.
-fn credential_gates(facts: &ActivityFacts) -> Vec<crate::activity::Gate> {
-    facts.gates.iter().filter(|gate| gate.spacing.is_zero()).cloned().collect()
 }

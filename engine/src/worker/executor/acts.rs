@@ -23,7 +23,10 @@ impl Executor {
         });
         match act {
             // What it was parked for is looked at anew: the function runs again from its start.
-            Act::Retry => self.reload |= !self.function.is_running() && self.state.unwinding.is_none(),
+            Act::Retry => {
+                self.nudge.all = true;
+                self.reload |= !self.function.is_running() && self.state.unwinding.is_none();
+            }
             Act::Pause { until } => self.record(Event::Paused { until, actor, reason }),
             Act::Resume => self.record(Event::Resumed { actor: Some(actor) }),
             Act::Cancel => self.cancel(actor, reason),

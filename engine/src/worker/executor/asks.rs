@@ -10,6 +10,7 @@ use crate::journal::event::{Asked, ChildRule, Event, LocalRule, Named, Parent};
 use crate::journal::state::{Attention, Phase};
 use crate::saga::{Ask, AskKind};
 use crate::store::NewSaga;
+use crate::worker::gates::{Answer, Barrier, Passing, Permit};
 
 /// A saga that has written so much is parked before it asks for more; undoing does not count.
 const ENTRIES_MAX: i64 = 20_000;
@@ -73,7 +74,11 @@ impl Executor {
                     deferred: false,
                     child: None,
                 };
-                self.attempt(&key, Some(asked), facts);
+                if let Some(asked) = self.attempt(&key, Some(asked), facts) {
+                    let Asked { input, after, said, .. } = asked;
+                    let kind = AskKind::Activity { name, input, pivot, poll };
+                    self.function.asks.push(Ask { key, after, said, kind });
+                }
             }
             AskKind::Defer { name, input } => {
                 let Some(activity) = self.shared.registry.find_activity(name).cloned() else {
@@ -194,36 +199,75 @@ impl Executor {
         self.function.halt(halt);
     }
 
-    /// Records the intent of an attempt, or that its gate is closed.
-    pub(super) fn attempt(&mut self, key: &StepKey, asked: Option<Asked>, facts: ActivityFacts) {
+    /// Asks a step's gates; nothing if that has to be done by the keeper first.
+    pub(super) fn knock(
+        &mut self,
+        key: &StepKey,
+        facts: &ActivityFacts,
+        lane: Lane,
+        not_after: Timestamp,
+    ) -> Option<Result<Permit, Barrier>> {
+        let let_go = self.nudge.let_go.contains(key);
+        let has_asked = self.turn.has_asked.contains(key);
+        let passing = Passing { gates: &facts.gates, lane, let_go, not_after, has_asked };
+        match self.shared.gates.pass(&passing) {
+            Answer::Pass(permit) => Some(Ok(permit)),
+            Answer::Wait(barrier) => Some(Err(barrier)),
+            Answer::Ask => {
+                self.turn.has_asked.insert(key.clone());
+                self.turn.to_ask.push((facts.gates.clone(), lane, let_go));
+                None
+            }
+        }
+    }
+
+    /// Whether the step waits at that gate already: then there is nothing new to record.
+    pub(super) fn waits_at(&self, key: &StepKey, barrier: &Barrier) -> bool {
+        let at_gate = self.state.step(key).and_then(|step| step.at_gate.as_ref());
+        at_gate.is_some_and(|at_gate| at_gate.gate == barrier.gate)
+    }
+
+    /// Records the intent of an attempt, or that its gate does not let it pass. What is asked for comes back if that
+    /// is not known yet.
+    pub(super) fn attempt(
+        &mut self,
+        key: &StepKey,
+        asked: Option<Asked>,
+        facts: ActivityFacts,
+    ) -> Option<Asked> {
+        let lane = if self.state.goes_back(key) { Lane::Undo } else { Lane::Forward };
+        let not_after = self.shared.env.now().plus(self.shared.env.time_limit(facts.time_limit));
+        let Some(answer) = self.knock(key, &facts, lane, not_after) else { return asked };
         let env = &self.shared.env;
         let known = self.state.step(key);
         let attempt = known.map_or(1, |step| step.attempts + 1);
         let generation = known.map_or(1, |step| step.generation);
         let has_row = known.is_some_and(|step| step.resource.is_some());
-        match self.shared.gates.pass(&facts.gates, env) {
-            Ok(gates) => {
+        match answer {
+            Ok(permit) => {
                 let resource = facts
                     .resource
                     .filter(|_| !has_row)
                     .map(|resource| Box::new(Named { id: ResourceId::from_uuid(env.uuid()), resource }));
-                let not_after = env.now().plus(env.time_limit(facts.time_limit));
                 let asked = asked.map(Box::new);
-                self.turn.gates.extend(gates);
+                self.permits.insert(key.clone(), permit);
                 let step = key.clone();
                 self.record(Event::AttemptStarted { step, attempt, generation, not_after, asked, resource });
                 self.turn.launches.push(Launch::Execute(key.clone()));
             }
-            Err(gate) => self.record(Event::AttemptDeferred {
+            Err(barrier) if self.waits_at(key, &barrier) => {}
+            Err(barrier) => self.record(Event::AttemptDeferred {
                 step: key.clone(),
                 attempt: None,
                 cause: Cause::RateLimited,
-                detail: format!("gate {} is closed: {}", gate.key, gate.reason),
-                retry_at: gate.next_allowed_at,
+                detail: barrier.detail,
+                retry_at: barrier.until,
+                gate: Some(barrier.gate),
                 asked: asked.map(Box::new),
                 fingerprint: String::new(),
             }),
         }
+        None
     }
 
     pub(super) fn intend_local(&mut self, key: &StepKey, asked: Option<Asked>) {

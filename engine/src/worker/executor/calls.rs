@@ -43,6 +43,7 @@ impl Executor {
 
     pub(super) fn launch(&mut self, launch: Launch) {
         let key = launch.step().clone();
+        let mut permit = self.permits.remove(&key).unwrap_or_default();
         let Some(step) = self.state.step(&key) else { return };
         let Some(asked) = step.current() else { return };
         let attempt =
@@ -77,13 +78,18 @@ impl Executor {
                     Launch::Execute(_) if limit.is_zero() => Outcome::Executed(Err(not_sent())),
                     Launch::Compensate(_) if limit.is_zero() => Outcome::Compensated(Err(not_sent())),
                     Launch::Execute(_) => {
-                        Outcome::Executed(bounded(limit, activity.execute(&input, &call)).await)
+                        let outcome = bounded(limit, activity.execute(&input, &call)).await;
+                        permit.settle(&outcome);
+                        Outcome::Executed(outcome)
                     }
                     Launch::Find(_) => Outcome::Found(bounded(limit, activity.find(&input, &call)).await),
                     _ => {
-                        Outcome::Compensated(bounded(limit, activity.compensate(&input, &made, &call)).await)
+                        let outcome = bounded(limit, activity.compensate(&input, &made, &call)).await;
+                        permit.settle(&outcome);
+                        Outcome::Compensated(outcome)
                     }
                 };
+                drop(permit);
                 let external_id = match &outcome {
                     Outcome::Executed(Ok(made))
                     | Outcome::Found(Ok(Found::Usable(made) | Found::Unusable(made))) => {

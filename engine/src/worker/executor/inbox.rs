@@ -32,7 +32,13 @@ impl Executor {
     /// Turns a letter into events; says whether it is used up.
     pub(super) fn open(&mut self, message: Message) -> bool {
         match message {
-            Message::Wake => self.nudged = true,
+            Message::Wake => self.nudge.all = true,
+            Message::LetGo { gate, step } => {
+                let at_gate = self.state.step(&step).and_then(|step| step.at_gate.as_ref());
+                if at_gate.is_some_and(|at_gate| at_gate.gate == gate) {
+                    self.nudge.let_go.insert(step);
+                }
+            }
             Message::Signal { name, value } => {
                 let waiting = self.state.steps().iter().find(|step| {
                     matches!(&step.phase, Phase::Waiting { signal: Some(awaited), .. } if *awaited == name)
@@ -104,6 +110,7 @@ impl Executor {
                     cause,
                     detail,
                     retry_at,
+                    gate: None,
                     asked: None,
                     fingerprint: String::new(),
                 });
@@ -154,6 +161,7 @@ impl Executor {
             cause,
             detail,
             retry_at,
+            gate: None,
             asked: None,
             fingerprint,
         });
@@ -216,7 +224,14 @@ impl Executor {
             Failure::Refused(refusal) => {
                 let retry_at = self.shared.env.now().plus(self.shared.env.paced(retry::CAP));
                 let detail = refusal.to_string();
-                self.record(Event::CompensationDeferred { step, cause: None, detail, retry_at, fingerprint });
+                self.record(Event::CompensationDeferred {
+                    step,
+                    cause: None,
+                    detail,
+                    retry_at,
+                    gate: None,
+                    fingerprint,
+                });
             }
             Failure::NoAnswer { cause, detail } => {
                 let retry_at = self.shared.env.now().plus(retry::delay(attempt, None, &self.shared.env));
@@ -225,7 +240,14 @@ impl Executor {
             unavailable => {
                 let (cause, detail, retry_at) = self.wait_after(unavailable, attempt, max_wait, gates);
                 let cause = Some(cause);
-                self.record(Event::CompensationDeferred { step, cause, detail, retry_at, fingerprint });
+                self.record(Event::CompensationDeferred {
+                    step,
+                    cause,
+                    detail,
+                    retry_at,
+                    gate: None,
+                    fingerprint,
+                });
             }
         }
     }
@@ -260,8 +282,8 @@ impl Executor {
         if matches!(cause, Cause::RateLimited | Cause::Credential)
             && let Some(gate) = gates.first()
         {
-            let row = self.shared.gates.close(gate, retry_at, &detail);
-            self.turn.gates.push(row);
+            let closing = self.shared.gates.close(gate, retry_at, &detail);
+            self.turn.closings.push(closing);
         }
         (cause, detail, retry_at)
     }

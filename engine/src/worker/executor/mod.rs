@@ -11,7 +11,7 @@ mod calls;
 mod inbox;
 mod writing;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,16 +19,19 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use super::Shared;
+use super::decide::Nudge;
 use super::function::Function;
-use crate::activity::{Failure, Found};
+use super::gates::Permit;
+use crate::activity::{Failure, Found, Gate};
 use crate::env::Timestamp;
+use crate::gate::{GateWait, Lane};
 use crate::ids::{SagaId, StepKey};
 use crate::journal::event::Event;
 use crate::journal::state::Attention;
 use crate::journal::{Entry, State};
 use crate::secret::Sealed;
 use crate::store::tx::Beside;
-use crate::store::{Error, GateRow, Letter, Loaded, NewSaga, Settled};
+use crate::store::{Closing, Error, Letter, Loaded, NewSaga, Settled};
 
 /// A saga whose next due time is further away than this is put down.
 const IDLE: Duration = Duration::from_secs(60);
@@ -82,11 +85,15 @@ struct Turn {
     entries: Vec<Entry>,
     sealed: Vec<Sealed>,
     consumed: Vec<String>,
-    gates: Vec<GateRow>,
+    closings: Vec<Closing>,
     starts: Vec<NewSaga>,
     letters: Vec<Letter>,
     settled: Vec<Settled>,
     launches: Vec<Launch>,
+    /// Steps whose gates have to be asked before it is known whether they pass.
+    to_ask: Vec<(Vec<Gate>, Lane, bool)>,
+    /// And those for which that was done.
+    has_asked: HashSet<StepKey>,
 }
 
 pub(crate) struct Executor {
@@ -98,7 +105,11 @@ pub(crate) struct Executor {
     in_flight: HashSet<StepKey>,
     calls: JoinSet<Answer>,
     turn: Turn,
-    nudged: bool,
+    nudge: Nudge,
+    /// What lets the calls of this turn pass their gates.
+    permits: HashMap<StepKey, Permit>,
+    /// Its steps that wait at gates, as the database has them.
+    waits: Vec<GateWait>,
     /// A letter lies in the inbox that nothing waits for yet.
     has_waiting_letters: bool,
     /// The inbox is to be looked into: somebody said so, or a step now waits for what may lie there.
@@ -120,6 +131,7 @@ impl Executor {
             .map_err(|error| Error::Unreadable(error.to_string()))?;
         // What the fold made of the ledger is what is written there.
         state.ledger.take_changed();
+        let waits = state.gate_waits();
         let mut executor = Self {
             shared,
             saga,
@@ -129,7 +141,9 @@ impl Executor {
             in_flight: HashSet::new(),
             calls: JoinSet::new(),
             turn: Turn::default(),
-            nudged: false,
+            nudge: Nudge::default(),
+            permits: HashMap::new(),
+            waits,
             has_waiting_letters: false,
             has_mail: loaded.has_mail,
             reload: false,
@@ -277,11 +291,19 @@ impl Executor {
             self.accept_asks();
             self.act();
             self.finish();
-            if (self.turn.entries.len(), self.function.asks.len()) == before {
+            if (self.turn.entries.len(), self.function.asks.len()) != before {
+                continue;
+            }
+            // What is not in hand is asked for once.
+            let to_ask = std::mem::take(&mut self.turn.to_ask);
+            if to_ask.is_empty() {
                 break;
             }
+            let gates = &self.shared.gates;
+            let asks = to_ask.iter().map(|(asked, lane, let_go)| gates.ask(asked, *lane, *let_go));
+            futures::future::join_all(asks).await;
         }
-        self.nudged = false;
+        self.nudge = Nudge::default();
         let is_idle = self.turn.entries.is_empty() && self.turn.launches.is_empty();
         self.idle_turns = if is_idle { self.idle_turns + 1 } else { 0 };
         let launches = std::mem::take(&mut self.turn.launches);

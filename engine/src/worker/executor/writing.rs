@@ -49,7 +49,8 @@ impl Executor {
         append.row.progress = self.function.progress();
         append.sealed = turn.sealed;
         append.consumed = turn.consumed;
-        append.gates = turn.gates;
+        append.closings = turn.closings;
+        append.waits = Some(self.state.gate_waits()).filter(|waits| *waits != self.waits);
         append.settled = turn.settled;
         append.starts = turn.starts;
         append.letters.extend(turn.letters);
@@ -69,8 +70,12 @@ impl Executor {
     }
 
     /// Tells those in this process who wait for what was written.
-    fn told(&self, append: &Arc<Append>) {
+    fn told(&mut self, append: &Arc<Append>) {
         self.shared.written(append);
+        if let Some(waits) = &append.waits {
+            self.waits.clone_from(waits);
+            self.shared.gates.stir();
+        }
         append.letters.iter().for_each(|letter| self.shared.poke(&letter.saga));
     }
 
@@ -350,7 +355,8 @@ pub(super) fn build(state: &mut State, epoch: i64, entries: Vec<Entry>, beside: 
         resources,
         sealed: beside.sealed,
         consumed: Vec::new(),
-        gates: Vec::new(),
+        closings: Vec::new(),
+        waits: None,
         starts: beside.starts,
         letters,
         settled: Vec::new(),
