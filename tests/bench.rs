@@ -169,6 +169,7 @@ fn what_cannot_be_measured_is_refused_clearly() {
         (&["--payload", "much"], "--payload"),
         (&["W10"], "--database-url"),
         (&["--database-url", "mysql://x"], "postgres://"),
+        (&["W3", "--database-url", "postgres://127.0.0.1:1/nowhere"], "--database-url"),
     ] {
         let output = bench(folder.path(), arguments);
         let said = String::from_utf8_lossy(&output.stderr);
