@@ -32,7 +32,11 @@ impl Sample {
         self.with_some("cpu_s_per_1000_steps", metered.cpu.map(|cpu| cpu * 1000.0 / steps))
             .with_some("database_cpu_s_per_1000_steps", metered.cpu_beside.map(|cpu| cpu * 1000.0 / steps))
             .with_some("peak_memory_mb", metered.peak_mb)
-            .with_some("written_bytes_per_step", metered.written.map(|bytes| bytes / steps))
+            // With a server it is the server that writes.
+            .with_some(
+                "written_bytes_per_step",
+                metered.written.filter(|bytes| *bytes > 0.0).map(|bytes| bytes / steps),
+            )
             .with_some(OTHERS, metered.others)
     }
 

@@ -10,6 +10,7 @@ pub mod child;
 mod closed;
 mod desk;
 pub mod figures;
+mod groups;
 mod meter;
 mod options;
 mod place;

@@ -1,6 +1,6 @@
 //! Rows: what the engine wrote, as plain values that are ready to be written again.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 
 use amends_engine::SagaId;
 use amends_engine::journal::event::Event;
@@ -275,35 +275,4 @@ fn note(entry: &Entry) -> Option<i64> {
         Event::StepCompleted { step, .. } => step.as_str().strip_prefix("note-")?.parse().ok(),
         _ => None,
     }
-}
-
-/// Puts writes into commits of this many on average, none with two of one saga, and each saga's in order.
-pub fn grouped(writes: Vec<Write>, size: f64) -> Vec<Vec<Write>> {
-    let size = size.max(1.0);
-    let mut left: VecDeque<Write> = writes.into();
-    let mut groups = Vec::new();
-    let mut ends = 0.0;
-    let mut taken = 0.0;
-    while !left.is_empty() {
-        ends += size;
-        let mut group = Vec::new();
-        let mut met = HashSet::new();
-        let mut put_off = Vec::new();
-        while taken + 0.5 < ends
-            && put_off.len() < 4096
-            && let Some(write) = left.pop_front()
-        {
-            if met.insert(write.saga.id.clone()) {
-                group.push(write);
-                taken += 1.0;
-            } else {
-                put_off.push(write);
-            }
-        }
-        // A group that could not be filled does not make the next one larger.
-        ends = ends.min(taken + 0.5);
-        put_off.into_iter().rev().for_each(|write| left.push_front(write));
-        groups.push(group);
-    }
-    groups
 }

@@ -107,7 +107,7 @@ impl Bench<'_> {
             counted: ("step_completed", "steps_recorded"),
             rate: "steps_per_second",
             ratio_of: "steps_per_second",
-            full: in_flight,
+            full: if flow == Flow::Notes && self.options.database_url.is_some() { 1 } else { in_flight },
         })
         .await
     }
@@ -222,17 +222,23 @@ impl Bench<'_> {
     ) -> anyhow::Result<Sample> {
         let (measured, count) = counts(writes, counted);
         let place = self.ground.place().await?;
-        let empty = place.bytes().await?;
-        let played = bare::play(&place, writes.to_vec(), size).await?;
+        let (empty, log) = (place.bytes().await?, place.log_bytes().await?);
+        let mut played = bare::play(&place, writes.to_vec(), size).await?;
         let kept = place.bytes().await?.saturating_sub(empty) as f64;
+        // Where only a part is measured, the log holds what that stands on too.
+        let is_all = writes.iter().all(|write| write.is_measured);
+        let log = place.log_bytes().await?.zip(log).filter(|_| is_all).map(|(after, before)| after - before);
         self.ground.remove(place).await?;
         let mut sagas = played.sagas;
+        // What lies in memory to be written is not to be compared.
+        played.metered.peak_mb = None;
         Ok(Sample::default()
             .with(rate, count / played.metered.wall.as_secs_f64())
             .with("saga_p50_ms", super::figures::quantile_ms(&mut sagas, 0.5))
             .with("saga_p99_ms", super::figures::quantile_ms(&mut sagas, 0.99))
             .with("writes_per_commit", measured / played.commits as f64)
             .with("kept_bytes_each", kept / count)
+            .with_some("log_bytes_per_step", log.map(|bytes| bytes as f64 / count))
             .with_metered(&played.metered, count))
     }
 }

@@ -13,9 +13,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::{Played, by_saga, journal_rows};
+use crate::bench::groups::grouped;
 use crate::bench::meter::Meter;
 use crate::bench::place::Place;
-use crate::bench::rows::{Change, Write, grouped};
+use crate::bench::rows::{Change, Write};
 
 /// How many connections the engine has for transactions.
 const LANES: usize = 8;

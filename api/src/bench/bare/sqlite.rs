@@ -7,8 +7,9 @@ use rusqlite::{Connection, params};
 use tokio::time::Instant;
 
 use super::{Played, by_saga, journal_rows};
+use crate::bench::groups::grouped;
 use crate::bench::meter::Meter;
-use crate::bench::rows::{Change, SagaWrite, Write, grouped};
+use crate::bench::rows::{Change, SagaWrite, Write};
 
 pub(super) fn play(
     file: &Path,
