@@ -50,6 +50,8 @@ use crate::secret::{Sealed, Vault};
 const WAITING_MAX: usize = 4096;
 /// How late something that another process left may be noticed by looking alone.
 const POLL: Duration = Duration::from_millis(500);
+/// How many groups of turns are on their way at a time.
+const TURN_WRITERS: usize = 2;
 /// What becomes due within this is searched for together: each search is several statements.
 const SEARCH: Duration = Duration::from_millis(5);
 
@@ -120,7 +122,11 @@ impl PostgresStore {
         let (turns, waiting_turns) = mpsc::channel(WAITING_MAX);
         let (outside, waiting_outside) = mpsc::channel(WAITING_MAX);
         let mut writers = JoinSet::new();
-        writers.spawn(writer::turns(reach.clone(), env.clone(), waiting_turns, signals.clone()));
+        let waiting_turns = Arc::new(tokio::sync::Mutex::new(waiting_turns));
+        for _ in 0..TURN_WRITERS {
+            let waiting = waiting_turns.clone();
+            writers.spawn(writer::turns(reach.clone(), env.clone(), waiting, signals.clone()));
+        }
         writers.spawn(writer::outside(reach.clone(), env.clone(), waiting_outside, signals.clone()));
         let store = Self {
             installation,
