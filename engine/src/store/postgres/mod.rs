@@ -22,7 +22,7 @@ mod write;
 mod writer;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -50,10 +50,6 @@ use crate::secret::{Sealed, Vault};
 const WAITING_MAX: usize = 4096;
 /// How late something that another process left may be noticed by looking alone.
 const POLL: Duration = Duration::from_millis(500);
-/// How many groups of turns are on their way at a time.
-const TURN_WRITERS: usize = 2;
-/// What becomes due within this is searched for together: each search is several statements.
-const SEARCH: Duration = Duration::from_millis(5);
 
 /// One process's handle on a database.
 pub struct PostgresStore {
@@ -64,8 +60,6 @@ pub struct PostgresStore {
     worker: String,
     is_registered: AtomicBool,
     lease: tokio::sync::Mutex<Option<PgConnection>>,
-    /// When what is due was last searched for.
-    searched: AtomicI64,
     turns: Mutex<Option<mpsc::Sender<Turn>>>,
     outside: Mutex<Option<mpsc::Sender<Outside>>>,
     writers: Mutex<JoinSet<()>>,
@@ -122,11 +116,7 @@ impl PostgresStore {
         let (turns, waiting_turns) = mpsc::channel(WAITING_MAX);
         let (outside, waiting_outside) = mpsc::channel(WAITING_MAX);
         let mut writers = JoinSet::new();
-        let waiting_turns = Arc::new(tokio::sync::Mutex::new(waiting_turns));
-        for _ in 0..TURN_WRITERS {
-            let waiting = waiting_turns.clone();
-            writers.spawn(writer::turns(reach.clone(), env.clone(), waiting, signals.clone()));
-        }
+        writers.spawn(writer::turns(reach.clone(), env.clone(), waiting_turns, signals.clone()));
         writers.spawn(writer::outside(reach.clone(), env.clone(), waiting_outside, signals.clone()));
         let store = Self {
             installation,
@@ -134,7 +124,6 @@ impl PostgresStore {
             worker: format!("wk_{}", ids::base32(env.uuid())),
             is_registered: AtomicBool::new(false),
             lease: tokio::sync::Mutex::default(),
-            searched: AtomicI64::new(0),
             turns: Mutex::new(Some(turns)),
             outside: Mutex::new(Some(outside)),
             writers: Mutex::new(writers),
@@ -282,12 +271,6 @@ impl Store for PostgresStore {
             () = self.signals.changed.notified() => {}
             () = look => {}
         }
-        let searched = Timestamp(self.searched.load(Ordering::Relaxed));
-        let rest = SEARCH.saturating_sub(self.env.now().since(searched));
-        if !rest.is_zero() {
-            self.env.sleep(rest).await;
-        }
-        self.searched.store(self.env.now().0, Ordering::Relaxed);
     }
 
     async fn saga(&self, saga: &SagaId) -> Result<Option<SagaRow>, Error> {

@@ -1,8 +1,7 @@
 //! The writer: a task that takes what waits, and writes it in one transaction on a connection of its own.
 //!
-//! There are three: two take turns at the turns, so that one group is on its way while another is being made durable,
-//! and one has starts and letters, so that those who ask for something new do not wait behind those who go on. There is
-//! no timer: what waits while groups are written is the next group.
+//! There are two: one for turns, one for starts and letters, so that those who ask for something new do not wait behind
+//! those who go on. There is no timer: what waits while a group is written is the next group.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -78,17 +77,14 @@ impl Line {
     }
 }
 
-/// The turns that wait, for whichever writer is free.
-pub(super) type Waiting = Arc<tokio::sync::Mutex<mpsc::Receiver<Turn>>>;
-
 /// Writes turns until nobody can ask any more.
-pub(super) async fn turns(reach: Reach, env: Env, waiting: Waiting, signals: Signals) {
+pub(super) async fn turns(reach: Reach, env: Env, mut waiting: mpsc::Receiver<Turn>, signals: Signals) {
     let mut line = Line::new(reach, env);
     let mut group = Vec::with_capacity(GROUP);
     let mut later = Vec::new();
     loop {
         group.append(&mut later);
-        if group.is_empty() && waiting.lock().await.recv_many(&mut group, GROUP).await == 0 {
+        if group.is_empty() && waiting.recv_many(&mut group, GROUP).await == 0 {
             break;
         }
         // A saga's turns follow each other: only the first of two that are here is of this group.
