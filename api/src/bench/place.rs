@@ -65,6 +65,8 @@ impl Ground {
 
     /// Removes whatever is left.
     pub async fn clear(&self) -> anyhow::Result<()> {
+        // The folder first: a server that is gone does not keep it.
+        std::fs::remove_dir_all(&self.folder).with_context(|| self.folder.display().to_string())?;
         let made = *self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(server) = &self.server {
             for number in 1..=made {
@@ -72,7 +74,7 @@ impl Ground {
                 self.tell_server(server, format!("drop database if exists {name} with (force)")).await?;
             }
         }
-        std::fs::remove_dir_all(&self.folder).with_context(|| self.folder.display().to_string())
+        Ok(())
     }
 
     async fn tell_server(&self, server: &str, sql: String) -> anyhow::Result<()> {
