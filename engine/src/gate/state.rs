@@ -14,8 +14,9 @@ const COOL_DOWN_MAX: Duration = Duration::from_secs(600);
 const WAVE_MAX: u32 = 1024;
 /// How many are let go at a time at most.
 const RELEASE_MAX: u32 = 256;
-/// How long a wave may take: after that, what was lost of it is made up by another.
-const WAVE_TIME: Duration = Duration::from_secs(120);
+/// How long a wave waits for who was let go and never came, since its saga turned round or its worker died: after
+/// that others are let go in their place. A call that takes longer counts in a later wave.
+const WAVE_TIME: Duration = Duration::from_secs(10);
 /// How many acts of people a gate remembers.
 const ACTS_MAX: usize = 100;
 

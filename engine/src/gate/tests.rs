@@ -264,8 +264,8 @@ fn who_was_let_go_and_never_came_holds_nobody_up_for_ever() {
     assert_eq!(state.release(&queue), (1, 0));
     state.tick(&queue, at(11));
     assert_eq!(state.release(&queue), (0, 0));
-    assert_eq!(state.next_look(&queue), Some(at(130)));
-    state.tick(&queue, at(130));
+    assert_eq!(state.next_look(&queue), Some(at(20)));
+    state.tick(&queue, at(20));
     assert_eq!(state.release(&queue), (1, 0));
 }
 

@@ -19,6 +19,9 @@ const APPLICATION_ID: i32 = 0x414d_4e44;
 /// The first release without the reset that could lose a write-ahead log (<https://www.sqlite.org/wal.html>).
 const SQLITE_MIN: [u32; 3] = [3, 51, 3];
 const BUSY: Duration = Duration::from_secs(10);
+/// How often a lock that somebody has is asked for, and how far apart.
+const LOCK_TRIES: u32 = 10;
+const LOCK_AGAIN: Duration = Duration::from_millis(20);
 /// How many statements stay prepared: the engine's own, and many of the user's.
 const STATEMENTS: usize = 256;
 
@@ -44,7 +47,7 @@ pub(super) async fn open(
         }
         _ => OpenError::Database { place: place_of(path), detail: error.to_string() },
     };
-    let lock = lock(path)?;
+    let lock = lock(path, env).await?;
     let options = SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
@@ -97,16 +100,20 @@ fn writing(path: &Path) -> Result<rusqlite::Connection, rusqlite::Error> {
     Ok(connection)
 }
 
-fn lock(path: &Path) -> Result<File, OpenError> {
+async fn lock(path: &Path, env: &Env) -> Result<File, OpenError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let failed = |source| OpenError::File { place: PathBuf::from(&name).display().to_string(), source };
     let file = File::options().create(true).truncate(false).write(true).open(&name).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(place_of(path))),
-        Err(TryLockError::Error(source)) => Err(failed(source)),
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            // A process that this one is just starting has a copy of every open file until it runs its program.
+            Err(TryLockError::WouldBlock) => env.sleep(LOCK_AGAIN).await,
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
     }
+    Err(OpenError::InUse(place_of(path)))
 }
 
 async fn check_owner(

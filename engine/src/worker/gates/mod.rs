@@ -373,6 +373,8 @@ impl Hand {
         if taken.tokens > 0 {
             let kept = self.rule.bucket.as_ref().map_or(Duration::ZERO, hold);
             let good = if kept.is_zero() { env.paced(AT_ONCE) } else { kept };
+            // A sandbox's pace makes rates that no database can hand out in time.
+            let good = if env.paced(FETCH) < FETCH { good.max(FETCH) } else { good };
             self.tokens = if self.tokens_until < now { 0 } else { self.tokens };
             self.tokens = self.tokens.saturating_add(taken.tokens);
             self.tokens_until = now.plus(good);
