@@ -5,24 +5,14 @@ use std::path::PathBuf;
 use super::{Exit, say, table};
 use crate::bench::{self, Options, Workload};
 
-const WORKLOADS: &str = "\
-Workloads (docs/benchmarks.md says what each figure is):
-  W1   throughput: sagas of steps that make nothing, many at a time
-  W2   latency: the same, one saga at a time
-  W3   durable starts, while nothing takes them up
-  W4   a process killed with sleepers and started again when they were due; wake-up lateness
-  W5   W1 beside ten times as many sleepers
-  W6   steps that open a resource on the ledger
-  W7   unwinding: those resources taken back
-  W8   steps in our own database (transact)
-  W10  one, two and four processes; needs Postgres
-
+const HOW: &str = "\
 A figure is the median of all runs. The engine, in a process of its own, and the bare loop take turns, each on a
-fresh database. Where others took more than a tenth of the machine, the figure is marked with ~ and says little.";
+fresh database. Where others took more than a tenth of the machine, the figure is marked with ~ and says little.
+docs/benchmarks.md says what each figure is.";
 
 /// Measure the engine on this machine's disk, beside a bare loop that writes the same rows
 #[derive(Debug, clap::Args)]
-#[command(after_help = WORKLOADS)]
+#[command(after_help = HOW)]
 pub struct Bench {
     /// Which workloads; all that the store can do if none is named
     #[arg(value_enum, ignore_case = true, value_name = "WORKLOAD")]
