@@ -14,6 +14,7 @@ use amends_engine::secret::Vault;
 use amends_engine::store::memory::MemoryStore;
 use amends_engine::store::{SagaFilter, SagaRow, Started, Store};
 use amends_engine::testing::crash::{Crash, CrashingStore};
+use amends_engine::testing::shaky::{Shakes, ShakyStore};
 use amends_engine::{
     Activity, Call, Effect, Engine, Env, Failure, Gate, Registry, Resource, Saga, SagaId, Timestamp,
     Workflow, saga, secs,
@@ -253,6 +254,21 @@ async fn two_workers_never_have_more_calls_under_way_than_their_gate_allows() {
     }
     let rows = house.store.gates(Timestamp(0)).await.unwrap();
     assert!(rows.iter().all(|row| row.state.shares.is_empty()), "{rows:#?}");
+}
+
+/// At this pace both a call's time and a permit's are at the shortest that there is; a database takes a moment between
+/// giving the permit and the call.
+#[tokio::test(start_paused = true)]
+async fn a_permit_outlives_its_call_at_any_pace() {
+    let mut house = House::new(3, vec![Gate::credential("desk").concurrency(2)], secs(1)).await;
+    house.env = house.env.with_pace(100);
+    let shakes = Shakes { latency: Duration::from_millis(20), ..Shakes::default() };
+    let store = Arc::new(ShakyStore::new(house.store.clone(), house.env.clone(), shakes));
+    let engine = Engine::start(store, house.vault.clone(), house.registry(), house.env.clone(), "test");
+    let sagas = house.begin::<Visit>(&engine, 0..20).await;
+    house.all_end(&engine, &sagas, secs(120)).await;
+    assert_eq!((house.desk.calls("ring").len(), house.desk.most()), (20, 2));
+    engine.stop().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -227,7 +227,7 @@ async fn two_engines_on_one_database_end_every_saga_between_them() {
     const EACH: usize = 4;
     let server = Server::shared();
     let base = server.database();
-    let env = Env::seeded(60).with_pace(10);
+    let env = Env::seeded(60).with_pace(100);
     let yard = Arc::new(Yard::default());
     let mut engines = Vec::new();
     for _ in 0..2 {

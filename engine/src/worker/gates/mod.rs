@@ -20,9 +20,9 @@ use crate::gate::{Closed, GateState, Lane, Queue, Rule, Taken, Why, hold};
 use crate::journal::failure::{Cause, Failure};
 use crate::store::Closing;
 
-/// For how long a worker has permits before it has to ask again: a third longer than any call may take, so that it
-/// can always be told of a call whether it is over before its permit is.
-const BLOCK: Duration = Duration::from_secs(120);
+/// The longest that a call may take. Permits are in hand for a third longer before they have to be asked for again,
+/// so that it can always be told of a call whether it is over before its permit is.
+const LONGEST_CALL: Duration = Duration::from_secs(90);
 /// How long a gate counts as in use after a call, and idle permits are kept.
 const IN_USE: Duration = Duration::from_secs(5);
 /// How long a call has to fetch what it asked for.
@@ -373,8 +373,6 @@ impl Hand {
         if taken.tokens > 0 {
             let kept = self.rule.bucket.as_ref().map_or(Duration::ZERO, hold);
             let good = if kept.is_zero() { env.paced(AT_ONCE) } else { kept };
-            // A sandbox's pace makes rates that no database can hand out in time.
-            let good = if env.paced(FETCH) < FETCH { good.max(FETCH) } else { good };
             self.tokens = if self.tokens_until < now { 0 } else { self.tokens };
             self.tokens = self.tokens.saturating_add(taken.tokens);
             self.tokens_until = now.plus(good);
