@@ -40,7 +40,7 @@ create table saga (
   ended_at integer
 ) strict;
 
-create index saga_claimable on saga (claimable_at) where claimable_at is not null;
+create index saga_claimable on saga (priority, claimable_at) where claimable_at is not null;
 create index saga_concurrent on saga (concurrency_key, priority) where concurrency_key is not null and ended_at is null;
 create index saga_troubled on saga (fingerprint) where fingerprint is not null;
 create index saga_called on saga (parent) where parent is not null;

@@ -176,25 +176,34 @@ impl Store for SqliteStore {
     }
 
     async fn claim(&self, now: Timestamp, limit: usize) -> Result<Vec<SagaId>, Error> {
-        // Held ones may be due too, so that many more are read.
-        let many = limit + self.held().len();
-        let mut claimed = Vec::new();
-        for due in read::due(&self.readers, now, many).await.map_err(read_error)? {
-            if claimed.len() == limit {
-                break;
-            }
-            let is_free = self.held().insert(due.saga.clone());
-            if !is_free {
+        let mut many = limit;
+        loop {
+            let due = read::due(&self.readers, now, many).await.map_err(read_error)?;
+            let is_all = due.len() < many;
+            let mut claimed = Vec::new();
+            let held = |saga: &SagaId| self.held().contains(saga);
+            // What is held and has not made its first turn is due too: more are read if these leave too few.
+            let free = due.iter().filter(|due| !held(&due.saga)).count();
+            if free < limit && !is_all {
+                many = many.saturating_mul(2);
                 continue;
             }
-            let placed = !due.needs_place || self.take_place(&due.saga).await?;
-            if placed {
-                claimed.push(due.saga);
-            } else {
-                self.held().remove(&due.saga);
+            for due in due {
+                if claimed.len() == limit {
+                    break;
+                }
+                let is_free = self.held().insert(due.saga.clone());
+                if !is_free {
+                    continue;
+                }
+                if !due.needs_place || self.take_place(&due.saga).await? {
+                    claimed.push(due.saga);
+                } else {
+                    self.held().remove(&due.saga);
+                }
             }
+            return Ok(claimed);
         }
-        Ok(claimed)
     }
 
     async fn release(&self, saga: &SagaId) -> Result<(), Error> {

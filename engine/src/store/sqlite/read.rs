@@ -1,10 +1,10 @@
 //! Reading: rows of the engine's tables as the engine knows them, and the lists people page through.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::de::DeserializeOwned;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
-use sqlx::{Column, Row, SqlitePool, TypeInfo, ValueRef};
+use sqlx::{Column, Row, SqliteConnection, SqlitePool, TypeInfo, ValueRef};
 
 use crate::env::Timestamp;
 use crate::ids::{OperationId, ResourceId, SagaId, SecretRef, StepKey};
@@ -269,26 +269,68 @@ pub(super) struct Due {
     pub(super) saga: SagaId,
     /// It runs under a concurrency key, and has no place yet.
     pub(super) needs_place: bool,
+    priority: i64,
+    since: i64,
 }
 
-/// Sagas that are due or have a letter: those of the highest priority, and of these the longest due, first.
+/// The first `limit` sagas that are due or have a letter: those of the highest priority, and of these the longest due,
+/// first.
+///
+/// Each priority is read by itself, in the order of the index: what else is due, or sleeps, is not looked at.
 pub(super) async fn due(pool: &SqlitePool, now: Timestamp, limit: usize) -> Result<Vec<Due>, sqlx::Error> {
-    let rows: Vec<(String, bool)> = sqlx::query_as(
-        "select id, max(needs_place) from (
-           select id, priority, claimable_at as since, concurrency_key is not null and has_place = 0 as needs_place
-           from saga where claimable_at <= $1
-           union all
-           select saga.id, saga.priority, 0, 0 from inbox join saga on saga.id = inbox.saga
-           where inbox.consumed_at is null and saga.ended_at is null
-             -- What has not begun reads only what may end it before it does.
-             and (saga.state <> 'queued' or inbox.message ->> 'kind' in ('act', 'cancel'))
-         ) group by id order by max(priority) desc, min(since) limit $2",
+    let many = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut read = pool.begin().await?;
+    let mut due = with_mail(&mut read, many).await?;
+    let mut level: Option<i64> = sqlx::query_scalar(HIGHEST).bind(i64::MAX).fetch_one(&mut *read).await?;
+    let mut found = 0;
+    while let Some(priority) = level.filter(|_| found < limit) {
+        let rows: Vec<(String, bool, i64)> = sqlx::query_as(
+            "select id, concurrency_key is not null and has_place = 0, claimable_at from saga
+             where priority = $1 and claimable_at <= $2 order by claimable_at limit $3",
+        )
+        .bind(priority)
+        .bind(now.0)
+        .bind(many)
+        .fetch_all(&mut *read)
+        .await?;
+        found += rows.len();
+        due.extend(rows.into_iter().map(|(id, needs_place, since)| Due {
+            saga: SagaId::stored(id),
+            needs_place,
+            priority,
+            since,
+        }));
+        level = sqlx::query_scalar(HIGHEST).bind(priority).fetch_one(&mut *read).await?;
+    }
+    read.commit().await?;
+    due.sort_by_key(|due| (-due.priority, due.since));
+    // One that is due and has a letter is in here twice; that it needs a place is known of the one that is due.
+    let places: HashSet<SagaId> =
+        due.iter().filter(|due| due.needs_place).map(|due| due.saga.clone()).collect();
+    let mut seen = HashSet::new();
+    due.retain(|due| seen.insert(due.saga.clone()));
+    due.iter_mut().for_each(|due| due.needs_place = places.contains(&due.saga));
+    due.truncate(limit);
+    Ok(due)
+}
+
+/// The highest priority below this one at which anything is claimable at some time.
+const HIGHEST: &str = "select max(priority) from saga where claimable_at is not null and priority < $1";
+
+async fn with_mail(read: &mut SqliteConnection, many: i64) -> Result<Vec<Due>, sqlx::Error> {
+    let rows: Vec<(String, i64)> = sqlx::query_as(
+        "select distinct saga.id, saga.priority from inbox join saga on saga.id = inbox.saga
+         where inbox.consumed_at is null and saga.ended_at is null
+           -- What has not begun reads only what may end it before it does.
+           and (saga.state <> 'queued' or inbox.message ->> 'kind' in ('act', 'cancel'))
+         order by saga.priority desc limit $1",
     )
-    .bind(now.0)
-    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-    .fetch_all(pool)
+    .bind(many)
+    .fetch_all(read)
     .await?;
-    Ok(rows.into_iter().map(|(id, needs_place)| Due { saga: SagaId::stored(id), needs_place }).collect())
+    let due =
+        |(id, priority)| Due { saga: SagaId::stored(id), needs_place: false, priority, since: i64::MIN };
+    Ok(rows.into_iter().map(due).collect())
 }
 
 /// Reads with user SQL.
