@@ -30,33 +30,18 @@ pub use view::GateView;
 
 use crate::env::Timestamp;
 use crate::ids::{SagaId, StepKey};
+use crate::journal::event::closed_set;
 
-/// In which direction a call goes: compensations have a share of their own.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    Default,
-    PartialEq,
-    Eq,
-    Hash,
-    PartialOrd,
-    Ord,
-    Serialize,
-    Deserialize,
-    strum::Display,
-    strum::EnumIter,
-    strum::EnumString,
-    strum::IntoStaticStr,
-)]
-#[serde(rename_all = "snake_case")]
-#[strum(serialize_all = "snake_case")]
-pub enum Lane {
-    /// What a saga does.
-    Forward,
-    /// What takes it back.
-    #[default]
-    Undo,
+closed_set! {
+    /// In which direction a call goes: compensations have a share of their own.
+    #[derive(Default)]
+    Lane {
+        /// What a saga does.
+        Forward,
+        /// What takes it back.
+        #[default]
+        Undo,
+    }
 }
 
 /// One step that waits before a gate.

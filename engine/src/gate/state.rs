@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Lane, Queue, Rule, Tokens, split};
 use crate::env::Timestamp;
+use crate::journal::event::closed_set;
 
 /// The longest that a breaker that trips again and again keeps a gate closed.
 const COOL_DOWN_MAX: Duration = Duration::from_secs(600);
@@ -57,30 +58,16 @@ pub struct Closed {
     pub until: Option<Timestamp>,
 }
 
-/// Who closed a gate.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Serialize,
-    Deserialize,
-    strum::Display,
-    strum::EnumString,
-    strum::IntoStaticStr,
-)]
-#[serde(rename_all = "snake_case")]
-#[strum(serialize_all = "snake_case")]
-pub enum Why {
-    /// Too many calls failed in a row; compensations are tried all the same.
-    Breaker,
-    /// The provider said so: too many calls, or a credential that it does not take.
-    Provider,
-    /// A person said so.
-    Person,
+closed_set! {
+    /// Who closed a gate.
+    Why {
+        /// Too many calls failed in a row; compensations are tried all the same.
+        Breaker,
+        /// The provider said so: too many calls, or a credential that it does not take.
+        Provider,
+        /// A person said so.
+        Person,
+    }
 }
 
 /// A gate that was closed, and is tried with a few.

@@ -310,12 +310,16 @@ fn the_docs_have_the_table_of_the_match() {
 
 #[test]
 fn the_database_knows_the_same_words() {
-    let sql = include_str!("../../migrations/sqlite/0001_saga_and_journal.sql");
     let quoted =
         |names: Vec<String>| names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
-    assert!(sql.contains(&quoted(SagaState::iter().map(|state| state.to_string()).collect())));
-    assert!(sql.contains(&quoted(ResourceState::iter().map(|state| state.to_string()).collect())));
-    assert!(sql.contains(&quoted(Lane::iter().map(|lane| lane.to_string()).collect())));
+    for sql in [
+        include_str!("../../migrations/sqlite/0001_saga_and_journal.sql"),
+        include_str!("../../migrations/postgres/0001_saga_and_journal.sql"),
+    ] {
+        assert!(sql.contains(&quoted(SagaState::iter().map(|state| state.to_string()).collect())));
+        assert!(sql.contains(&quoted(ResourceState::iter().map(|state| state.to_string()).collect())));
+        assert!(sql.contains(&quoted(Lane::iter().map(|lane| lane.to_string()).collect())));
+    }
 }
 
 #[test]
