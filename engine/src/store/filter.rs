@@ -1,0 +1,42 @@
+//! Filters: which rows a list shows.
+
+use crate::ids::{ResourceId, SagaId};
+use crate::journal::state::SagaState;
+
+use super::ResourceState;
+
+/// Which sagas a list shows.
+#[derive(Debug, Clone, Default)]
+pub struct SagaFilter {
+    /// In these states.
+    pub states: Vec<SagaState>,
+    /// Only with some attention.
+    pub attention: bool,
+    /// Of this workflow.
+    pub workflow: Option<String>,
+    /// With this label.
+    pub label: Option<(String, String)>,
+    /// With this trouble.
+    pub fingerprint: Option<String>,
+    /// Called by this saga.
+    pub parent: Option<SagaId>,
+    /// Older than this id (the cursor of the page before).
+    pub before: Option<SagaId>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// Which ledger rows a list shows.
+#[derive(Debug, Clone, Default)]
+pub struct ResourceFilter {
+    /// In these states.
+    pub states: Vec<ResourceState>,
+    /// Held by, or made by, this saga or owner.
+    pub holder: Option<String>,
+    /// At this provider.
+    pub provider: Option<String>,
+    /// Older than this id.
+    pub before: Option<ResourceId>,
+    /// At most so many.
+    pub limit: u32,
+}
