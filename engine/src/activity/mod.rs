@@ -135,7 +135,7 @@ pub trait Activity: Serialize + DeserializeOwned + Send + Sync + 'static {
     const NAME: &'static str;
     /// What sending it twice would do.
     const EFFECT: Effect;
-    /// The longest one attempt may take; at most 90 s, longer work waits durably.
+    /// The longest one attempt may take; more than 90 s counts as 90 s, longer work waits durably.
     const TIME_LIMIT: Duration = secs(60);
     /// How long an unavailable step is tried before the saga's `?` sees it refused (before the pivot).
     const GIVE_UP_AFTER: Duration = secs(3600);

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use futures::future::BoxFuture;
 use serde_json::Value;
 
-use super::{Activity, Call, Effect, Failure, Found, Gate, Local, Resource};
+use super::{Activity, CALL_MAX, Call, Effect, Failure, Found, Gate, Local, Resource};
 use crate::ids::ResourceId;
 use crate::journal::event::LocalRule;
 use crate::saga::{Saga, Workflow};
@@ -132,7 +132,8 @@ impl<A: Activity> AnyActivity for Bound<A> {
         let activity: A = read(A::NAME, input)?;
         Ok(ActivityFacts {
             effect: A::EFFECT,
-            time_limit: A::TIME_LIMIT,
+            // Permits and windows reckon with no call that takes longer.
+            time_limit: A::TIME_LIMIT.min(CALL_MAX),
             give_up_after: A::GIVE_UP_AFTER,
             resource: activity.resource(call),
             removes: activity.removes(),

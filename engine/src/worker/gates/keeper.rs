@@ -9,7 +9,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Asked, FETCH, Gates, Hand, IN_USE, LONGEST_CALL, keys};
+use super::{Asked, FETCH, Gates, Hand, IN_USE, keys};
+use crate::activity::CALL_MAX;
 use crate::env::Timestamp;
 use crate::gate::{GateAct, GateState, GateWait, Lane, Queue, Taken};
 use crate::store::{Error, GateMove, GateRow, Letter, Message};
@@ -281,9 +282,11 @@ impl Gates {
         }
     }
 
+    /// For how long a worker has permits before it has to ask again: a third longer than any call may take, so that it
+    /// can always be told of a call whether it is over before its permit is.
     fn block(&self) -> Duration {
         // Of the limit as it is: at a sandbox's pace both would else be the shortest that there is.
-        self.env.time_limit(LONGEST_CALL) * 4 / 3
+        self.env.time_limit(CALL_MAX) * 4 / 3
     }
 }
 

@@ -20,9 +20,6 @@ use crate::gate::{Closed, GateState, Lane, Queue, Rule, Taken, Why, hold};
 use crate::journal::failure::{Cause, Failure};
 use crate::store::Closing;
 
-/// The longest that a call may take. Permits are in hand for a third longer before they have to be asked for again,
-/// so that it can always be told of a call whether it is over before its permit is.
-const LONGEST_CALL: Duration = Duration::from_secs(90);
 /// How long a gate counts as in use after a call, and idle permits are kept.
 const IN_USE: Duration = Duration::from_secs(5);
 /// How long a call has to fetch what it asked for.
