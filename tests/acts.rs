@@ -402,6 +402,20 @@ async fn more_sagas_than_fit_in_memory_all_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_letter_that_nobody_waits_for_keeps_no_saga_in_memory() {
+    let room = Room::bounded(1).await;
+    let first = room.begin(room.stack("first")).await;
+    room.until(&first, |row| row.step.as_deref() == Some("rest waits")).await;
+    room.engine.signal(&first, "stray", "nobody-waits-for-this", "hello".into()).await.unwrap();
+    room.env.sleep(secs(5)).await;
+    // There is room for one, and the first has nothing to do for an hour.
+    let began = room.env.now();
+    let second = room.begin(room.stack("second")).await;
+    room.until(&second, |row| row.step.as_deref() == Some("rest waits")).await;
+    assert!(room.env.now().since(began) < secs(30), "{:?}", room.env.now().since(began));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_bulk_act_has_a_canary_a_pace_a_brake_and_an_outcome_for_each() {
     let room = Room::new().await;
     let mut sagas = Vec::new();

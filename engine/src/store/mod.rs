@@ -54,6 +54,8 @@ pub struct Append {
     pub sealed: Vec<Sealed>,
     /// The letters that they consume.
     pub consumed: Vec<String>,
+    /// The letters that were read and that nothing waits for: they stay, and make the saga due no more.
+    pub passed_over: Vec<String>,
     /// What providers said of their credentials; of two closings of one gate the later time stands.
     pub closings: Vec<Closing>,
     /// The steps of this saga that wait at gates, all of them; nothing if they are the same as before.

@@ -66,6 +66,7 @@ cases! {
     a_ledger_row_is_written_only_by_who_knows_it_as_it_is,
     a_member_that_cannot_be_written_does_not_hold_up_its_group,
     a_saga_is_claimed_when_it_is_due_or_has_a_letter_and_by_one_only,
+    a_letter_that_was_passed_over_stays_and_makes_its_saga_due_no_more,
     of_two_closings_of_a_gate_the_later_time_stands,
     a_gate_is_moved_by_one_who_has_seen_it_as_it_is,
     who_waits_at_a_gate_is_let_go_once_or_waits_again,
@@ -127,6 +128,7 @@ impl Subject {
             resources: Vec::new(),
             sealed: Vec::new(),
             consumed: Vec::new(),
+            passed_over: Vec::new(),
             closings: Vec::new(),
             waits: None,
             starts: Vec::new(),
@@ -241,6 +243,29 @@ async fn a_member_that_cannot_be_written_does_not_hold_up_its_group(subject: &Su
     assert_eq!(moved, Err(Error::LedgerMoved(bad.clone())), "{}", subject.name);
     fine.unwrap();
     assert_eq!(subject.store.journal(&bad).await.unwrap().len(), 1);
+}
+
+async fn a_letter_that_was_passed_over_stays_and_makes_its_saga_due_no_more(subject: &Subject) {
+    let saga = subject.started("k").await;
+    let now = subject.env.now();
+    let message = |name: &str| Message::Signal { name: name.into(), value: serde_json::Value::Null };
+    let post = async |id: &str| {
+        let letter = Letter { id: id.into(), saga: saga.clone(), message: message(id), at: now };
+        subject.store.post(letter).await.unwrap();
+    };
+    assert_eq!(subject.store.claim(now, 10).await.unwrap(), [saga.clone()], "{}", subject.name);
+    post("stray").await;
+    let mut rests = subject.next(&saga).await;
+    rests.passed_over = vec!["stray".into()];
+    subject.store.append(rests.into()).await.unwrap();
+    subject.store.release(&saga).await.unwrap();
+    assert!(subject.store.claim(now, 10).await.unwrap().is_empty(), "{}", subject.name);
+    assert_eq!(subject.store.letters(&saga).await.unwrap().len(), 1, "it stays, {}", subject.name);
+    // Another one is heard, and whoever looks then finds both.
+    post("another").await;
+    assert_eq!(subject.store.claim(now, 10).await.unwrap(), [saga.clone()], "{}", subject.name);
+    assert!(subject.store.load(&saga).await.unwrap().has_mail, "{}", subject.name);
+    assert_eq!(subject.store.letters(&saga).await.unwrap().len(), 2, "{}", subject.name);
 }
 
 async fn a_saga_is_claimed_when_it_is_due_or_has_a_letter_and_by_one_only(subject: &Subject) {

@@ -120,6 +120,8 @@ create table inbox (
   kind text not null,
   message text not null,
   posted_at bigint not null,
+  -- It was read, nothing waits for it, and it makes its saga due no more.
+  is_passed_over boolean not null default false,
   consumed_at bigint
 );
 

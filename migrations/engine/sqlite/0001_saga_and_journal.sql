@@ -106,6 +106,8 @@ create table inbox (
   saga text not null references saga (id),
   message text not null,
   posted_at integer not null,
+  -- It was read, nothing waits for it, and it makes its saga due no more.
+  is_passed_over integer not null default 0,
   consumed_at integer
 ) strict;
 

@@ -1,6 +1,6 @@
 //! The tables of the memory store: what a start, an append and a letter change in them, checked before anything is.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::Value;
 
@@ -27,6 +27,8 @@ pub(super) struct Known {
     pub(super) holder: Option<u64>,
     /// In the order of arrival; the flag says whether it is consumed.
     pub(super) inbox: Vec<(Letter, bool)>,
+    /// Of these, those that it has read and does not wait for.
+    pub(super) passed_over: HashSet<String>,
 }
 
 impl Known {
@@ -35,7 +37,8 @@ impl Known {
             self.row.state != SagaState::Queued
                 || matches!(message, Message::Act { .. } | Message::Cancel { .. })
         };
-        self.inbox.iter().any(|(letter, consumed)| !consumed && is_read(&letter.message))
+        let is_new = |letter: &Letter| !self.passed_over.contains(&letter.id);
+        self.inbox.iter().any(|(letter, consumed)| !consumed && is_new(letter) && is_read(&letter.message))
     }
 
     pub(super) fn may_begin(&self) -> bool {
@@ -102,6 +105,7 @@ impl Tables {
             journal,
             holder: None,
             inbox: Vec::new(),
+            passed_over: HashSet::new(),
         };
         self.sagas.insert(id.clone(), known);
         self.feed(&id, 1, 1);
@@ -190,6 +194,7 @@ impl Tables {
             known.row = SagaRow { created_at: known.row.created_at, progress, ..append.row };
             known.output = append.output.or(known.output.take());
             known.journal.extend(append.entries);
+            known.passed_over.extend(append.passed_over);
             for (letter, consumed) in &mut known.inbox {
                 *consumed |= append.consumed.contains(&letter.id);
             }

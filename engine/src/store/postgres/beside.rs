@@ -104,6 +104,14 @@ async fn consume(
         .iter()
         .flat_map(|append| append.consumed.iter().map(|id| (clean(id).into_owned(), append.row.updated_at.0)))
         .collect();
+    let passed_over: Vec<String> = appends
+        .iter()
+        .flat_map(|append| append.passed_over.iter().map(|id| clean(id).into_owned()))
+        .collect();
+    if !passed_over.is_empty() {
+        let query = reach.query("update inbox set is_passed_over = true where id = any ($1::text[])");
+        query.bind(passed_over).execute(&mut *connection).await?;
+    }
     if consumed.is_empty() {
         return Ok(());
     }

@@ -68,7 +68,7 @@ pub(super) async fn claim(
              ), mail as materialized (
                select l.saga, l.priority from saga_lease l where l.holder is null and l.saga in (
                  select i.saga from inbox i join saga s on s.id = i.saga
-                 where i.consumed_at is null and s.ended_at is null
+                 where i.consumed_at is null and not i.is_passed_over and s.ended_at is null
                    -- What has not begun reads only what may end it before it does.
                    and (s.state <> 'queued' or i.kind in ('act', 'cancel')))
                limit $3 for update skip locked
@@ -152,7 +152,7 @@ pub(super) async fn mail(reach: &Reach, worker: &str) -> Result<Vec<SagaId>, sql
     let query = reach
         .query(
             "select distinct l.saga from inbox i join saga_lease l on l.saga = i.saga
-             where i.consumed_at is null and l.holder = $1",
+             where i.consumed_at is null and not i.is_passed_over and l.holder = $1",
         )
         .bind(worker.to_owned());
     let rows = reach.fetch(query).await?;

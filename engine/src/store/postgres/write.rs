@@ -122,6 +122,7 @@ pub(super) enum Wrote {
 pub(super) fn has_more(append: &Append) -> bool {
     !(append.sealed.is_empty()
         && append.consumed.is_empty()
+        && append.passed_over.is_empty()
         && append.closings.is_empty()
         && append.waits.is_none()
         && append.starts.is_empty()

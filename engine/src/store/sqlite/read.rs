@@ -320,7 +320,7 @@ const HIGHEST: &str = "select max(priority) from saga where claimable_at is not 
 async fn with_mail(read: &mut SqliteConnection, many: i64) -> Result<Vec<Due>, sqlx::Error> {
     let rows: Vec<(String, i64)> = sqlx::query_as(
         "select distinct saga.id, saga.priority from inbox join saga on saga.id = inbox.saga
-         where inbox.consumed_at is null and saga.ended_at is null
+         where inbox.consumed_at is null and inbox.is_passed_over = 0 and saga.ended_at is null
            -- What has not begun reads only what may end it before it does.
            and (saga.state <> 'queued' or inbox.message ->> 'kind' in ('act', 'cancel'))
          order by saga.priority desc limit $1",

@@ -218,6 +218,9 @@ pub(super) fn append(connection: &Connection, bound: &Bound) -> Done<Result<bool
     }
     append.resources.iter().try_for_each(|write| write_resource(connection, write))?;
     append.sealed.iter().try_for_each(|sealed| keep_secret(connection, row.id.as_str(), sealed))?;
+    for id in &append.passed_over {
+        run(connection, "update inbox set is_passed_over = 1 where id = ?1", params![id])?;
+    }
     for id in &append.consumed {
         run(connection, "update inbox set consumed_at = ?2 where id = ?1", params![id, row.updated_at.0])?;
     }

@@ -15,7 +15,7 @@ use crate::store::{Error, Message};
 impl Executor {
     pub(super) async fn read_letters(&mut self) -> Result<(), Error> {
         let letters = self.shared.store.letters(&self.saga).await?;
-        self.has_waiting_letters = false;
+        self.waiting_letters.clear();
         for letter in letters {
             if self.turn.consumed.contains(&letter.id) {
                 continue;
@@ -23,7 +23,7 @@ impl Executor {
             if self.open(letter.message) {
                 self.turn.consumed.push(letter.id);
             } else {
-                self.has_waiting_letters = true;
+                self.waiting_letters.push(letter.id);
             }
         }
         Ok(())

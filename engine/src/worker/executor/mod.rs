@@ -110,8 +110,8 @@ pub(crate) struct Executor {
     permits: HashMap<StepKey, Permit>,
     /// Its steps that wait at gates, as the database has them.
     waits: Vec<GateWait>,
-    /// A letter lies in the inbox that nothing waits for yet.
-    has_waiting_letters: bool,
+    /// The letters in the inbox that nothing waits for yet.
+    waiting_letters: Vec<String>,
     /// The inbox is to be looked into: somebody said so, or a step now waits for what may lie there.
     has_mail: bool,
     /// A person wants a parked saga tried again: it is replayed.
@@ -144,7 +144,7 @@ impl Executor {
             nudge: Nudge::default(),
             permits: HashMap::new(),
             waits,
-            has_waiting_letters: false,
+            waiting_letters: Vec::new(),
             has_mail: loaded.has_mail,
             reload: false,
             is_due_at_once: true,
@@ -203,7 +203,7 @@ impl Executor {
                 Some(until) if until <= now => return Stop::Reload,
                 Some(until) => {
                     // A letter that it does not read before it begins would wake it again at once, and pokes it for ever.
-                    if self.has_waiting_letters {
+                    if !self.waiting_letters.is_empty() {
                         tokio::select! {
                             biased;
                             () = self.shared.draining() => {}
@@ -222,14 +222,13 @@ impl Executor {
                 wait = Some(CROWDED);
             }
             let long = if self.shared.is_crowded() { CROWDED } else { IDLE };
-            if self.in_flight.is_empty() && !self.has_waiting_letters && wait.is_none_or(|wait| wait > long) {
+            if self.in_flight.is_empty() && !self.has_mail && wait.is_none_or(|wait| wait > long) {
                 return self.rest().await;
             }
             // An answer, a letter or the time: whatever comes first begins the next turn.
             let wait = if self.in_flight.is_empty() { wait.unwrap_or(IDLE) } else { self.next_wait(now) };
             let wait = if self.has_mail { wait.min(READ_AGAIN) } else { wait };
-            // What would be taken up again at once for a letter that it does not read yet is not put down.
-            let may_rest = self.in_flight.is_empty() && !self.has_waiting_letters && wait > CROWDED;
+            let may_rest = self.in_flight.is_empty() && !self.has_mail && wait > CROWDED;
             tokio::select! {
                 biased;
                 Some(answer) = self.calls.join_next(), if !self.calls.is_empty() => self.take(answer),
@@ -246,11 +245,14 @@ impl Executor {
 
     /// Hands the saga back, with the row saying when it is next due.
     async fn rest(&mut self) -> Stop {
-        if self.is_due_at_once {
+        // A letter that it does not read yet would have it taken up again at once.
+        let passed_over = std::mem::take(&mut self.waiting_letters);
+        if self.is_due_at_once || !passed_over.is_empty() {
             let now = self.shared.env.now();
             let mut row_alone = writing::build(&mut self.state, self.epoch, Vec::new(), Beside::default());
             row_alone.row.attention = self.state.attention_at(now);
             row_alone.row.due_at = writing::due_at(&self.state, now);
+            row_alone.passed_over = passed_over;
             if let Err(error) = self.shared.store.append(row_alone.into()).await {
                 tracing::warn!(saga = %self.saga, %error, "the saga's next time could not be written");
                 return Stop::Reload;
@@ -323,7 +325,6 @@ impl Executor {
         }
         // The letters are still there, and are asked for again in a while.
         self.has_mail = is_unread;
-        self.has_waiting_letters |= is_unread;
         Ok(())
     }
 }

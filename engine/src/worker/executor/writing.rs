@@ -355,6 +355,7 @@ pub(super) fn build(state: &mut State, epoch: i64, entries: Vec<Entry>, beside: 
         resources,
         sealed: beside.sealed,
         consumed: Vec::new(),
+        passed_over: Vec::new(),
         closings: Vec::new(),
         waits: None,
         starts: beside.starts,
