@@ -34,6 +34,8 @@ pub struct Thing {
     /// In which step.
     pub step: StepKey,
     made_at: Timestamp,
+    /// The thing in which it stands, and with which it goes.
+    stands_in: Option<String>,
 }
 
 #[derive(Default)]
@@ -81,16 +83,21 @@ impl Yard {
     }
 
     fn make(&self, name: &str, call: &Call) -> String {
-        let generation = format!("{} {} {}", call.saga(), call.step(), call.generation());
-        *self.effects.lock().unwrap().entry(generation).or_default() += 1;
-        self.put(name, call.saga().as_str(), call.step().clone())
+        self.make_in(None, name, call)
     }
 
-    fn put(&self, name: &str, saga: &str, step: StepKey) -> String {
+    fn make_in(&self, outer: Option<&String>, name: &str, call: &Call) -> String {
+        let generation = format!("{} {} {}", call.saga(), call.step(), call.generation());
+        *self.effects.lock().unwrap().entry(generation).or_default() += 1;
+        self.put(name, call.saga().as_str(), call.step().clone(), outer)
+    }
+
+    fn put(&self, name: &str, saga: &str, step: StepKey, outer: Option<&String>) -> String {
         let mut made = self.made.lock().unwrap();
         *made += 1;
         let (name, saga) = (name.to_owned(), saga.to_owned());
-        let thing = Thing { id: format!("id-{made}"), name, saga, step, made_at: self.now() };
+        let (id, stands_in) = (format!("id-{made}"), outer.cloned());
+        let thing = Thing { id, name, saga, step, made_at: self.now(), stands_in };
         let id = thing.id.clone();
         if std::mem::take(&mut *self.one_too_many.lock().unwrap()) {
             let twin = Thing { id: "id-0".to_owned(), name: "twin".to_owned(), ..thing.clone() };
@@ -103,7 +110,7 @@ impl Yard {
     /// A person makes something by hand.
     pub fn make_by_hand(&self, name: &str) -> String {
         self.by_hand.lock().unwrap().insert(name.to_owned());
-        self.put(name, "", StepKey::from(""))
+        self.put(name, "", StepKey::from(""), None)
     }
 
     /// Plants a bug that has nothing to do with the engine.
@@ -147,12 +154,11 @@ impl Yard {
     /// What is gone, and what lives inside it.
     pub fn remove(&self, id: &str) {
         let mut things = self.things.lock().unwrap();
-        let Some(place) = things.iter().position(|thing| thing.id == id) else { return };
-        let name = things.remove(place).name;
-        // It lives in the one that is still there, if a call that came too late had made two.
-        if !things.iter().any(|thing| thing.name == name) {
-            things.retain(|thing| !thing.name.starts_with(&format!("{name}.")));
-        }
+        things.retain(|thing| thing.id != id && thing.stands_in.as_deref() != Some(id));
+    }
+
+    fn is_there(&self, id: &str) -> bool {
+        self.things.lock().unwrap().iter().any(|thing| thing.id == id)
     }
 
     /// The oldest of this name that the list shows yet.
@@ -185,7 +191,8 @@ impl Yard {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Build {
     name: String,
-    inside: Option<String>,
+    /// The step that made what it stands in, and that one's id.
+    inside: Option<(String, String)>,
 }
 
 pub fn build(name: String) -> Build {
@@ -201,7 +208,7 @@ impl Activity for Build {
     fn resource(&self, call: &Call) -> Option<Resource> {
         let resource = Resource::new("yard", "thing", call.name(&self.name));
         Some(match &self.inside {
-            Some(step) => resource.within(step.as_str()),
+            Some((step, _)) => resource.within(step.as_str()),
             None => resource,
         })
     }
@@ -217,7 +224,11 @@ impl Activity for Build {
     async fn execute(&self, yard: &Yard, call: &Call) -> Result<(String, String), Failure> {
         yard.check_intent(call).await;
         let name = call.name(&self.name);
-        let id = yard.make(&name, call);
+        let outer = self.inside.as_ref().map(|(_, id)| id);
+        if outer.is_some_and(|outer| !yard.is_there(outer)) {
+            return Err(Failure::refused("not_found", "what it was to stand in is gone"));
+        }
+        let id = yard.make_in(outer, &name, call);
         Ok((name, id))
     }
 
@@ -556,7 +567,8 @@ workflow!(
     Straight, "straight", |saga, own| {
         saga.transact("note", Note { text: own("begun") }).await?;
         let house = saga.step("house", build(own("house"))).await?;
-        saga.step("room", Build { inside: Some("house".into()), ..build(own("house.room")) }).await?;
+        let inside = Some(("house".to_owned(), house.1.clone()));
+        saga.step("room", Build { inside, ..build(own("house.room")) }).await?;
         saga.step("coin", Mint { name: own("coin") }).await?;
         let lamp = saga.step("lamp", rent(own("lamp"))).after("house").await?;
         saga.poll_until("seen", Look, secs(5), secs(600)).await?;
