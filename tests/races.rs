@@ -3,22 +3,26 @@
 #![allow(clippy::unwrap_used, missing_docs, clippy::disallowed_methods, reason = "tests fail by panicking")]
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use amends_engine::activity::Cause;
 use amends_engine::env::Timestamp;
 use amends_engine::journal::act::{Act, Verdict};
+use amends_engine::journal::event::ChildFate;
 use amends_engine::journal::state::{Attention, Phase, SagaState};
 use amends_engine::journal::{Event, State};
 use amends_engine::store::memory::MemoryStore;
-use amends_engine::store::{NewSaga, ResourceFilter, ResourceState, Store};
+use amends_engine::store::{Letter, Message, NewSaga, ResourceFilter, ResourceState, Store};
 use amends_engine::testing::shaky::{Shakes, ShakyStore};
 use amends_engine::{
     Activity, Call, Effect, Engine, Env, Failure, Found, Halt, Registry, Resource, Saga, SagaId, Workflow,
     saga, secs,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// What the next call of a name comes to.
 enum Fate {
@@ -202,6 +206,11 @@ workflow!(Ordering, "ordering", |saga| {
     Ok(())
 });
 
+workflow!(Parent, "parent", |saga| {
+    saga.start::<Plain>("beside", &"beside".to_owned()).await?;
+    saga.sleep("night", secs(60)).await
+});
+
 /// Waits for what is not the engine's.
 struct Foreign;
 
@@ -241,7 +250,8 @@ impl Room {
             .workflow(Listening)
             .workflow(Shouting)
             .workflow(Ordering)
-            .workflow(Foreign);
+            .workflow(Foreign)
+            .workflow(Parent);
         Self { env, store: Arc::new(store), vault, desk, registry }
     }
 
@@ -575,4 +585,33 @@ async fn a_crowded_worker_does_not_turn_in_a_circle_over_a_letter_that_is_not_re
     }
     assert!(room.ended(&first).await == SagaState::Completed);
     assert!(room.ended(&second).await == SagaState::Completed);
+}
+
+/// The append that ended it was written and its answer lost, so that it is loaded again; meanwhile its child writes.
+#[tokio::test(start_paused = true)]
+async fn a_saga_that_has_ended_reads_no_letters() {
+    static BROKEN: AtomicBool = AtomicBool::new(false);
+    let told = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        BROKEN.fetch_or(panic.to_string().contains("the saga is completed"), SeqCst);
+        told(panic);
+    }));
+    let room = Room::new().await;
+    let handle = Arc::new(room.store.another(&room.env));
+    let shaky = Arc::new(ShakyStore::new(handle, room.env.clone(), Shakes::default()));
+    let engine = room.engine_on(shaky.clone());
+    let saga = room.begin::<Parent>().await;
+    room.until(&saga, |state| state.step(&"night".into()).is_some()).await;
+    shaky.set_shakes(Shakes { answer_lost: 1000, ..Shakes::default() });
+    let child = room.until(&saga, |state| state.ended.is_some()).await;
+    let child = child.step(&"beside".into()).and_then(|step| step.child.clone()).unwrap().0;
+    let (step, fate) = ("beside".into(), ChildFate::Done);
+    let message = Message::ChildEnded { step, child, fate, output: Some(Value::Null), refusal: None };
+    let letter = Letter { id: "done".into(), saga: saga.clone(), message, at: room.env.now() };
+    room.store.post(letter).await.unwrap();
+    tokio::time::sleep(secs(60)).await;
+    shaky.set_shakes(Shakes::default());
+    tokio::time::sleep(secs(60)).await;
+    assert!(!BROKEN.load(SeqCst), "it recorded a fact behind its end");
+    drop(engine);
 }

@@ -189,6 +189,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             Err(error) => {
                 tracing::warn!(%error, "due sagas could not be claimed");
                 shared.unsure.store(true, Ordering::Relaxed);
+                // A store that cannot just now is not asked in a circle.
+                shared.env.sleep(RELOAD).await;
                 Vec::new()
             }
         };

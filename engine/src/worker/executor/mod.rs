@@ -189,6 +189,10 @@ impl Executor {
             if self.shared.is_draining() {
                 return self.drain().await;
             }
+            // It may have been loaded at its end, when the answer of the append that ended it was lost.
+            if self.state.ended.is_some() {
+                return Stop::Rest;
+            }
             if let Err(stop) = self.turn().await {
                 return stop;
             }
