@@ -34,6 +34,7 @@ pub struct Pooler {
 }
 
 /// One database on it, with the folder of its key.
+#[derive(Debug, Clone)]
 pub struct Base {
     pub name: String,
     pub url: String,
@@ -76,6 +77,8 @@ impl Server {
             "max_connections = 200".to_owned(),
             "shared_buffers = 64MB".to_owned(),
             "log_min_messages = warning".to_owned(),
+            // So that a test can count what went wrong, by SQLSTATE and database.
+            "log_line_prefix = '%e %d '".to_owned(),
             "wal_level = replica".to_owned(),
             "max_wal_senders = 8".to_owned(),
         ];
@@ -113,6 +116,13 @@ impl Server {
 
     fn log(&self) -> PathBuf {
         self.data.with_extension("log")
+    }
+
+    /// How many statements have failed in a database with this SQLSTATE.
+    pub fn errors(&self, database: &str, state: &str) -> usize {
+        let log = std::fs::read_to_string(self.log()).unwrap();
+        let begin = format!("{state} {database} ERROR:");
+        log.lines().filter(|line| line.starts_with(&begin)).count()
     }
 
     fn wait_until(&self, what: &str, mut done: impl FnMut() -> bool) {

@@ -8,6 +8,8 @@
     reason = "tests fail by panicking"
 )]
 
+mod retries;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -136,6 +136,16 @@ impl Yard {
         self.lifted.lock().unwrap().get(saga).copied().unwrap_or(0)
     }
 
+    /// The generations of steps that had more than one effect.
+    pub fn doubled(&self) -> Vec<String> {
+        let effects = self.effects.lock().unwrap();
+        effects
+            .iter()
+            .filter(|(_, effects)| **effects > 1)
+            .map(|(generation, _)| generation.clone())
+            .collect()
+    }
+
     /// Once for each key, as long as that is remembered.
     fn once_a_key(&self, name: &str, call: &Call, remembered: Duration) -> String {
         let key = call.key().to_string();

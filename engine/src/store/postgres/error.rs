@@ -16,16 +16,23 @@ pub(super) enum Remedy {
 
 pub(super) fn remedy(error: &sqlx::Error) -> Remedy {
     match error {
-        sqlx::Error::Database(inner) => match inner.code().as_deref() {
-            Some("40001" | "40P01") => Remedy::Again,
-            // A constraint, or something wrong with the statement or its values.
-            Some(code) if matches!(code.get(..2), Some("22" | "23" | "42" | "0A")) => Remedy::Never,
-            _ => Remedy::Later,
-        },
+        sqlx::Error::Database(inner) => inner.code().as_deref().map_or(Remedy::Later, of_state),
         sqlx::Error::Decode(_)
         | sqlx::Error::ColumnDecode { .. }
         | sqlx::Error::ColumnNotFound(_)
         | sqlx::Error::Encode(_) => Remedy::Never,
+        _ => Remedy::Later,
+    }
+}
+
+/// By SQLSTATE. Only what says that the transaction was undone for the sake of another is run again: of anything else
+/// it may not be known whether it took place.
+fn of_state(code: &str) -> Remedy {
+    match code {
+        // A serialization failure, a deadlock.
+        "40001" | "40P01" => Remedy::Again,
+        // A constraint, or something wrong with the statement or its values.
+        _ if matches!(code.get(..2), Some("22" | "23" | "42" | "0A")) => Remedy::Never,
         _ => Remedy::Later,
     }
 }
@@ -61,5 +68,30 @@ pub(super) fn refused(error: sqlx::Error) -> tx::Error {
         }
         other if remedy(other) == Remedy::Never => tx::Error::Malformed(error.to_string()),
         _ => tx::Error::Unavailable(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_lost_against_another_transaction_is_run_again() {
+        for code in ["40001", "40P01"] {
+            assert_eq!(of_state(code), Remedy::Again, "{code}");
+        }
+        // Of 40003 nobody knows whether it was committed; the others may pass, or pass with another connection.
+        for code in [
+            "40000", "40002", "40003", "08006", "25006", "25P02", "53300", "55P03", "57014", "57P01",
+            "XX000", "",
+        ] {
+            assert_eq!(of_state(code), Remedy::Later, "{code}");
+        }
+        for code in ["22003", "23505", "23514", "42P01", "0A000"] {
+            assert_eq!(of_state(code), Remedy::Never, "{code}");
+        }
+        assert_eq!(remedy(&sqlx::Error::PoolTimedOut), Remedy::Later);
+        assert_eq!(remedy(&sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into())), Remedy::Later);
+        assert_eq!(remedy(&sqlx::Error::Encode("not a value".into())), Remedy::Never);
     }
 }

@@ -5,6 +5,7 @@
 //! row locks: no advisory locks, no session state, so that it works through a transaction pooler too
 //! (`?pooler=transaction` in the address).
 
+mod again;
 mod background;
 mod beside;
 mod error;
@@ -195,25 +196,29 @@ impl Store for PostgresStore {
         if !self.is_registered.load(Ordering::Relaxed) {
             self.renew().await?;
         }
-        lease::claim(&self.reach, &self.worker, now.0, limit).await.map_err(write_error)
+        again::write(&self.env, || lease::claim(&self.reach, &self.worker, now.0, limit)).await
     }
 
     async fn release(&self, saga: &SagaId) -> Result<(), Error> {
-        lease::release(&self.reach, &self.worker, saga).await.map(drop).map_err(write_error)
+        again::write(&self.env, || lease::release(&self.reach, &self.worker, saga)).await.map(drop)
     }
 
     async fn keep_only(&self, live: &[SagaId]) -> Result<(), Error> {
-        lease::keep_only(&self.reach, &self.worker, live).await.map(drop).map_err(write_error)
+        again::write(&self.env, || lease::keep_only(&self.reach, &self.worker, live)).await.map(drop)
     }
 
     async fn renew(&self) -> Result<Option<Duration>, Error> {
-        let mut lease = self.lease.lock().await;
-        let mut connection = match lease.take() {
-            Some(connection) => connection,
-            None => self.reach.connect().await.map_err(write_error)?,
-        };
-        let held = lease::renew(&self.reach, &mut connection, &self.worker).await.map_err(write_error)?;
-        *lease = Some(connection);
+        let held = again::write(&self.env, || async {
+            let mut lease = self.lease.lock().await;
+            let mut connection = match lease.take() {
+                Some(connection) => connection,
+                None => self.reach.connect().await?,
+            };
+            let held = lease::renew(&self.reach, &mut connection, &self.worker).await?;
+            *lease = Some(connection);
+            Ok(held)
+        })
+        .await?;
         self.is_registered.store(true, Ordering::Relaxed);
         Ok(Some(held))
     }
@@ -249,12 +254,16 @@ impl Store for PostgresStore {
     }
 
     async fn mark_unreadable(&self, saga: &SagaId, detail: &str) -> Result<(), Error> {
-        let query = self
-            .reach
-            .query("update saga set attention = '[\"unreadable\"]', error = $2 where id = $1 and ended_at is null")
-            .bind(saga.to_string())
-            .bind(write::clean(detail).into_owned());
-        self.reach.execute(query).await.map(drop).map_err(write_error)
+        again::write(&self.env, || {
+            let query = self
+                .reach
+                .query("update saga set attention = '[\"unreadable\"]', error = $2 where id = $1 and ended_at is null")
+                .bind(saga.to_string())
+                .bind(write::clean(detail).into_owned());
+            self.reach.execute(query)
+        })
+        .await
+        .map(drop)
     }
 
     async fn letters(&self, saga: &SagaId) -> Result<Vec<Letter>, Error> {

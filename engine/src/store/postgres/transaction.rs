@@ -1,62 +1,25 @@
 //! Transactions of a program's own: user SQL with the turn before it and the append behind it, or for itself.
 
 use std::panic::AssertUnwindSafe;
-use std::time::Duration;
 
 use futures::FutureExt;
 use serde_json::Value;
 use sqlx::Executor;
 
-use super::error::{Remedy, remedy, write_error};
+use super::again::{Ended, insist};
 use super::reach::Reach;
 use super::statements::PgStatements;
 use super::{beside, start, write};
 use crate::env::Env;
 use crate::ids::SagaId;
 use crate::journal::failure::{Cause, Failure};
-use crate::store::{Append, Error, Job, Letter, Loose, LooseJob, NewSaga};
-
-/// How often a transaction that lost against another is run again.
-const AGAIN: u32 = 8;
-
-/// How one run of a transaction ended.
-enum Ended<T> {
-    Done(T),
-    Refused(Error),
-    /// It lost against another: once more, from the start.
-    Lost(String),
-}
-
-/// An open transaction's error, as the end of its run.
-fn ended<T>(error: sqlx::Error) -> Ended<T> {
-    match remedy(&error) {
-        Remedy::Again => Ended::Lost(error.to_string()),
-        Remedy::Later | Remedy::Never => Ended::Refused(write_error(error)),
-    }
-}
-
-/// Runs a transaction, and again while it loses against others; a while between, of random length.
-async fn insist<T, F: Future<Output = Ended<T>>>(env: &Env, run: impl Fn() -> F) -> Result<T, Error> {
-    let mut times = 0;
-    loop {
-        match run().await {
-            Ended::Done(done) => return Ok(done),
-            Ended::Refused(error) => return Err(error),
-            Ended::Lost(detail) if times >= AGAIN => return Err(Error::Unavailable(detail)),
-            Ended::Lost(detail) => {
-                times += 1;
-                tracing::debug!(detail, times, "a transaction lost against another and is run again");
-                env.sleep(Duration::from_millis(1 + env.below(1 << times.min(7)))).await;
-            }
-        }
-    }
-}
+use crate::store::{Append, Error, Job, Letter, Loose, LooseJob, NewSaga, Started};
 
 macro_rules! or_end {
     ($done:expr) => {
         match $done {
             Ok(done) => done,
-            Err(error) => return ended(error),
+            Err(error) => return Ended::by(error),
         }
     };
 }
@@ -112,7 +75,11 @@ pub(super) async fn run(reach: &Reach, env: &Env, job: &LooseJob) -> Result<(Val
             Err(failure) => return Ended::Refused(Error::Job(failure)),
         };
         let starts: Vec<&NewSaga> = beside.starts.iter().collect();
-        or_end!(start::start(reach, &mut transaction, &starts).await);
+        let started = or_end!(start::start(reach, &mut transaction, &starts).await);
+        // It looked whether the key was free, and what it answers says so: it has to look again.
+        if started.iter().any(|started| !matches!(started, Started::New(_))) {
+            return Ended::Lost("the key of a start was taken meanwhile".to_owned());
+        }
         // What came with a request belongs to the saga that the request started.
         let owner = beside.starts.first().map_or(String::new(), |saga| saga.id.to_string());
         or_end!(beside::keep_secrets(reach, &mut transaction, &owner, &beside.sealed).await);

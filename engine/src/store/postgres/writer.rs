@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
+use super::again::{self, once_more};
 use super::error::{Remedy, is_moved_ledger, remedy, write_error};
 use super::reach::{BEGIN, Reach};
 use super::write::{self, Wrote};
@@ -21,8 +22,6 @@ use crate::store::{Append, Error, Letter, NewSaga, Started};
 
 /// The largest group.
 const GROUP: usize = 256;
-/// How often a group that lost against another transaction is written again.
-const AGAIN: u32 = 8;
 /// After this a server that does not answer counts as gone; whether the group was written is not known then.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -67,13 +66,8 @@ impl Line {
         let tried = tried.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())));
         let Err(error) = tried else { return Some(tried) };
         self.connection = None;
-        if remedy(&error) != Remedy::Again || *times >= AGAIN {
-            return Some(Err(error));
-        }
-        *times += 1;
-        tracing::debug!(%error, times, "a group lost against another transaction and is written again");
-        self.env.sleep(Duration::from_millis(1 + self.env.below(1 << (*times).min(7)))).await;
-        None
+        let is_lost = remedy(&error) == Remedy::Again;
+        if is_lost && once_more(&self.env, times, &error.to_string()).await { None } else { Some(Err(error)) }
     }
 }
 
@@ -198,7 +192,7 @@ fn spawn_fill(line: &Line, turn: Turn, key: String, signals: Signals) {
 /// Passes on a place that an end has freed. Should this not happen, the housekeeping does it.
 pub(super) async fn fill(reach: &Reach, env: &Env, key: Option<&str>, signals: &Signals) {
     let Some(key) = key else { return };
-    match place::fill(reach, key, env.now().0).await {
+    match again::write(env, || place::fill(reach, key, env.now().0)).await {
         Ok(0) => {}
         Ok(_) => signals.something_is_due(),
         Err(error) => tracing::debug!(%error, key, "a free place is passed on later"),
