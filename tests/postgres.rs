@@ -225,6 +225,17 @@ impl Server {
         self.psql("postgres", &sql).parse().unwrap()
     }
 
+    /// Ends at most so many of a role's connections to a database, those that have something to do first; how many.
+    pub fn terminate_some(&self, database: &str, role: &str, most: usize) -> usize {
+        let sql = format!(
+            "select count(pg_terminate_backend(pid)) from (
+               select pid from pg_stat_activity
+               where datname = '{database}' and usename = '{role}' and pid <> pg_backend_pid()
+               order by state = 'idle', state_change desc limit {most}) ended"
+        );
+        self.psql("postgres", &sql).parse().unwrap()
+    }
+
     /// A standby that this server waits for with every commit.
     pub fn standby(&self) -> Server {
         let data = self.folder.path().join(format!("standby-{}", free_port()));

@@ -8,6 +8,7 @@
     reason = "tests fail by panicking"
 )]
 
+mod pooler;
 mod retries;
 
 use std::sync::Arc;

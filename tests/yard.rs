@@ -65,6 +65,11 @@ impl Yard {
         Self { env: Some(env), journal: Mutex::new(Some(journal)), ..Self::default() }
     }
 
+    /// From here on each effect's intent is checked in this store.
+    pub fn watch(&self, journal: Arc<dyn Store>) {
+        *self.journal.lock().unwrap() = Some(journal);
+    }
+
     /// What is there, by name.
     pub fn names(&self) -> Vec<String> {
         self.things.lock().unwrap().iter().map(|thing| thing.name.clone()).collect()
