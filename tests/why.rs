@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use amends_engine::activity::Cause;
-use amends_engine::journal::act::Act;
+use amends_engine::journal::act::{Act, NOBODY};
+use amends_engine::journal::plan::Way;
 use amends_engine::journal::state::{Attention, SagaState};
 use amends_engine::store::memory::MemoryStore;
-use amends_engine::store::{SagaFilter, SagaRow, Store};
+use amends_engine::store::{ResourceFilter, ResourceState, SagaFilter, SagaRow, Store};
 use amends_engine::{
-    Activity, Call, Effect, Engine, Env, Failure, Found, Made, Registry, Resource, Saga, SagaId, Workflow,
-    saga, secs,
+    Activity, Call, Effect, Engine, Env, Failure, Found, Local, Made, Registry, Resource, Saga, SagaId, Tx,
+    Workflow, saga, secs,
 };
 use amends_tests::database::Database;
 use serde::{Deserialize, Serialize};
@@ -138,6 +139,38 @@ impl Workflow for Stack {
     }
 }
 
+/// Takes over what somebody holds.
+#[derive(Serialize, Deserialize)]
+struct Inherit {
+    from: String,
+}
+
+impl Local for Inherit {
+    const NAME: &'static str = "shed.inherit";
+    type Output = ();
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<(), Failure> {
+        tx.take(&self.from).await?;
+        Ok(())
+    }
+}
+
+/// Takes over what somebody holds, and rests.
+struct Heir;
+
+impl Workflow for Heir {
+    const NAME: &'static str = "heir";
+    const VERSION: u32 = 1;
+    type Input = String;
+    type Output = ();
+
+    async fn run(&self, saga: &Saga, from: String) -> saga::Result<()> {
+        saga.transact("inherit", Inherit { from }).await?;
+        saga.signal::<()>("rest", "enough", secs(30 * 24 * 3600)).await?;
+        Ok(())
+    }
+}
+
 /// The same name and version with another body: another shelf, a wait for nothing, or no end.
 enum Changed {
     Other,
@@ -194,7 +227,7 @@ impl Room {
         for (call, failure) in broken {
             shed.breaks(call, failure.clone());
         }
-        let registry = registry(&shed).workflow(workflow);
+        let registry = registry(&shed).local::<Inherit>().workflow(Heir).workflow(workflow);
         let engine = Engine::start(store.clone(), vault, registry, env.clone(), "test");
         let new = engine.new_saga::<W>("a", &pivots).unwrap().within(&env, secs(3 * 3600));
         let saga = engine.begin(new).await.unwrap().saga().clone();
@@ -230,6 +263,24 @@ impl Room {
 
     async fn cancel(&self) {
         self.engine.cancel(&self.saga, "ann", "no more").await.unwrap();
+    }
+
+    /// Turns it round where the box cannot be taken away, and does this about it then.
+    async fn asks_about_the_box(&self, act: Act) {
+        let stands = |row: &SagaRow| row.step.as_deref().is_some_and(|step| step.starts_with("undo box"));
+        self.until(|row| matches!(row.step.as_deref(), Some("rest waits" | "lid in doubt"))).await;
+        self.cancel().await;
+        self.until(|row| stands(row) && row.attention.contains(&Attention::NeedsDecision)).await;
+        self.engine.act(&self.saga, act, "ann", "leave it").await.unwrap();
+    }
+
+    /// What is not gone: its name, its state, and who holds it.
+    async fn ledger(&self) -> Vec<String> {
+        let rows = self.engine.resources(ResourceFilter::default()).await.unwrap();
+        let left = rows.iter().filter(|row| row.state != ResourceState::Gone);
+        let mut left: Vec<_> = left.map(|row| format!("{} {} {}", row.name, row.state, row.holder)).collect();
+        left.sort();
+        left
     }
 }
 
@@ -352,17 +403,72 @@ async fn what_is_parked_turns_round_at_its_deadline() {
     assert!(row.error.unwrap().contains("deadline"));
 }
 
-/// What lives in a thing that is struck from the plan goes nowhere with it.
+/// Nobody's rows are taken over by a saga that ends without having done anything about them.
 #[tokio::test(start_paused = true)]
 async fn leak() {
     let room = Room::new(false, &[("take box", Failure::refused("locked", "the box is locked"))]).await;
+    room.asks_about_the_box(Act::Skip { step: "box".into() }).await;
+    room.until(|row| row.state == SagaState::Compensated).await;
+    let new = room.engine.new_saga::<Heir>("b", &NOBODY.to_owned()).unwrap();
+    let saga = room.engine.begin(new).await.unwrap().saga().clone();
+    let room = Room { saga, ..room };
     room.rests().await;
     room.cancel().await;
-    room.until(|row| row.attention.contains(&Attention::NeedsDecision)).await;
-    let skip = Act::Skip { step: "box".into() };
-    room.engine.act(&room.saga, skip, "ann", "leave it").await.unwrap();
-    room.until(|row| row.state == SagaState::Compensated).await;
+    room.until(|row| row.state.is_ended()).await;
     insta::assert_snapshot!(room.told(Attention::Leak).await);
+}
+
+/// The lid goes along while the box is taken away. When the box is left there, the lid is taken by itself, and the
+/// shelf after it.
+#[tokio::test(start_paused = true)]
+async fn what_lives_in_a_thing_that_is_left_there_is_taken_back_by_itself() {
+    let locked = Failure::refused("locked", "the box is locked");
+    let room = Room::new(false, &[("take box", locked.clone()), ("take lid", locked)]).await;
+    room.asks_about_the_box(Act::Skip { step: "box".into() }).await;
+    // It is not silent where that does not work either.
+    let of_the_lid = |row: &SagaRow| row.step.as_deref().is_some_and(|step| step.starts_with("undo lid"));
+    room.until(|row| of_the_lid(row) && row.attention == [Attention::NeedsDecision]).await;
+    assert_eq!(*room.shed.things.lock().unwrap(), ["shelf", "box", "lid"], "the shelf waits for the lid");
+    let plan = room.engine.plan(&room.saga).await.unwrap();
+    let ways: Vec<_> = plan.rows.iter().map(|row| (row.step.to_string(), row.way)).collect();
+    assert_eq!(ways, [("lid".to_owned(), Way::Compensate), ("shelf".to_owned(), Way::Compensate)]);
+    room.shed.mended();
+    room.engine.retry(&room.saga, "ann", "the lid is open").await.unwrap();
+    let row = room.until(|row| row.state.is_ended()).await;
+    assert_eq!((row.state, row.attention), (SagaState::Compensated, vec![]));
+    assert_eq!(*room.shed.things.lock().unwrap(), ["box"]);
+    assert_eq!(room.ledger().await, ["box live nobody"]);
+}
+
+/// Whether there is a lid was not known when it went along: then that is looked at first.
+#[tokio::test(start_paused = true)]
+async fn what_may_live_in_a_thing_that_is_left_there_is_looked_for() {
+    let gone = unavailable(Cause::Connect, "connection refused");
+    let broken = [
+        ("put lid", lost()),
+        ("find lid", gone),
+        ("take box", Failure::refused("locked", "the box is locked")),
+    ];
+    let room = Room::new(false, &broken).await;
+    room.until(|row| row.attention.contains(&Attention::InDoubt)).await;
+    room.asks_about_the_box(Act::Skip { step: "box".into() }).await;
+    room.until(|row| row.step.as_deref() == Some("lid in doubt")).await;
+    room.shed.mended();
+    let row = room.until(|row| row.state.is_ended()).await;
+    assert_eq!((row.state, row.attention), (SagaState::Compensated, vec![]));
+    assert_eq!(*room.shed.things.lock().unwrap(), ["box"]);
+    assert_eq!(room.ledger().await, ["box live nobody"]);
+}
+
+/// Who gets the box gets what is in it.
+#[tokio::test(start_paused = true)]
+async fn what_lives_in_a_thing_that_is_handed_over_goes_with_it() {
+    let room = Room::new(false, &[("take box", Failure::refused("locked", "the box is locked"))]).await;
+    room.asks_about_the_box(Act::Release { step: "box".into(), owner: "house".into() }).await;
+    let row = room.until(|row| row.state.is_ended()).await;
+    assert_eq!((row.state, row.attention), (SagaState::Compensated, vec![]));
+    assert_eq!(*room.shed.things.lock().unwrap(), ["box", "lid"]);
+    assert_eq!(room.ledger().await, ["box live house", "lid live house"]);
 }
 
 /// On a file that is started again by a program without the workflow.

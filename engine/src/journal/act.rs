@@ -71,7 +71,8 @@ pub enum Act {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         output: Option<Value>,
     },
-    /// Strike a step from the undo plan: its row stays on the ledger, held by nobody.
+    /// Strike a step from the undo plan: its row stays on the ledger, held by nobody. What lives in it is taken back
+    /// by itself.
     Skip {
         /// Which.
         step: StepKey,

@@ -69,7 +69,7 @@ pub fn plan(state: &State) -> Plan {
     let keys: BTreeSet<&StepKey> = left.iter().map(|step| &step.key).collect();
     let mut behind: BTreeMap<&StepKey, Vec<(StepKey, EdgeSource)>> = BTreeMap::new();
     for step in &left {
-        if outer(state, step).is_some() {
+        if state.outer(step).is_some() {
             continue;
         }
         for (earlier, source) in reaches(state, step, &keys) {
@@ -111,16 +111,11 @@ fn way(state: &State, step: &Step) -> Way {
         Way::Revert
     } else if row.is_some_and(|row| row.keeper.is_some()) {
         Way::HandOver
-    } else if outer(state, step).is_some() {
+    } else if state.outer(step).is_some() {
         Way::GoesAlong
     } else {
         Way::Compensate
     }
-}
-
-fn outer<'s>(state: &'s State, step: &Step) -> Option<&'s Step> {
-    let within = state.ledger.get(step.resource.as_ref()?)?.within.as_ref()?;
-    state.steps().iter().find(|candidate| candidate.resource.as_ref() == Some(within))
 }
 
 /// The nearest steps among `ends` that `step` depends on, through those that have nothing to take back.

@@ -14,7 +14,7 @@ pub use super::step::{AtGate, Phase, Step, Trouble};
 use super::{Entry, Ledger};
 use crate::env::Timestamp;
 use crate::gate::{GateWait, Lane};
-use crate::ids::{SagaId, StepKey};
+use crate::ids::{ResourceId, SagaId, StepKey};
 use crate::store::{ResourceRow, ResourceState};
 
 closed_set! {
@@ -207,6 +207,13 @@ impl State {
     /// One step.
     pub fn step(&self, key: &StepKey) -> Option<&Step> {
         self.places.get(key).and_then(|place| self.steps.get(*place))
+    }
+
+    /// The step whose thing this one's lives in and goes with; nothing if a person has left that one where it is.
+    pub(crate) fn outer(&self, step: &Step) -> Option<&Step> {
+        let within = self.ledger.get(step.resource.as_ref()?)?.within.as_ref()?;
+        let outer = self.steps.iter().find(|candidate| candidate.resource.as_ref() == Some(within))?;
+        (outer.phase != Phase::Skipped(SkipReason::Struck)).then_some(outer)
     }
 
     /// Where the saga stands, in one word.
@@ -612,16 +619,23 @@ impl State {
             }
             Event::StepSkipped { step, reason, to } => {
                 let place = self.place(step, None, at);
-                place.phase = Phase::Skipped(*reason);
+                let before = std::mem::replace(&mut place.phase, Phase::Skipped(*reason));
+                let in_doubt = matches!(before, Phase::InDoubt { .. } | Phase::Undecidable);
+                place.went_along = (*reason == SkipReason::Within).then_some(before);
                 place.trouble = None;
                 if let Some(id) = place.resource.clone() {
+                    if *reason != SkipReason::Within {
+                        self.leave_behind(&id);
+                    }
                     let keeper = self.ledger.get(&id).and_then(|row| row.keeper.clone());
                     match (reason, to.clone().or(keeper)) {
                         (SkipReason::Within, _) => self.ledger.set(&id, ResourceState::Removing, at),
                         (SkipReason::Struck | SkipReason::HandedOver, Some(holder)) => {
                             // It is not being taken away any more.
                             if self.ledger.get(&id).is_some_and(|row| row.state == ResourceState::Removing) {
-                                self.ledger.set(&id, ResourceState::Live, at);
+                                let state =
+                                    if in_doubt { ResourceState::InDoubt } else { ResourceState::Live };
+                                self.ledger.set(&id, state, at);
                             }
                             self.ledger.hand_over(&id, &holder, at);
                         }
@@ -685,6 +699,18 @@ impl State {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// A thing is not taken away after all: what went along with it stands where it stood before.
+    fn leave_behind(&mut self, outer: &ResourceId) {
+        for step in &mut self.steps {
+            let row = step.resource.as_ref().and_then(|id| self.ledger.get(id));
+            if row.is_some_and(|row| row.within.as_ref() == Some(outer))
+                && let Some(before) = step.went_along.take()
+            {
+                step.phase = before;
+            }
         }
     }
 

@@ -75,6 +75,8 @@ pub struct Step {
     pub asked: Option<Asked>,
     /// Where it stands.
     pub phase: Phase,
+    /// Where it stood when it went along with what it lives in: it stands there again if that one stays.
+    pub(super) went_along: Option<Phase>,
     /// How often it was tried.
     pub attempts: u32,
     /// How often asking about a lost attempt failed, or told nothing.
@@ -142,6 +144,7 @@ impl Step {
             key,
             asked,
             phase: Phase::Deferred { retry_at: at },
+            went_along: None,
             attempts: 0,
             looks: 0,
             generation: 1,

@@ -23,8 +23,8 @@ pub(crate) enum Action {
     Compensate(StepKey),
     /// Take a local step back.
     Revert(StepKey),
-    /// A step needs no taking back of its own.
-    Skip(StepKey, SkipReason),
+    /// A step needs no taking back of its own; who holds what it made from then on, if that is not its keeper.
+    Skip(StepKey, SkipReason, Option<String>),
     /// A call of ours was under way when its process died.
     Lost(StepKey),
     /// A timer has run out.
@@ -168,18 +168,15 @@ fn forward(state: &State, step: &Step, now: Timestamp, nudged: bool) -> Option<A
 fn backward(state: &State, step: &Step, is_held: bool, now: Timestamp) -> Option<Action> {
     let key = step.key.clone();
     let row = step.resource.as_ref().and_then(|id| state.ledger.get(id));
-    let outer = row
-        .and_then(|row| row.within.as_ref())
-        .and_then(|outer| state.steps().iter().find(|candidate| candidate.resource.as_ref() == Some(outer)));
-    let goes_with_outer = outer.is_some_and(|outer| {
-        matches!(outer.phase, Phase::Removing { .. } | Phase::Undone | Phase::Skipped(_) | Phase::Refused)
-    });
+    let outer = state.outer(step);
     match step.phase {
         // What lives in another thing goes with it: neither its doubt nor its undo holds anybody up.
         Phase::InDoubt { .. } | Phase::Undecidable | Phase::Completed
-            if step.is_compensable() && goes_with_outer =>
+            if step.is_compensable()
+                && let Some(way) = outer.and_then(|outer| goes_along(state, outer)) =>
         {
-            Some(Action::Skip(key, SkipReason::Within))
+            let (reason, to) = way;
+            Some(Action::Skip(key, reason, to))
         }
         Phase::InDoubt { look_at } if step.is_compensable() && look_at <= now && outer.is_none() => {
             Some(settle(step, now))
@@ -189,7 +186,7 @@ fn backward(state: &State, step: &Step, is_held: bool, now: Timestamp) -> Option
             if step.child.is_some() {
                 Some(Action::CancelChild(key))
             } else if row.is_some_and(|row| row.keeper.is_some()) {
-                Some(Action::Skip(key, SkipReason::Kept))
+                Some(Action::Skip(key, SkipReason::Kept, None))
             } else if step.asked.as_ref().is_some_and(|asked| asked.local == Some(LocalRule::Reverts)) {
                 Some(Action::Revert(key))
             } else if outer.is_some() {
@@ -209,6 +206,20 @@ fn backward(state: &State, step: &Step, is_held: bool, now: Timestamp) -> Option
     }
 }
 
+/// How what lives in a thing goes with that one, if that one goes: with its removal, or to whom it is handed over.
+fn goes_along(state: &State, outer: &Step) -> Option<(SkipReason, Option<String>)> {
+    match outer.phase {
+        Phase::Skipped(SkipReason::HandedOver | SkipReason::Kept) => {
+            let row = state.ledger.get(outer.resource.as_ref()?)?;
+            Some((SkipReason::HandedOver, Some(row.holder.clone())))
+        }
+        Phase::Removing { .. } | Phase::Undone | Phase::Skipped(_) | Phase::Refused => {
+            Some((SkipReason::Within, None))
+        }
+        _ => None,
+    }
+}
+
 /// For each step, whether one that depends on it, directly or through others, still has to be taken back.
 ///
 /// A step is asked for after those that it depends on, so one walk from the last to the first is enough. A
@@ -220,9 +231,7 @@ fn held_back(state: &State, back: &[bool]) -> Vec<bool> {
         if !back.get(place).copied().unwrap_or(false) {
             continue;
         }
-        let row = step.resource.as_ref().and_then(|id| state.ledger.get(id));
-        let goes_by_itself = row.is_none_or(|row| row.within.is_none());
-        let pending = step.is_under_way() || step.is_left() && goes_by_itself;
+        let pending = step.is_under_way() || step.is_left() && state.outer(step).is_none();
         if pending || held.get(place).copied().unwrap_or(false) {
             for earlier in step.asked.iter().flat_map(|asked| &asked.after) {
                 if let Some(place) = steps.iter().position(|candidate| candidate.key == *earlier)

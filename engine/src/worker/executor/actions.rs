@@ -78,7 +78,7 @@ impl Executor {
                     Err(detail) => self.no_worker(detail),
                 }
             }
-            Action::Skip(step, reason) => self.record(Event::StepSkipped { step, reason, to: None }),
+            Action::Skip(step, reason, to) => self.record(Event::StepSkipped { step, reason, to }),
             Action::CancelChild(step) => self.cancel_child(step, now),
             Action::Resume => self.record(Event::Resumed { actor: None }),
             Action::Lost(key) => self.lost(key, now),
