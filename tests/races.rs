@@ -464,9 +464,12 @@ async fn a_deadline_turns_a_parked_saga_round() {
     let engine = room.engine();
     let new = room.new_saga::<Foreign>().within(&room.env, secs(600));
     let saga = new.id.clone();
+    let deadline = new.deadline_at.unwrap();
     room.store.start(new).await.unwrap();
     room.until(&saga, |state| state.parked.is_some()).await;
     assert!(room.ended(&saga).await == SagaState::Compensated);
+    let turned = room.state(&saga).await.unwinding.unwrap().since;
+    assert!(turned.since(deadline) < secs(5), "it turned round {:?} late", turned.since(deadline));
     drop(engine);
 }
 

@@ -9,7 +9,7 @@ use amends_engine::ids::{OperationId, ResourceId, SagaId, StepKey};
 use amends_engine::journal::act::Act;
 use amends_engine::store::tx::Beside;
 use amends_engine::store::{
-    Error, GateMove, Job, Letter, Loose, LooseJob, Message, NewSaga, ResourceRow, ResourceState,
+    Concurrency, Error, GateMove, Job, Letter, Loose, LooseJob, Message, NewSaga, ResourceRow, ResourceState,
     ResourceWrite, Started, Store,
 };
 use amends_engine::testing::conformance::{NOTES, Subject};
@@ -31,6 +31,7 @@ const WAYS: &[(&str, &str)] = &[
     ("a signal", "inbox"),
     ("an act", "audit"),
     ("a claim", "saga_lease"),
+    ("a claim of what needs a place", "concurrency"),
     ("a release", "saga_lease"),
     ("a clean-out", "saga_lease"),
     ("a renewal", "worker"),
@@ -212,6 +213,19 @@ impl Stage {
                     store.claim(now, 1).await.map(|claimed| assert_eq!(claimed.len(), 1, "{claimed:?}"))
                 })
             }
+            "a claim of what needs a place" => {
+                // With a time before which it does not begin it takes no place when it is started.
+                let id = SagaId::from_uuid(subject.env.uuid());
+                let new = NewSaga {
+                    priority: 9,
+                    start_at: Some(subject.env.now()),
+                    concurrency: Some(Concurrency { key: text, limit: 1 }),
+                    ..NewSaga::raw(&subject.env, id.clone(), "w", 1, self.key().into())
+                };
+                store.start(new).await.unwrap();
+                let now = subject.env.now();
+                Box::pin(async move { store.claim(now, 1).await.map(|claimed| assert_eq!(claimed, [id])) })
+            }
             "a release" | "a clean-out" => {
                 store.keep_only(&[]).await.unwrap();
                 let claimed = store.claim(subject.env.now(), 1).await.unwrap();
@@ -243,6 +257,10 @@ impl Stage {
             }
             other => panic!("there is no such way: {other}"),
         }
+    }
+
+    fn held(&self) -> i64 {
+        self.psql("select count(*) from saga_lease where holder is not null").parse().unwrap()
     }
 
     /// Each journal is without a gap and as long as its fence says, and nothing was made twice.
@@ -301,7 +319,7 @@ async fn what_fails_to_serialize_is_written_again_by_the_store_and_once() {
     for (number, (way, table)) in WAYS.iter().enumerate() {
         let write = stage.write(way).await;
         stage.meet(way, table);
-        let before = stage.written();
+        let (before, held) = (stage.written(), stage.held());
         other.run("begin; update meeting set place = 3 - place where id = 1").await;
         let writing = tokio::spawn(write);
         stage.until_waiting(Some(other.pid), None).await;
@@ -309,6 +327,7 @@ async fn what_fails_to_serialize_is_written_again_by_the_store_and_once() {
         writing.await.unwrap().unwrap_or_else(|error| panic!("{way}: {error}"));
         assert_eq!(stage.errors("40001"), number + 1, "{way}: it was to fail, once");
         assert_eq!(stage.written() - before, 1, "{way}");
+        assert!(stage.held() - held <= 1, "{way}: more is held than was told");
         stage.part(table);
     }
     stage.check();
@@ -324,7 +343,7 @@ async fn what_loses_in_a_deadlock_is_written_again_by_the_store_and_once() {
         let mut other = Session::open(&stage.base).await;
         let write = stage.write(way).await;
         stage.meet(way, table);
-        let before = stage.written();
+        let (before, held) = (stage.written(), stage.held());
         other.run("begin; update meeting set n = n where id = 2").await;
         usher.run("begin; update meeting set n = n where id = 0").await;
         // The store has row 1 and waits at row 0; the other waits for row 1, and only then may the store go on to 2.
@@ -339,6 +358,7 @@ async fn what_loses_in_a_deadlock_is_written_again_by_the_store_and_once() {
         writing.await.unwrap().unwrap_or_else(|error| panic!("{way}: {error}"));
         assert_eq!(stage.errors("40P01"), number + 1, "{way}: it was to lose, once");
         assert_eq!(stage.written() - before, 1, "{way}");
+        assert!(stage.held() - held <= 1, "{way}: more is held than was told");
         stage.part(table);
     }
     stage.check();

@@ -136,7 +136,7 @@ impl Engine {
 
     /// Starts a saga. It is durable when this answers.
     pub async fn begin(&self, new: NewSaga) -> Result<Started, Error> {
-        self.shared.store.start(new).await
+        worker::start(&self.shared, new).await
     }
 
     /// Runs a local activity by itself, in a transaction that belongs to no saga: sagas it starts are started
@@ -404,18 +404,22 @@ impl Engine {
         // Before the row is read, so that no write falls between.
         let mut watch = self.shared.watch(saga);
         let is_over = |row: &SagaRow| row.state.is_ended() || until(row);
+        let mut known = self.shared.row(saga);
         loop {
-            let row = self.shared.store.saga(saga).await?;
+            let row = match known.take() {
+                Some(row) => Some(Arc::unwrap_or_clone(row)),
+                None => self.shared.store.saga(saga).await?,
+            };
             let now = self.shared.env.now();
             if row.as_ref().is_none_or(is_over) || now >= deadline {
                 return Ok(row);
             }
             // What this process writes is seen at once; what another does is looked for.
-            tokio::select! {
+            known = tokio::select! {
                 biased;
-                () = watch.until(is_over) => {}
-                () = self.shared.env.sleep(LOOK_AGAIN.min(deadline.since(now))) => {}
-            }
+                row = watch.until(is_over) => row,
+                () = self.shared.env.sleep(LOOK_AGAIN.min(deadline.since(now))) => None,
+            };
         }
     }
 

@@ -62,6 +62,8 @@ pub(crate) struct Cluster {
     /// How many sagas a worker keeps in memory.
     live_max: usize,
     pub(crate) faults: Mutex<BTreeMap<String, u64>>,
+    /// The processes that run.
+    fronts: Mutex<Vec<Engine>>,
     /// Starts that were acknowledged: the key, and which saga it was.
     pub(crate) started: Mutex<BTreeMap<String, SagaId>>,
     /// How many acts were accepted by the store.
@@ -110,6 +112,7 @@ impl Cluster {
             shakes,
             live_max,
             faults: Mutex::default(),
+            fronts: Mutex::default(),
             started: Mutex::default(),
             acts: Mutex::default(),
             violations: Mutex::default(),
@@ -134,6 +137,17 @@ impl Cluster {
         Worker { engine, store }
     }
 
+    /// One of the processes that run, for a start.
+    pub(crate) fn front(&self) -> Option<Engine> {
+        let fronts = self.fronts.lock().unwrap();
+        let place = usize::try_from(self.env.below(WORKERS as u64)).unwrap();
+        fronts.get(place).cloned()
+    }
+
+    fn runs(&self, workers: &[Worker]) {
+        *self.fronts.lock().unwrap() = workers.iter().map(|worker| worker.engine.clone()).collect();
+    }
+
     pub(crate) async fn some_time(&self, at_most: Duration) {
         let micros = u64::try_from(at_most.as_micros()).unwrap();
         self.env.sleep(Duration::from_micros(self.env.below(micros))).await;
@@ -143,11 +157,13 @@ impl Cluster {
     async fn workers(&self, storm_ends: Timestamp) -> Vec<Worker> {
         let mut workers: Vec<Worker> = (0..WORKERS).map(|_| self.worker(self.shakes)).collect();
         while self.env.now() < storm_ends {
+            self.runs(&workers);
             self.some_time(secs(240)).await;
             let place = usize::try_from(self.env.below(WORKERS as u64)).unwrap();
             if self.env.below(3) > 0 {
                 self.count("worker killed");
                 let dead = workers.remove(place);
+                self.runs(&workers);
                 dead.engine.abort();
                 *self.faults.lock().unwrap().entry("store shaken".into()).or_default() += dead.store.shaken();
                 self.some_time(secs(60)).await;

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use amends_engine::activity::Cause;
 use amends_engine::env::Timestamp;
 use amends_engine::journal::event::ChildFate;
 use amends_engine::journal::state::{Phase, SagaState};
+use amends_engine::journal::step::Step;
 use amends_engine::journal::{Act, Entry, Event, State};
 use amends_engine::store::ResourceState;
 use amends_engine::store::memory::{Moment, SagaSeen};
@@ -16,6 +18,9 @@ use crate::cluster::Cluster;
 
 /// How often it looks.
 const EVERY: Duration = secs(180);
+
+/// How long a saga may take to turn round at its deadline while its workers die and freeze.
+const TURNS_WITHIN: Duration = secs(900);
 
 /// What was seen of every saga so far.
 #[derive(Default)]
@@ -105,6 +110,16 @@ impl Followed {
             says(!begins || !is_over || is_deferred, "begun in a scope that is over")?;
         }
         match (&entry.event, step.map(|step| &step.phase)) {
+            (Event::AttemptDeferred { attempt: Some(attempt), cause, retry_at, gate: None, .. }, _)
+                if !matches!(cause, Cause::NotYet | Cause::WorkerLost) =>
+            {
+                says(waits_enough(step, *attempt, at, *retry_at), "is to be tried again too soon")
+            }
+            (Event::CompensationDeferred { retry_at, gate: None, .. }, _)
+            | (Event::CompensationLost { retry_at, .. }, _) => {
+                let attempt = step.map_or(1, |step| step.undo_attempts.max(1));
+                says(waits_enough(step, attempt, at, *retry_at), "is to be taken back again too soon")
+            }
             (Event::TimerFired { step }, Some(Phase::Waiting { due_at, .. })) => {
                 let by_hand = self.act == Some(Act::FailAttempt { step: step.clone() });
                 says(*due_at <= at || by_hand, "a timer fired before it was due")
@@ -146,6 +161,12 @@ impl Followed {
                 });
                 says(state.pivot.is_none() && !lifts, "turned round at or behind its pivot")
             }
+            (Event::SagaCompleted { .. } | Event::SagaCompensated {} | Event::SagaFailed { .. }, _) => {
+                let is_done =
+                    |phase: &Phase| matches!(phase, Phase::Completed | Phase::Refused | Phase::Skipped(_));
+                let is_left = state.steps().iter().any(|step| step.is_deferred() && !is_done(&step.phase));
+                says(!is_left, "ended without what was put off to its end")
+            }
             (Event::ChildEnded { child, fate, .. }, _) => {
                 let seen = moment.saga(child).ok_or("a child that is not there said how it ended")?;
                 let said = seen.journal.iter().any(|entry| {
@@ -185,6 +206,14 @@ impl Followed {
     }
 }
 
+/// Whether the wait behind this attempt is at least half of one that doubles from a second up to ten minutes; a person
+/// may have said that less is enough.
+fn waits_enough(step: Option<&Step>, attempt: u32, at: Timestamp, retry_at: Timestamp) -> bool {
+    let longest = step.and_then(|step| step.max_wait).unwrap_or(secs(600)).min(secs(600));
+    let doubled = 1_u64.checked_shl(attempt.saturating_sub(1)).map_or(longest, secs);
+    retry_at.since(at) >= doubled.min(longest) / 2
+}
+
 /// Its row says what its journal says, and something will happen to it.
 fn standing(
     state: &State,
@@ -211,6 +240,10 @@ fn standing(
     }
     if state.ended.is_some() {
         return broken.into_iter();
+    }
+    let is_late = |deadline: Timestamp| deadline.plus(TURNS_WITHIN) < now;
+    if state.deadline_at.is_some_and(is_late) && state.can_turn() && state.paused.is_none() {
+        broken.push("its deadline passed, and it has not turned round".to_owned());
     }
     let has_no_place = seen.bound.is_some_and(|(_, has_place)| !has_place);
     let due = state.due_at();

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::desk::{Desk, begin, ended, side_by_side};
 use super::figures::{Sample, quantile_ms};
 use super::meter::{Meter, resident_mb};
+use super::over_http::Door;
 use super::sagas::{Notes, Plan, Resources, Steps};
 
 /// Sagas from start to end.
@@ -26,6 +27,8 @@ pub struct Closed {
     pub in_flight: usize,
     /// How many bytes a step yields.
     pub payload: usize,
+    /// Whether they are asked for by HTTP requests.
+    pub over_http: bool,
 }
 
 /// What the steps of a saga do.
@@ -87,34 +90,37 @@ impl Closed {
     async fn drive(&self, engine: &Engine, sagas: usize) -> anyhow::Result<Vec<Duration>> {
         let plan = Plan { steps: self.steps, until: None };
         match self.flow {
-            Flow::Steps => drive::<Steps>(engine, sagas, self.in_flight, &plan).await,
-            Flow::Resources => drive::<Resources>(engine, sagas, self.in_flight, &plan).await,
-            Flow::Notes => drive::<Notes>(engine, sagas, self.in_flight, &plan).await,
+            Flow::Steps => self.drive_all::<Steps>(engine, sagas, plan).await,
+            Flow::Resources => self.drive_all::<Resources>(engine, sagas, plan).await,
+            Flow::Notes => self.drive_all::<Notes>(engine, sagas, plan).await,
         }
+    }
+
+    /// Runs sagas from start to end; how long each took.
+    async fn drive_all<W: Workflow<Input = Plan>>(
+        &self,
+        engine: &Engine,
+        sagas: usize,
+        plan: Plan,
+    ) -> anyhow::Result<Vec<Duration>> {
+        let door = if self.over_http { Some(Arc::new(Door::open::<W>(engine).await?)) } else { None };
+        let engine = engine.clone();
+        side_by_side(sagas, self.in_flight, move || {
+            let (engine, plan, door) = (engine.clone(), plan.clone(), door.clone());
+            async move {
+                let began = Instant::now();
+                match door {
+                    Some(door) => door.run(&plan).await?,
+                    None => ended(&engine, &begin::<W>(&engine, &plan).await?).await?,
+                }
+                Ok(began.elapsed())
+            }
+        })
+        .await
     }
 }
 
 /// How many sagas are completed, and how many of their steps.
 async fn recorded(desk: &Desk) -> anyhow::Result<(usize, usize)> {
     Ok((desk.in_state("completed").await?, desk.entries("step_completed").await?))
-}
-
-/// Runs sagas from start to end; how long each took.
-async fn drive<W: Workflow<Input = Plan>>(
-    engine: &Engine,
-    sagas: usize,
-    in_flight: usize,
-    plan: &Plan,
-) -> anyhow::Result<Vec<Duration>> {
-    let (engine, plan) = (engine.clone(), plan.clone());
-    side_by_side(sagas, in_flight, move || {
-        let (engine, plan) = (engine.clone(), plan.clone());
-        async move {
-            let began = Instant::now();
-            let saga = begin::<W>(&engine, &plan).await?;
-            ended(&engine, &saga).await?;
-            Ok(began.elapsed())
-        }
-    })
-    .await
 }

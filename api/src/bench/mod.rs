@@ -13,6 +13,7 @@ pub mod figures;
 mod groups;
 mod meter;
 mod options;
+mod over_http;
 mod place;
 mod processes;
 mod record;

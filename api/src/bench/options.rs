@@ -67,6 +67,8 @@ pub struct Options {
     pub runs: usize,
     /// How many bytes a step of W1 yields; W1 is measured for each.
     pub payloads: Vec<usize>,
+    /// Whether the sagas of W1, W2, W5, W6 and W8 are asked for by HTTP requests.
+    pub over_http: bool,
     /// How many sleep in W4; ten times as many in W5.
     pub sleepers: usize,
     /// Where the databases are made, and removed afterwards.

@@ -60,6 +60,10 @@ impl Store for Recorder {
         self.note(Written::Start(Box::new(new.clone())));
         self.inner.start(new).await
     }
+    async fn start_held(&self, new: NewSaga) -> Result<(Started, bool), Error> {
+        self.note(Written::Start(Box::new(new.clone())));
+        self.inner.start_held(new).await
+    }
     async fn append(&self, append: Arc<Append>) -> Result<(), Error> {
         self.inner.append(append.clone()).await?;
         self.note(Written::Turn(append));

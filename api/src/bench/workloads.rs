@@ -81,7 +81,8 @@ pub struct Bench<'b> {
 impl Bench<'_> {
     /// Sagas from start to end, with as many steps as asked for.
     pub fn of_closed(&self, flow: Flow, payload: usize, sagas: usize, in_flight: usize) -> Closed {
-        Closed { flow, sagas, steps: self.options.steps, in_flight, payload }
+        let over_http = self.options.over_http;
+        Closed { flow, sagas, steps: self.options.steps, in_flight, payload, over_http }
     }
 
     async fn closed(&self, workload: Workload, flow: Flow, payload: usize) -> anyhow::Result<Measured> {
@@ -101,6 +102,7 @@ impl Bench<'_> {
                 ("steps", self.options.steps.into()),
                 ("in_flight", in_flight as u64),
                 ("payload", payload as u64),
+                ("over_http", self.options.over_http.into()),
             ],
             work: Work::Closed(self.of_closed(flow, payload, sagas, in_flight)),
             part: Part::All,
@@ -123,6 +125,7 @@ impl Bench<'_> {
                 ("steps", self.options.steps.into()),
                 ("in_flight", 1),
                 ("payload", payload as u64),
+                ("over_http", self.options.over_http.into()),
             ],
             work: Work::Closed(self.of_closed(Flow::Steps, payload, sagas, 1)),
             part: Part::All,

@@ -32,6 +32,9 @@ pub struct Bench {
     /// How many bytes a step yields; W1 is measured for each of them
     #[arg(long, value_delimiter = ',', default_value = "60", value_name = "BYTES")]
     payload: Vec<usize>,
+    /// Ask for the sagas of W1, W2, W5, W6 and W8 by HTTP requests, as from another service
+    #[arg(long)]
+    over_http: bool,
     /// How many sleep in W4; ten times as many in W5
     #[arg(long, default_value_t = 10_000)]
     sleepers: usize,
@@ -62,6 +65,7 @@ impl Bench {
             in_flight: self.in_flight,
             runs: self.runs,
             payloads: self.payload,
+            over_http: self.over_http,
             sleepers: self.sleepers,
             folder: self.folder,
             database_url: self.database_url,

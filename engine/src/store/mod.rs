@@ -150,6 +150,12 @@ pub trait Store: Send + Sync + 'static {
     /// Starts a saga, or answers which one was started under its key before.
     async fn start(&self, new: NewSaga) -> Result<Started, Error>;
 
+    /// Starts a saga as [`start`](Self::start) does; a new one that is due may be held by this process at once, as if
+    /// it had been claimed. Says whether it is. One of a concurrency key or with a time of its own is not.
+    async fn start_held(&self, new: NewSaga) -> Result<(Started, bool), Error> {
+        Ok((self.start(new).await?, false))
+    }
+
     /// Writes one turn. All of it or nothing; nothing if the epoch or the `seq` is not the stored one.
     async fn append(&self, append: Arc<Append>) -> Result<(), Error>;
 

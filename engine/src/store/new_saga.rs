@@ -7,10 +7,12 @@ use serde_json::Value;
 
 use crate::env::{Env, Timestamp};
 use crate::ids::SagaId;
-use crate::journal::Event;
 use crate::journal::event::Parent;
+use crate::journal::state::SagaState;
+use crate::journal::{Entry, Event};
 use crate::saga::Workflow;
 use crate::secret::Sealed;
+use crate::store::SagaRow;
 
 /// A saga to be started.
 #[derive(Debug, Clone, PartialEq)]
@@ -93,6 +95,40 @@ impl NewSaga {
             start_at: self.start_at,
             parent: self.parent.clone(),
         }
+    }
+
+    /// Its journal when it has just been started.
+    pub fn first_entry(&self) -> Entry {
+        Entry { seq: 1, at: self.at, epoch: 1, event: self.started() }
+    }
+
+    /// Its row when it has just been started.
+    pub fn first_row(&self) -> SagaRow {
+        SagaRow {
+            id: self.id.clone(),
+            workflow: self.workflow.clone(),
+            workflow_version: self.workflow_version,
+            state: SagaState::Queued,
+            attention: Vec::new(),
+            step: None,
+            error: None,
+            fingerprint: None,
+            progress: None,
+            parent: self.parent.as_ref().map(|parent| parent.saga.clone()),
+            labels: self.labels.clone(),
+            deadline_at: self.deadline_at,
+            due_at: Some(self.start_at.unwrap_or(self.at)),
+            epoch: 1,
+            seq: 1,
+            created_at: self.at,
+            updated_at: self.at,
+            ended_at: None,
+        }
+    }
+
+    /// Whether it may begin as soon as it is started, whoever else runs.
+    pub fn begins_at_once(&self) -> bool {
+        self.start_at.is_none() && self.concurrency.is_none()
     }
 
     /// Higher priorities are begun first; 0 if not set.

@@ -62,6 +62,7 @@ macro_rules! cases {
 
 cases! {
     a_start_under_a_known_key_is_the_same_saga_or_none,
+    a_saga_that_is_held_from_its_start_is_claimed_by_nobody_and_is_as_its_start_says,
     an_append_under_another_epoch_or_behind_another_entry_writes_nothing,
     a_ledger_row_is_written_only_by_who_knows_it_as_it_is,
     a_member_that_cannot_be_written_does_not_hold_up_its_group,
@@ -177,6 +178,34 @@ async fn a_start_under_a_known_key_is_the_same_saga_or_none(subject: &Subject) {
     assert_eq!(subject.store.sagas(red).await.unwrap().len(), 1);
     let blue = SagaFilter { label: Some(("colour".into(), "blue".into())), ..SagaFilter::default() };
     assert!(subject.store.sagas(blue).await.unwrap().is_empty(), "{}", subject.name);
+}
+
+async fn a_saga_that_is_held_from_its_start_is_claimed_by_nobody_and_is_as_its_start_says(subject: &Subject) {
+    let (store, now) = (&subject.store, || subject.env.now());
+    store.renew().await.unwrap();
+    let new = subject.new_saga("k");
+    let saga = new.id.clone();
+    let (started, is_held) = store.start_held(new.clone()).await.unwrap();
+    assert_eq!(started, Started::New(saga.clone()), "{}", subject.name);
+    assert_eq!(store.saga(&saga).await.unwrap(), Some(new.first_row()), "{}", subject.name);
+    assert_eq!(store.journal(&saga).await.unwrap(), [new.first_entry()], "{}", subject.name);
+    let again = NewSaga { id: SagaId::from_uuid(subject.env.uuid()), ..new.clone() };
+    assert_eq!(store.start_held(again).await.unwrap(), (Started::Before(saga.clone()), false));
+    let claimed = store.claim(now(), 10).await.unwrap();
+    assert_eq!(claimed.is_empty(), is_held, "{}", subject.name);
+    if let Some(another) = &subject.another {
+        assert!(another.claim(now(), 10).await.unwrap().is_empty(), "{}", subject.name);
+    }
+    let loaded = store.load(&saga).await.unwrap();
+    assert_eq!((loaded.epoch, loaded.may_begin, loaded.has_mail), (1, true, false), "{}", subject.name);
+    assert_eq!(loaded.entries, [new.first_entry()], "{}", subject.name);
+    store.append(subject.next(&saga).await.into()).await.unwrap();
+    // What has to wait for its time or its place waits like any other.
+    let delayed = subject.new_saga("later").delayed(&subject.env, std::time::Duration::from_secs(60));
+    assert!(!store.start_held(delayed).await.unwrap().1, "{}", subject.name);
+    let (placed, is_held) = store.start_held(subject.new_saga("place").one_of("one", 1)).await.unwrap();
+    assert!(!is_held, "{}", subject.name);
+    assert_eq!(store.claim(now(), 10).await.unwrap(), [placed.saga().clone()], "{}", subject.name);
 }
 
 async fn an_append_under_another_epoch_or_behind_another_entry_writes_nothing(subject: &Subject) {

@@ -132,6 +132,9 @@ impl Store for CrashingStore {
     async fn start(&self, new: NewSaga) -> Result<Started, Error> {
         self.inner.start(new).await
     }
+    async fn start_held(&self, new: NewSaga) -> Result<(Started, bool), Error> {
+        self.inner.start_held(new).await
+    }
     async fn append(&self, append: Arc<Append>) -> Result<(), Error> {
         self.append_or_die(self.inner.append(append)).await
     }

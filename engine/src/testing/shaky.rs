@@ -125,6 +125,9 @@ impl Store for ShakyStore {
     async fn start(&self, new: NewSaga) -> Result<Started, Error> {
         self.write(self.inner.start(new)).await
     }
+    async fn start_held(&self, new: NewSaga) -> Result<(Started, bool), Error> {
+        self.write(self.inner.start_held(new)).await
+    }
     async fn append(&self, append: Arc<Append>) -> Result<(), Error> {
         let write = async {
             let done = self.inner.append(append).await;

@@ -5,6 +5,7 @@ mod effects_off;
 mod executor;
 mod function;
 pub(crate) mod gates;
+mod start;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, RwLock, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::activity::Registry;
@@ -20,11 +21,13 @@ use crate::activity::call::Outside;
 use crate::env::Env;
 use crate::ids::SagaId;
 use crate::store::lease::RENEW;
-use crate::store::{Append, Error, Loaded, SagaRow, Store};
+use crate::store::{Append, Error, Loaded, NewSaga, SagaRow, Store};
 pub use effects_off::{DryRun, Seen};
 pub(crate) use effects_off::{dry_run, shown};
 use executor::{Executor, Stop};
 use gates::Gates;
+use start::Handed;
+pub(crate) use start::start;
 
 /// How many sagas one claim takes.
 const CLAIM: usize = 64;
@@ -32,6 +35,20 @@ const CLAIM: usize = 64;
 pub(crate) const LIVE_MAX: usize = 4096;
 /// How long a saga rests before it is loaded again because another had written.
 const RELOAD: Duration = Duration::from_millis(100);
+
+/// A saga that is driven here.
+struct Live {
+    poke: Arc<Notify>,
+    /// Its row, if it has been driven here from its start on.
+    row: Option<Arc<SagaRow>>,
+}
+
+/// What was written of a saga, and the whole of its row if that is known here.
+#[derive(Clone)]
+struct Written {
+    append: Arc<Append>,
+    row: Option<Arc<SagaRow>>,
+}
 
 /// What every executor of one engine shares.
 pub(crate) struct Shared {
@@ -44,8 +61,12 @@ pub(crate) struct Shared {
     live_max: usize,
     /// The store may hold sagas for this worker that it does not know of.
     unsure: AtomicBool,
-    live: Mutex<HashMap<SagaId, Arc<Notify>>>,
-    watched: Mutex<HashMap<SagaId, watch::Sender<Option<Arc<Append>>>>>,
+    /// Shared by starts that will be held; had alone by whoever gives back what is not live.
+    starting: RwLock<()>,
+    live: Mutex<HashMap<SagaId, Live>>,
+    handed: mpsc::UnboundedSender<Handed>,
+    handed_here: Mutex<Option<mpsc::UnboundedReceiver<Handed>>>,
+    watched: Mutex<HashMap<SagaId, watch::Sender<Option<Written>>>>,
     draining: watch::Sender<bool>,
     crowded: watch::Sender<bool>,
 }
@@ -61,6 +82,7 @@ impl Shared {
     ) -> Self {
         let outside = Arc::new(Outside { env: env.clone(), vault, store: store.clone() });
         let gates = Arc::new(Gates::new(&env));
+        let (handed, handed_here) = mpsc::unbounded_channel();
         Self {
             store,
             registry,
@@ -70,7 +92,10 @@ impl Shared {
             gates,
             live_max,
             unsure: AtomicBool::new(false),
+            starting: RwLock::default(),
             live: Mutex::default(),
+            handed,
+            handed_here: Mutex::new(Some(handed_here)),
             watched: Mutex::default(),
             draining: watch::Sender::new(false),
             crowded: watch::Sender::new(false),
@@ -101,8 +126,8 @@ impl Shared {
 
     /// Tells the executor of a live saga that it has a letter.
     pub(crate) fn poke(&self, saga: &SagaId) {
-        if let Some(poke) = self.live.lock().unwrap_or_else(PoisonError::into_inner).get(saga) {
-            poke.notify_one();
+        if let Some(live) = self.live.lock().unwrap_or_else(PoisonError::into_inner).get(saga) {
+            live.poke.notify_one();
         }
     }
 
@@ -113,11 +138,28 @@ impl Shared {
         Watch { shared: self.clone(), saga: saga.clone(), seen }
     }
 
-    /// Tells those who watch the saga what was written.
+    /// Tells those who watch the saga what was written. One that has ended is not live any more.
     pub(crate) fn written(&self, append: &Arc<Append>) {
-        if let Some(watch) = self.watched.lock().unwrap_or_else(PoisonError::into_inner).get(&append.row.id) {
-            watch.send_replace(Some(append.clone()));
+        let saga = &append.row.id;
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        let row = live.get_mut(saga).and_then(|live| live.row.as_mut()).map(|known| {
+            // A turn that says nothing of progress leaves it as it was.
+            let progress = append.row.progress.or(known.progress);
+            *known = Arc::new(SagaRow { progress, ..append.row.clone() });
+            known.clone()
+        });
+        if append.row.ended_at.is_some() {
+            live.remove(saga);
         }
+        drop(live);
+        if let Some(watch) = self.watched.lock().unwrap_or_else(PoisonError::into_inner).get(saga) {
+            watch.send_replace(Some(Written { append: append.clone(), row }));
+        }
+    }
+
+    /// The row of a saga that has been driven here from its start on, and has not ended.
+    pub(crate) fn row(&self, saga: &SagaId) -> Option<Arc<SagaRow>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner).get(saga)?.row.clone()
     }
 
     fn live(&self) -> Vec<SagaId> {
@@ -126,20 +168,33 @@ impl Shared {
 
     fn enter(&self, saga: &SagaId) -> Arc<Notify> {
         let poke = Arc::new(Notify::new());
-        self.live.lock().unwrap_or_else(PoisonError::into_inner).insert(saga.clone(), poke.clone());
+        let entered = Live { poke: poke.clone(), row: None };
+        self.live.lock().unwrap_or_else(PoisonError::into_inner).insert(saga.clone(), entered);
         poke
+    }
+
+    /// Enters a saga that is about to be started, unless so many are live.
+    fn enter_new(&self, new: &NewSaga, most: usize) -> Option<Arc<Notify>> {
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        if live.len() >= most.min(self.live_max) {
+            return None;
+        }
+        let poke = Arc::new(Notify::new());
+        let entered = Live { poke: poke.clone(), row: Some(Arc::new(new.first_row())) };
+        live.insert(new.id.clone(), entered);
+        Some(poke)
     }
 
     /// Whether whoever listens to this is the one that drives it here.
     fn is_driven_by(&self, saga: &SagaId, poke: &Arc<Notify>) -> bool {
         let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-        live.get(saga).is_some_and(|known| Arc::ptr_eq(known, poke))
+        live.get(saga).is_some_and(|known| Arc::ptr_eq(&known.poke, poke))
     }
 
     /// No longer drives it; unless it was claimed again meanwhile, and another does.
     fn leave(&self, saga: &SagaId, poke: &Arc<Notify>) {
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-        if live.get(saga).is_some_and(|known| Arc::ptr_eq(known, poke)) {
+        if live.get(saga).is_some_and(|known| Arc::ptr_eq(&known.poke, poke)) {
             live.remove(saga);
         }
     }
@@ -149,17 +204,19 @@ impl Shared {
 pub(crate) struct Watch {
     shared: Arc<Shared>,
     saga: SagaId,
-    seen: watch::Receiver<Option<Arc<Append>>>,
+    seen: watch::Receiver<Option<Written>>,
 }
 
 impl Watch {
-    /// Returns when a row was written that is as it is waited for.
-    pub(crate) async fn until(&mut self, is_over: impl Fn(&SagaRow) -> bool) {
+    /// Returns when a row was written that is as it is waited for; the whole of it, if that is known here.
+    pub(crate) async fn until(&mut self, is_over: impl Fn(&SagaRow) -> bool) -> Option<Arc<SagaRow>> {
         while self.seen.changed().await.is_ok() {
-            if self.seen.borrow_and_update().as_ref().is_some_and(|append| is_over(&append.row)) {
-                return;
+            let seen = self.seen.borrow_and_update();
+            if let Some(seen) = seen.as_ref().filter(|seen| is_over(&seen.append.row)) {
+                return seen.row.clone();
             }
         }
+        None
     }
 }
 
@@ -181,6 +238,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         tracing::warn!(%error, "closed gates could not be read");
     }
     keepers.spawn(gates::keep(shared.clone()));
+    let handed = shared.handed_here.lock().unwrap_or_else(PoisonError::into_inner).take();
+    // There is one worker in each engine.
+    let Some(mut handed) = handed else { return };
     let mut driven = JoinSet::new();
     while !shared.is_draining() {
         let room = shared.live_max.saturating_sub(driven.len()).min(CLAIM);
@@ -200,14 +260,14 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         let pokes: Vec<Arc<Notify>> = claimed.iter().map(|saga| shared.enter(saga)).collect();
         let loaded = if claimed.is_empty() { Vec::new() } else { shared.store.load_all(&claimed).await };
         for ((saga, poke), loaded) in claimed.into_iter().zip(pokes).zip(loaded) {
-            let shared = shared.clone();
-            driven.spawn(async move { drive(shared, saga, &poke, loaded).await });
+            driven.spawn(drive(shared.clone(), saga, poke, loaded));
         }
         // What is held and not driven, since the answer of a claim or a release was lost, is given back.
-        if shared.unsure.swap(false, Ordering::Relaxed)
-            && shared.store.keep_only(&shared.live()).await.is_err()
-        {
-            shared.unsure.store(true, Ordering::Relaxed);
+        if shared.unsure.swap(false, Ordering::Relaxed) {
+            let _alone = shared.starting.write().await;
+            if shared.store.keep_only(&shared.live()).await.is_err() {
+                shared.unsure.store(true, Ordering::Relaxed);
+            }
         }
         // What another process left for the sagas that are held here.
         for saga in shared.store.mail().await.unwrap_or_default() {
@@ -215,12 +275,23 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         }
         while driven.try_join_next().is_some() {}
         if took_all {
-            tokio::select! {
-                biased;
-                () = shared.draining() => {}
-                () = shared.store.changed() => {}
+            let mut changed = shared.store.changed();
+            loop {
+                tokio::select! {
+                    biased;
+                    () = shared.draining() => break,
+                    Some(Handed { saga, poke, loaded }) = handed.recv() => {
+                        driven.spawn(drive(shared.clone(), saga, poke, Ok(loaded)));
+                        while driven.try_join_next().is_some() {}
+                    }
+                    () = &mut changed => break,
+                }
             }
         }
+    }
+    handed.close();
+    while let Some(Handed { saga, poke, loaded }) = handed.recv().await {
+        driven.spawn(drive(shared.clone(), saga, poke, Ok(loaded)));
     }
     while driven.join_next().await.is_some() {}
     keepers.shutdown().await;
@@ -251,7 +322,8 @@ async fn say_unreadable(shared: &Shared, saga: &SagaId, detail: &str) {
     }
 }
 
-async fn drive(shared: Arc<Shared>, saga: SagaId, poke: &Arc<Notify>, loaded: Result<Loaded, Error>) {
+async fn drive(shared: Arc<Shared>, saga: SagaId, poke: Arc<Notify>, loaded: Result<Loaded, Error>) {
+    let poke = &poke;
     let mut loaded = Some(loaded);
     loop {
         // Its lease ran out and this process took it up again: that one has it now, and gives it back.

@@ -154,6 +154,21 @@ impl Store for MemoryStore {
         self.write(|tables| Ok(tables.start(new))).await
     }
 
+    async fn start_held(&self, new: NewSaga) -> Result<(Started, bool), Error> {
+        let begins_at_once = new.begins_at_once();
+        let until = self.env.now().plus(LEASE);
+        self.write(|tables| {
+            let started = tables.start(new);
+            let is_held = begins_at_once && matches!(started, Started::New(_));
+            if is_held && let Some(known) = tables.sagas.get_mut(started.saga()) {
+                known.holder = Some(self.worker);
+                tables.workers.entry(self.worker).or_insert(until);
+            }
+            Ok((started, is_held))
+        })
+        .await
+    }
+
     async fn append(&self, append: Arc<Append>) -> Result<(), Error> {
         self.write(|tables| tables.append(Arc::unwrap_or_clone(append))).await
     }

@@ -74,27 +74,8 @@ impl Tables {
         for sealed in &new.sealed {
             self.secrets.insert(sealed.id.clone(), (new.id.to_string(), sealed.clone()));
         }
-        let journal = vec![Entry { seq: 1, at: new.at, epoch: 1, event: new.started() }];
-        let row = SagaRow {
-            id: new.id.clone(),
-            workflow: new.workflow,
-            workflow_version: new.workflow_version,
-            state: SagaState::Queued,
-            attention: Vec::new(),
-            step: None,
-            error: None,
-            fingerprint: None,
-            progress: None,
-            parent: new.parent.map(|parent| parent.saga),
-            labels: new.labels,
-            deadline_at: new.deadline_at,
-            due_at: Some(new.start_at.unwrap_or(new.at)),
-            epoch: 1,
-            seq: 1,
-            created_at: new.at,
-            updated_at: new.at,
-            ended_at: None,
-        };
+        let journal = vec![new.first_entry()];
+        let row = new.first_row();
         let id = new.id.clone();
         let known = Known {
             row,

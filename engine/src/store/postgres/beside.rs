@@ -26,8 +26,9 @@ pub(super) async fn write(
     }
     consume(reach, connection, appends).await?;
     gates::append(reach, connection, appends).await?;
-    let starts: Vec<&NewSaga> = appends.iter().flat_map(|append| &append.starts).collect();
-    for started in start::start(reach, connection, &starts).await? {
+    let starts: Vec<(&NewSaga, Option<&str>)> =
+        appends.iter().flat_map(|append| &append.starts).map(|saga| (saga, None)).collect();
+    for (started, _) in start::start(reach, connection, &starts).await? {
         // The transaction itself looked whether the key was free, so this is somebody's doing in between.
         if let Started::KeyReused(id) | Started::Before(id) = started {
             let detail = format!("the key of a start was taken by saga {id} meanwhile");

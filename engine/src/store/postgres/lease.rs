@@ -52,15 +52,14 @@ pub(super) async fn forget(reach: &Reach) -> Result<u64, sqlx::Error> {
 }
 
 /// Takes sagas that are due, have a letter, or belonged to a process whose lease has run out. The number of the lease
-/// rises in the last case alone.
+/// rises in the last case alone. Those that still need a place under their concurrency key are the second ones.
 pub(super) async fn claim(
     reach: &Reach,
     worker: &str,
     now: i64,
     limit: usize,
-) -> Result<Vec<SagaId>, sqlx::Error> {
-    let mut transaction = reach.begin().await?;
-    let rows = reach
+) -> Result<(Vec<SagaId>, Vec<(SagaId, String)>), sqlx::Error> {
+    let query = reach
         .query(concat!(
             "with due as materialized (
                select saga, needs_place, priority, due_at from saga_lease where holder is null and due_at <= $2
@@ -97,19 +96,31 @@ pub(super) async fn claim(
         ))
         .bind(worker.to_owned())
         .bind(now)
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .fetch_all(&mut *transaction)
-        .await?;
-    let mut claimed = Vec::with_capacity(rows.len());
-    let mut placeless = Vec::new();
-    for row in &rows {
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX));
+    let (mut claimed, mut waiting) = (Vec::new(), Vec::new());
+    for row in &reach.fetch(query).await? {
         let saga = SagaId::stored(row.try_get::<String, _>("saga")?);
         let key: Option<String> = row.try_get("concurrency_key")?;
         match key.filter(|_| row.try_get("needs_place").unwrap_or(false)) {
-            Some(key) if !place::take(reach, &mut transaction, &saga, &key).await? => {
-                placeless.push(saga.to_string());
-            }
-            _ => claimed.push(saga),
+            Some(key) => waiting.push((saga, key)),
+            None => claimed.push(saga),
+        }
+    }
+    Ok((claimed, waiting))
+}
+
+/// Those of these claimed sagas for which there is a place; the others are given back.
+pub(super) async fn with_places(
+    reach: &Reach,
+    waiting: &[(SagaId, String)],
+) -> Result<Vec<SagaId>, sqlx::Error> {
+    let mut transaction = reach.begin().await?;
+    let (mut placed, mut placeless) = (Vec::new(), Vec::new());
+    for (saga, key) in waiting {
+        if place::take(reach, &mut transaction, saga, key).await? {
+            placed.push(saga.clone());
+        } else {
+            placeless.push(saga.to_string());
         }
     }
     if !placeless.is_empty() {
@@ -120,7 +131,7 @@ pub(super) async fn claim(
             .await?;
     }
     transaction.commit().await?;
-    Ok(claimed)
+    Ok(placed)
 }
 
 /// Gives a saga back, due as its row says.

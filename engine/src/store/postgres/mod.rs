@@ -162,7 +162,13 @@ impl Store for PostgresStore {
     }
 
     async fn start(&self, new: NewSaga) -> Result<Started, Error> {
-        self.ask_outside(|reply| Outside::Start(Box::new(new), reply)).await
+        self.ask_outside(|reply| Outside::Start(Box::new(new), None, reply)).await.map(|(started, _)| started)
+    }
+
+    async fn start_held(&self, new: NewSaga) -> Result<(Started, bool), Error> {
+        let may_hold = new.begins_at_once() && self.is_registered.load(Ordering::Relaxed);
+        let holder = may_hold.then(|| self.worker.clone());
+        self.ask_outside(|reply| Outside::Start(Box::new(new), holder, reply)).await
     }
 
     async fn append(&self, append: Arc<Append>) -> Result<(), Error> {
@@ -196,7 +202,14 @@ impl Store for PostgresStore {
         if !self.is_registered.load(Ordering::Relaxed) {
             self.renew().await?;
         }
-        again::write(&self.env, || lease::claim(&self.reach, &self.worker, now.0, limit)).await
+        // Each by itself: what the first has claimed is held, whatever becomes of the second.
+        let claim = || lease::claim(&self.reach, &self.worker, now.0, limit);
+        let (mut claimed, waiting) = again::write(&self.env, claim).await?;
+        if !waiting.is_empty() {
+            let placed = again::write(&self.env, || lease::with_places(&self.reach, &waiting)).await?;
+            claimed.extend(placed);
+        }
+        Ok(claimed)
     }
 
     async fn release(&self, saga: &SagaId) -> Result<(), Error> {
@@ -354,7 +367,13 @@ impl Store for PostgresStore {
 
     async fn fetch(&self, sql: tx::Sql, params: Vec<tx::Param>) -> Result<Vec<tx::Row>, Error> {
         let query = statements::bound(&self.reach, sql, params);
-        let rows = self.reach.fetch(query).await.map_err(read_error)?;
+        let read = async {
+            let mut transaction = self.reach.begin_foreign().await?;
+            let rows = query.fetch_all(&mut *transaction).await?;
+            transaction.commit().await?;
+            Ok(rows)
+        };
+        let rows = read.await.map_err(read_error)?;
         rows.iter()
             .map(statements::read_row)
             .collect::<Result<_, _>>()

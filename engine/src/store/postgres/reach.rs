@@ -19,6 +19,9 @@ const CONNECTIONS: u32 = 8;
 /// What a transaction begins with, whatever the server's default is.
 pub(super) const BEGIN: &str = "begin isolation level read committed";
 
+/// And one with SQL of a program's own, whose tables may be made to be read as a whole.
+pub(super) const BEGIN_FOREIGN: &str = "begin isolation level read committed; set local enable_seqscan = on";
+
 /// The server, and how it is spoken to.
 #[derive(Clone)]
 pub(super) struct Reach {
@@ -42,10 +45,12 @@ impl Reach {
         if is_pooled {
             options = options.statement_cache_capacity(0);
         } else {
-            // One plan a statement: planning the large ones anew each time costs more than they do.
+            // One plan a statement: planning the large ones anew each time costs more than they do. One that was made
+            // while the tables were small must not read the whole of them when they have grown.
             options = options.options([
                 ("default_transaction_isolation", "read committed"),
                 ("plan_cache_mode", "force_generic_plan"),
+                ("enable_seqscan", "off"),
                 ("jit", "off"),
             ]);
         }
@@ -64,6 +69,11 @@ impl Reach {
     /// A transaction; dropped without a commit, nothing of it stays.
     pub(super) async fn begin(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
         self.pool.begin_with(BEGIN).await
+    }
+
+    /// The same for SQL of a program's own.
+    pub(super) async fn begin_foreign(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+        self.pool.begin_with(BEGIN_FOREIGN).await
     }
 
     /// Runs one statement by itself, and answers its rows.

@@ -1,6 +1,6 @@
 //! Starting: new sagas, many in one statement, and those whose key was taken.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use sqlx::{PgConnection, Row};
 
@@ -11,17 +11,24 @@ use crate::ids::SagaId;
 use crate::journal::SCHEMA_VERSION;
 use crate::store::{Error, NewSaga, Started};
 
-/// Starts sagas in this transaction; a key that is taken starts nothing.
+/// Whether a saga's start is more than one statement.
+pub(super) fn has_more(new: &NewSaga) -> bool {
+    new.concurrency.is_some() || !new.sealed.is_empty()
+}
+
+/// Starts sagas in this transaction, each held by its worker if that is one; a key that is taken starts nothing. What
+/// each came to, and whether it is held.
 pub(super) async fn start(
     reach: &Reach,
     connection: &mut PgConnection,
-    new: &[&NewSaga],
-) -> Result<Vec<Started>, sqlx::Error> {
+    new: &[(&NewSaga, Option<&str>)],
+) -> Result<Vec<(Started, bool)>, sqlx::Error> {
     if new.is_empty() {
         return Ok(Vec::new());
     }
     let fresh = insert(reach, connection, new).await?;
-    let is_fresh = |saga: &&&NewSaga| fresh.contains(saga.id.as_str());
+    let new: Vec<&NewSaga> = new.iter().map(|(saga, _)| *saga).collect();
+    let is_fresh = |saga: &&&NewSaga| fresh.contains_key(saga.id.as_str());
     // One by one: each takes the place that the next one then finds taken.
     for saga in new.iter().filter(is_fresh).filter(|saga| saga.start_at.is_none()) {
         if let Some(bound) = &saga.concurrency {
@@ -31,27 +38,30 @@ pub(super) async fn start(
     let sealed = new.iter().filter(is_fresh);
     let sealed = sealed.flat_map(|saga| saga.sealed.iter().map(|sealed| (saga.id.to_string(), sealed)));
     beside::write_secrets(reach, connection, sealed.collect()).await?;
-    let known = if fresh.len() == new.len() { HashMap::new() } else { known(reach, connection, new).await? };
+    let known =
+        if fresh.len() == new.len() { HashMap::new() } else { known(reach, connection, &new).await? };
     let answer = |saga: &&NewSaga| {
-        if fresh.contains(saga.id.as_str()) {
-            return Ok(Started::New(saga.id.clone()));
+        if let Some(is_held) = fresh.get(saga.id.as_str()) {
+            return Ok((Started::New(saga.id.clone()), *is_held));
         }
         let (id, fingerprint) = known.get(&*clean(&saga.key)).ok_or(sqlx::Error::RowNotFound)?;
         let same = *fingerprint == saga.fingerprint();
-        Ok(if same { Started::Before(id.clone()) } else { Started::KeyReused(id.clone()) })
+        Ok((if same { Started::Before(id.clone()) } else { Started::KeyReused(id.clone()) }, false))
     };
     new.iter().map(answer).collect()
 }
 
+/// Those whose key was free, and whether they are held.
 async fn insert(
     reach: &Reach,
     connection: &mut PgConnection,
-    new: &[&NewSaga],
-) -> Result<HashSet<String>, sqlx::Error> {
+    new: &[(&NewSaga, Option<&str>)],
+) -> Result<HashMap<String, bool>, sqlx::Error> {
     let encode = |error: Error| sqlx::Error::Encode(error.to_string().into());
     // In the order of their keys, so that two processes do not wait for each other.
     let mut new = new.to_vec();
-    new.sort_by(|one, other| one.key.cmp(&other.key));
+    new.sort_by(|(one, _), (other, _)| one.key.cmp(&other.key));
+    let (new, holders): (Vec<&NewSaga>, Vec<Option<&str>>) = new.into_iter().unzip();
     let mut labels = Vec::with_capacity(new.len());
     let mut events = Vec::with_capacity(new.len());
     let mut kinds = Vec::with_capacity(new.len());
@@ -69,9 +79,9 @@ async fn insert(
             "with new as materialized (
                select * from unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[],
                  $7::text[], $8::bigint[], $9::bigint[], $10::bigint[], $11::text[], $12::bigint[], $13::bigint[],
-                 $14::text[], $15::text[])
+                 $14::text[], $15::text[], $16::text[])
                as new (id, workflow, version, labels, key, fingerprint, parent, deadline_at, due_at, at,
-                 concurrency_key, concurrency_limit, priority, kind, event)
+                 concurrency_key, concurrency_limit, priority, kind, event, holder)
              ), fresh as (
                insert into saga (id, workflow, workflow_version, state, labels, start_key, start_fingerprint, parent,
                  deadline_at, due_at, concurrency_key, concurrency_limit, created_at, updated_at)
@@ -81,15 +91,18 @@ async fn insert(
                on conflict (start_key) do nothing
                returning id
              ), lease as (
-               insert into saga_lease (saga, epoch, seq, due_at, priority, needs_place)
-               select id, 1, 1, due_at, priority, concurrency_key is not null from new join fresh using (id)
+               insert into saga_lease (saga, epoch, seq, due_at, priority, needs_place, holder)
+               select id, 1, 1, due_at, priority, concurrency_key is not null,
+                 (select worker.id from worker where worker.id = new.holder)
+               from new join fresh using (id)
+               returning saga, holder
              ), line as (
                insert into journal (saga, seq, at, epoch, version, kind, event)
-               select id, 1, at, 1, $16, kind, event from new join fresh using (id)
+               select id, 1, at, 1, $17, kind, event from new join fresh using (id)
              ), unnumbered as (
                insert into outbox (saga, first_seq, last_seq) select id, 1, 1 from fresh
              )
-             select id from fresh",
+             select saga, holder is not null as is_held from lease",
         )
         .bind(new.iter().map(|saga| saga.id.to_string()).collect::<Vec<_>>())
         .bind(text(|saga| &saga.workflow))
@@ -114,10 +127,11 @@ async fn insert(
         .bind(new.iter().map(|saga| i64::from(saga.priority)).collect::<Vec<_>>())
         .bind(kinds)
         .bind(events)
+        .bind(holders)
         .bind(SCHEMA_VERSION)
         .fetch_all(connection)
         .await?;
-    rows.iter().map(|row| row.try_get("id")).collect()
+    rows.iter().map(|row| Ok((row.try_get("saga")?, row.try_get("is_held")?))).collect()
 }
 
 /// Under which sagas these keys were used before.

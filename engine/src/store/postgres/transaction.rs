@@ -34,7 +34,7 @@ pub(super) async fn transact(
 ) -> Result<(Append, Vec<String>), Error> {
     // The failure is a result of the transaction here, which commits.
     let done = insist(env, || async move {
-        let mut transaction = or_end!(reach.begin().await);
+        let mut transaction = or_end!(reach.begin_foreign().await);
         if let Err(error) = or_end!(write::whole_turn(reach, &mut transaction, turn).await) {
             return Ended::Refused(error);
         }
@@ -64,7 +64,7 @@ pub(super) async fn transact(
 /// Runs user SQL that belongs to no saga, with the starts and letters it asks for.
 pub(super) async fn run(reach: &Reach, env: &Env, job: &LooseJob) -> Result<(Value, Vec<SagaId>), Error> {
     insist(env, || async move {
-        let mut transaction = or_end!(reach.begin().await);
+        let mut transaction = or_end!(reach.begin_foreign().await);
         let mut statements = PgStatements::new(reach, &mut transaction);
         let outcome = unpanicked(job(&mut statements)).await;
         if statements.lost {
@@ -74,10 +74,10 @@ pub(super) async fn run(reach: &Reach, env: &Env, job: &LooseJob) -> Result<(Val
             Ok(loose) => loose,
             Err(failure) => return Ended::Refused(Error::Job(failure)),
         };
-        let starts: Vec<&NewSaga> = beside.starts.iter().collect();
+        let starts: Vec<(&NewSaga, Option<&str>)> = beside.starts.iter().map(|saga| (saga, None)).collect();
         let started = or_end!(start::start(reach, &mut transaction, &starts).await);
         // It looked whether the key was free, and what it answers says so: it has to look again.
-        if started.iter().any(|started| !matches!(started, Started::New(_))) {
+        if started.iter().any(|(started, _)| !matches!(started, Started::New(_))) {
             return Ended::Lost("the key of a start was taken meanwhile".to_owned());
         }
         // What came with a request belongs to the saga that the request started.

@@ -33,7 +33,8 @@ pub(super) struct Turn {
 
 /// Something from outside, and who waits for it.
 pub(super) enum Outside {
-    Start(Box<NewSaga>, oneshot::Sender<Result<Started, Error>>),
+    /// A saga to start, the worker that is to hold it, and who waits for whether it does.
+    Start(Box<NewSaga>, Option<String>, oneshot::Sender<Result<(Started, bool), Error>>),
     Post(Box<Letter>, oneshot::Sender<Result<(), Error>>),
 }
 
@@ -215,7 +216,7 @@ async fn write_outside(line: &mut Line, group: Vec<Outside>, signals: &Signals) 
     let (mut starts, mut letters) = (Vec::new(), Vec::new());
     for asked in &group {
         match asked {
-            Outside::Start(new, _) => starts.push(&**new),
+            Outside::Start(new, holder, _) => starts.push((&**new, holder.as_deref())),
             Outside::Post(letter, _) => letters.push(&**letter),
         }
     }
@@ -224,6 +225,10 @@ async fn write_outside(line: &mut Line, group: Vec<Outside>, signals: &Signals) 
         let reach = line.reach.clone();
         let tried = timeout(PATIENCE, async {
             let connection = line.open().await?;
+            // One statement is a transaction by itself, in one exchange with the server.
+            if letters.is_empty() && !reach.is_pooled && !starts.iter().any(|(new, _)| start::has_more(new)) {
+                return Ok((start::start(&reach, connection, &starts).await?, HashSet::new()));
+            }
             connection.execute(BEGIN).await?;
             let started = start::start(&reach, connection, &starts).await?;
             let known = beside::post(&reach, connection, &letters).await?;
@@ -237,11 +242,17 @@ async fn write_outside(line: &mut Line, group: Vec<Outside>, signals: &Signals) 
     };
     match done {
         Ok((started, known)) => {
+            // What is held at once nobody has to be told of.
+            let is_due = !letters.is_empty() || started.iter().any(|(_, is_held)| !is_held);
+            if is_due {
+                signals.something_is_due()
+            } else {
+                signals.unnumbered.notify_one()
+            }
             let mut started = started.into_iter();
-            signals.something_is_due();
             for asked in group {
                 match asked {
-                    Outside::Start(_, reply) => {
+                    Outside::Start(_, _, reply) => {
                         let _ = reply.send(started.next().ok_or(Error::Closed));
                     }
                     Outside::Post(letter, reply) => {
@@ -261,7 +272,7 @@ async fn write_outside(line: &mut Line, group: Vec<Outside>, signals: &Signals) 
             let error = write_error(error);
             for asked in group {
                 match asked {
-                    Outside::Start(_, reply) => drop(reply.send(Err(error.clone()))),
+                    Outside::Start(_, _, reply) => drop(reply.send(Err(error.clone()))),
                     Outside::Post(_, reply) => drop(reply.send(Err(error.clone()))),
                 }
             }

@@ -155,6 +155,24 @@ impl Store for SqliteStore {
         }
     }
 
+    async fn start_held(&self, new: NewSaga) -> Result<(Started, bool), Error> {
+        if !new.begins_at_once() {
+            return Ok((self.start(new).await?, false));
+        }
+        // Held before it is there, so that no claim comes between.
+        let saga = new.id.clone();
+        self.held().insert(saga.clone());
+        let answer = self.write(Ask::StartHeld(Box::new(new))).await;
+        let is_held = matches!(answer, Ok(Answer::Started(Started::New(_))));
+        if !is_held {
+            self.held().remove(&saga);
+        }
+        match answer? {
+            Answer::Started(started) => Ok((started, is_held)),
+            _ => Err(Error::Closed),
+        }
+    }
+
     async fn append(&self, append: Arc<Append>) -> Result<(), Error> {
         let ended = append.row.ended_at.is_some().then(|| append.row.id.clone());
         self.write(Ask::Append(Bound::new(append)?)).await?;

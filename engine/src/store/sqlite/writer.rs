@@ -27,6 +27,8 @@ const GROUP: usize = 512;
 /// What is to be written.
 pub(super) enum Ask {
     Start(Box<NewSaga>),
+    /// Nobody has to be told of it: whoever asks drives it.
+    StartHeld(Box<NewSaga>),
     Append(Bound),
     Post(Box<Letter>),
     MoveGate(Box<GateMove>),
@@ -124,6 +126,7 @@ impl Writer {
                 *wakes = true;
                 Ok(Answer::Started(write::start(&self.connection, new)?))
             }
+            Ask::StartHeld(new) => Ok(Answer::Started(write::start(&self.connection, new)?)),
             Ask::Append(bound) => self.append(bound, wakes)?.map(|()| Answer::Written),
             Ask::Post(letter) => {
                 *wakes = true;
