@@ -81,7 +81,7 @@ async fn sagas_go_to_their_end_through_a_pooler_whose_servers_are_ended_under_it
         for (place, workflow) in workflows.iter().enumerate() {
             let id = SagaId::from_uuid(env.uuid());
             let input = format!("y{number}{place}");
-            let new = NewSaga::raw(&env, id.clone(), *workflow, 1, input.into());
+            let new = NewSaga::raw(&env, id.clone(), workflow, 1, input.into());
             let engine = &engines[place % 2];
             until_answered(|| engine.begin(new.clone())).await;
             // The second of those that wait is taken back while it waits.
