@@ -15,7 +15,7 @@ use amends_engine::journal::event::ChildFate;
 use amends_engine::journal::state::{Attention, Phase, SagaState};
 use amends_engine::journal::{Event, State};
 use amends_engine::store::memory::MemoryStore;
-use amends_engine::store::{Letter, Message, NewSaga, ResourceFilter, ResourceState, Store};
+use amends_engine::store::{Letter, Message, NewSaga, ResourceFilter, ResourceState, Started, Store};
 use amends_engine::testing::shaky::{Shakes, ShakyStore};
 use amends_engine::{
     Activity, Call, Effect, Engine, Env, Failure, Found, Halt, Registry, Resource, Saga, SagaId, Workflow,
@@ -435,6 +435,37 @@ async fn what_was_done_by_hand_is_on_the_ledger_with_the_providers_id() {
     room.until(&saga, |state| state.step(&"night".into()).is_some()).await;
     let rows = room.store.resources(ResourceFilter::default()).await.unwrap();
     assert!(rows[0].state == ResourceState::Live && rows[0].external_id.as_deref() == Some("id of pot"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_is_repeated_leaves_its_saga_to_whoever_drives_it() {
+    let room = Room::new().await;
+    for _ in 0..4 {
+        room.desk.next("pot", Fate::Fails(unavailable()));
+    }
+    let engine = room.engine();
+    let new = room.new_saga::<Plain>();
+    let saga = new.id.clone();
+    assert!(engine.begin(new.clone()).await.unwrap() == Started::New(saga.clone()));
+    room.until(&saga, |state| state.step(&"pot".into()).is_some()).await;
+    assert!(engine.begin(new).await.unwrap() == Started::Before(saga.clone()));
+    assert!(room.ended(&saga).await == SagaState::Completed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_saga_whose_start_was_answered_to_nobody_is_driven_when_the_start_is_repeated() {
+    let room = Room::new().await;
+    let handle = Arc::new(room.store.another(&room.env));
+    let lossy = Arc::new(ShakyStore::new(handle, room.env.clone(), Shakes::default()));
+    let engine = room.engine_on(lossy.clone());
+    let new = room.new_saga::<Plain>();
+    let saga = new.id.clone();
+    tokio::time::sleep(secs(1)).await;
+    lossy.set_shakes(Shakes { answer_lost: 1000, ..Shakes::default() });
+    assert!(engine.begin(new.clone()).await.is_err());
+    lossy.set_shakes(Shakes::default());
+    assert!(engine.begin(new).await.unwrap() == Started::Before(saga.clone()));
+    assert!(room.ended(&saga).await == SagaState::Completed);
 }
 
 #[tokio::test(start_paused = true)]

@@ -173,10 +173,10 @@ impl Shared {
         poke
     }
 
-    /// Enters a saga that is about to be started, unless so many are live.
+    /// Enters a saga that is about to be started, unless so many are live, or it is: a start may be repeated.
     fn enter_new(&self, new: &NewSaga, most: usize) -> Option<Arc<Notify>> {
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-        if live.len() >= most.min(self.live_max) {
+        if live.len() >= most.min(self.live_max) || live.contains_key(&new.id) {
             return None;
         }
         let poke = Arc::new(Notify::new());
@@ -273,19 +273,16 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         for saga in shared.store.mail().await.unwrap_or_default() {
             shared.poke(&saga);
         }
-        while driven.try_join_next().is_some() {}
-        if took_all {
-            let mut changed = shared.store.changed();
-            loop {
-                tokio::select! {
-                    biased;
-                    () = shared.draining() => break,
-                    Some(Handed { saga, poke, loaded }) = handed.recv() => {
-                        driven.spawn(drive(shared.clone(), saga, poke, Ok(loaded)));
-                        while driven.try_join_next().is_some() {}
-                    }
-                    () = &mut changed => break,
+        let mut changed = if took_all { shared.store.changed() } else { Box::pin(std::future::ready(())) };
+        loop {
+            while driven.try_join_next().is_some() {}
+            tokio::select! {
+                biased;
+                () = shared.draining() => break,
+                Some(Handed { saga, poke, loaded }) = handed.recv() => {
+                    driven.spawn(drive(shared.clone(), saga, poke, Ok(loaded)));
                 }
+                () = &mut changed => break,
             }
         }
     }

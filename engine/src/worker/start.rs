@@ -21,23 +21,20 @@ pub(super) struct Handed {
 
 /// Starts a saga, and hands it to this process's worker if that has room.
 pub(crate) async fn start(shared: &Arc<Shared>, new: NewSaga) -> Result<Started, Error> {
-    let may_stay = new.begins_at_once() && !shared.is_draining();
-    let Some(poke) = may_stay.then(|| shared.enter_new(&new, HERE_MAX)).flatten() else {
+    if !new.begins_at_once() || shared.is_draining() {
         return shared.store.start(new).await;
-    };
+    }
     // In a task of its own, so that it goes on when whoever asked does not: what is held here has to be driven.
-    let task = tokio::spawn(start_here(shared.clone(), new, poke));
-    task.await.unwrap_or(Err(Error::Closed))
+    tokio::spawn(start_here(shared.clone(), new)).await.unwrap_or(Err(Error::Closed))
 }
 
-async fn start_here(shared: Arc<Shared>, new: NewSaga, poke: Arc<Notify>) -> Result<Started, Error> {
+async fn start_here(shared: Arc<Shared>, new: NewSaga) -> Result<Started, Error> {
+    // Nothing is given back as left behind until it is known whether this one is held and driven.
+    let _starting = shared.starting.read().await;
+    let Some(poke) = shared.enter_new(&new, HERE_MAX) else { return shared.store.start(new).await };
     let saga = new.id.clone();
     let loaded = Loaded { epoch: 1, entries: vec![new.first_entry()], may_begin: true, has_mail: false };
-    // It is live before it is held, and nothing that is not live is given back meanwhile.
-    let starting = shared.starting.read().await;
-    let started = shared.store.start_held(new).await;
-    drop(starting);
-    match started {
+    match shared.store.start_held(new).await {
         Ok((started, true)) => {
             // If the worker has gone meanwhile, whoever takes over what it held takes over this one too.
             let _ = shared.handed.send(Handed { saga, poke, loaded });
@@ -46,7 +43,7 @@ async fn start_here(shared: Arc<Shared>, new: NewSaga, poke: Arc<Notify>) -> Res
         other => {
             shared.leave(&saga, &poke);
             if matches!(other, Err(Error::Unavailable(_))) {
-                // It may have been started all the same.
+                // It may be held all the same.
                 shared.unsure.store(true, Ordering::Relaxed);
             }
             other.map(|(started, _)| started)
