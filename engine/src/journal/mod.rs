@@ -12,9 +12,11 @@
 //! ```
 
 pub mod act;
+mod due;
 pub mod event;
 pub mod failure;
 pub mod fingerprint;
+mod fold;
 pub mod ledger;
 mod legality;
 pub mod plan;
