@@ -34,7 +34,8 @@ pub struct BulkAct {
     pub pace: Pace,
 }
 
-/// How fast a bulk act goes, and when it stops by itself.
+/// How fast a bulk act goes, and when it stops by itself. If not said: one goes first, then two a second; it stops when
+/// five of the last ten have failed, and waits five minutes to see what came of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pace {
     /// So many go first, one by one; if one of them fails, nobody else is acted on.

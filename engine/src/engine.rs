@@ -26,6 +26,11 @@ const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(250);
 ///
 /// Its worker takes up whatever is due in the store, also what an earlier process left there. What a completed saga
 /// yielded is read with [`Store::output`], by way of [`store`](Self::store).
+///
+/// There is no engine that only looks: each has a worker, so each offers all activities and workflows that sagas in its
+/// store may need ([`Registry`]). There is no service to ask either: what a person does goes through an engine, and
+/// since a SQLite file has one process at a time, that is the engine of the program that has the file. Give it a door
+/// there: a route, a socket, a line on the console.
 #[derive(Clone)]
 pub struct Engine {
     shared: Arc<Shared>,
@@ -258,8 +263,12 @@ impl Engine {
         self.act(saga, Act::Settle { step: step.into(), verdict }, actor, reason).await
     }
 
-    /// Does an act: leaves it in the saga's inbox together with its audit. Whoever holds the saga checks it once more
-    /// and writes what came of it.
+    /// Does an act: leaves it in the saga's inbox together with its audit, and answers when both are durable. Whoever
+    /// drives the saga then checks it once more, does it, and writes what came of it: [`audit`](Self::audit) has its
+    /// outcome from then on. A program that stops at once leaves it in the inbox, where the next start finds it.
+    ///
+    /// [`retry`](Self::retry), [`cancel`](Self::cancel), [`pause`](Self::pause), [`resume`](Self::resume) and
+    /// [`settle`](Self::settle) are this for one kind of act each.
     ///
     /// # Errors
     /// There is no such saga, or the act cannot be done where it stands; nothing was written then.
@@ -285,7 +294,7 @@ impl Engine {
         Ok(operation)
     }
 
-    /// The acts on a saga, oldest first, with what came of each.
+    /// The acts on a saga, oldest first, with what came of each; nothing yet of one that is not settled.
     pub async fn audit(&self, saga: &SagaId) -> Result<Vec<AuditRow>, Error> {
         self.shared.store.audit(saga).await
     }
@@ -423,7 +432,8 @@ impl Engine {
         }
     }
 
-    /// Stops taking new attempts, lets calls under way end, records them, hands the leases back, and closes.
+    /// Stops taking new attempts, lets calls under way end (20 s at most), records them, hands the leases back, and
+    /// closes the store.
     pub async fn stop(&self) {
         self.shared.drain();
         let worker = self.worker.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();

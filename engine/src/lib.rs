@@ -87,26 +87,40 @@
 //! amends-engine = "0.1"
 //! serde = { version = "1", features = ["derive"] }
 //! tokio = { version = "1", features = ["macros", "rt-multi-thread"] }
+//!
+//! [dev-dependencies]
+//! amends-engine = { version = "0.1", features = ["testing"] } # the kit that tries your sagas
 //! ```
 //!
 //! On a file it is the same, but for the store. One process has a file at a time. The key in the second file seals
-//! secrets; keep both files together.
+//! secrets; keep both files together. Why a file was not opened is said by its error's `Display`; a `main` that
+//! returns the error prints its `Debug` instead.
 //!
 //! ```no_run
-//! # use std::{path::Path, sync::Arc};
-//! # use amends_engine::{Engine, Env, Registry, store::sqlite::SqliteStore};
-//! # async fn open(registry: Registry) -> Result<Engine, Box<dyn std::error::Error>> {
-//! let env = Env::system();
-//! let (file, key) = (Path::new("data/sagas.db"), Path::new("data/key"));
-//! let (store, vault) = SqliteStore::open(file, key, "production", &[], &env).await?;
-//! let engine = Engine::start(Arc::new(store), vault, registry, env, "production");
-//! # Ok(engine) }
+//! use std::{path::Path, sync::Arc};
+//! use amends_engine::{Engine, Env, Registry, store::sqlite::SqliteStore};
+//!
+//! async fn open(registry: Registry) -> Result<Engine, Box<dyn std::error::Error>> {
+//!     let env = Env::system();
+//!     let (file, key) = (Path::new("data/sagas.db"), Path::new("data/key"));
+//!     let opened = SqliteStore::open(file, key, "production", &[], &env).await;
+//!     let (store, vault) = opened.inspect_err(|error| eprintln!("{error}"))?;
+//!     Ok(Engine::start(Arc::new(store), vault, registry, env, "production"))
+//! }
 //! ```
 //!
+//! **What is durable when.** A start when [`Engine::begin`] answers, an act when [`Engine::act`] does, a
+//! [`transact`](Saga::transact) when it is `Ok`. A [`step`](Saga::step) that is `Ok` has happened; its result is
+//! written as soon as the function awaits the next thing or returns, and nothing that follows from it leaves before.
+//!
 //! **After a crash** start the same program on the same file: sagas go on by themselves, whether forward or back. A
-//! start that is repeated under its key is the saga that is there. What was under way when the process died is in
-//! doubt; it is looked for when its [`TIME_LIMIT`](Activity::TIME_LIMIT) and its quiet time are over, since so long
-//! the call may still be on its way.
+//! start that is repeated under its key is the saga that is there. What was under way when the process died, or was
+//! answered and not written yet, is in doubt and settled as its [`Effect`] says: sent again, asked of a person, or
+//! looked for when its [`TIME_LIMIT`](Activity::TIME_LIMIT) and its quiet time are over, since so long the call may
+//! still be on its way.
+//!
+//! **When the program changes**, sagas that are under way run the new function over their old journal: [`Workflow`]
+//! says which changes that bears, and how two versions stand side by side.
 //!
 //! **Names.** What `find` looks for must be one saga's alone: put something of the saga's input, or
 //! [`Call::key`], into the name. Two sagas that choose one name would take each other's things for their own.

@@ -56,7 +56,11 @@ pub enum Effect {
         #[serde(with = "humantime_serde")]
         quiet: Duration,
     },
-    /// Happens again when it is sent again, and cannot be looked for: in doubt, a person says what came of it.
+    /// Happens again when it is sent again, and cannot be looked for: in doubt, a person says what came of it
+    /// ([`Engine::settle`](crate::Engine::settle)).
+    ///
+    /// It is in doubt also when the answer had come and the process died before it was written (see
+    /// [`Saga::step`](crate::Saga::step)), and when the process died before the call left.
     Blind,
 }
 
@@ -64,7 +68,7 @@ pub enum Effect {
 pub(crate) const CALL_MAX: Duration = secs(90);
 
 impl Effect {
-    /// How long a lost call may still be on its way.
+    /// How long a lost call may still be on its way: as the searchable ones say, and zero for all others.
     pub fn quiet(self) -> Duration {
         match self {
             Self::Read | Self::Repeatable | Self::RepeatableWithin { .. } | Self::Blind => Duration::ZERO,
@@ -130,14 +134,20 @@ impl Resource {
 ///
 /// An activity that names a [`Resource`] is compensable: what it makes is on the ledger before the
 /// call leaves, and is taken back when the saga unwinds. One that names none has nothing to take back.
+///
+/// Journals hold activities and their outputs as JSON for as long as their sagas last, and an older one must still
+/// read: a new field has `#[serde(default)]`, and `skip_serializing_if` so that what was recorded without it still
+/// [compares](crate::Workflow#changing-it) as the same.
 pub trait Activity: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// Its name in journals: `provider.verb_noun`, for ever.
     const NAME: &'static str;
     /// What sending it twice would do.
     const EFFECT: Effect;
-    /// The longest one attempt may take; more than 90 s counts as 90 s, longer work waits durably.
+    /// The longest one attempt may take: 60 s if not said. More than 90 s counts as 90 s; longer work waits durably
+    /// ([`poll_until`](crate::Saga::poll_until)).
     const TIME_LIMIT: Duration = secs(60);
-    /// How long an unavailable step is tried before the saga's `?` sees it refused (before the pivot).
+    /// How long an unavailable step is tried before the saga's `?` sees it refused, as `gave_up`: an hour if not said.
+    /// Past the pivot nothing is given up. Time at a gate does not count.
     const GIVE_UP_AFTER: Duration = secs(3600);
     /// What the calls are made with: a provider's client.
     type Client: ?Sized + Send + Sync + 'static;
@@ -204,9 +214,10 @@ pub trait Activity: Serialize + DeserializeOwned + Send + Sync + 'static {
 pub trait Local: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// Its name in journals, for ever.
     const NAME: &'static str;
-    /// Whether it has a `revert` that unwinding must run.
+    /// Whether it has a `revert` that unwinding must run; not if not said.
     const REVERTS: bool = false;
-    /// How long an unavailable step is tried before it counts as refused (before the pivot).
+    /// How long an unavailable step is tried before it counts as refused, as `gave_up`: an hour if not said. Past the
+    /// pivot nothing is given up.
     const GIVE_UP_AFTER: Duration = secs(3600);
     /// What it yields.
     type Output: Serialize + DeserializeOwned + Send + Sync + 'static;

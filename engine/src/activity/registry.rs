@@ -53,7 +53,12 @@ pub(crate) trait AnyWorkflow: Send + Sync {
 /// All that this binary offers: its activities, each with the client it calls with, and its workflows.
 ///
 /// A saga is taken back by its activities alone, so an activity stays here for as long as a journal may name it, also
-/// when no workflow asks for it any more. A name that is offered twice is the last one's.
+/// when no workflow asks for it any more. A name that is offered twice is the last one's; a workflow may be offered in
+/// several [versions](crate::Workflow#changing-it).
+///
+/// A saga that needs an activity or a workflow which is not here is parked as
+/// [`NoWorker`](crate::journal::state::Attention::NoWorker), on the way forward as on the way back. It is not turned
+/// round for that, and goes on by itself once a program that offers it opens the store.
 #[derive(Default, Clone)]
 pub struct Registry {
     activities: HashMap<&'static str, Arc<dyn AnyActivity>>,

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use crate::env::Env;
 
-/// The first wait.
+/// The first wait: 1 s.
 pub const BASE: Duration = Duration::from_secs(1);
-/// The longest wait.
+/// The longest wait: 10 minutes.
 pub const CAP: Duration = Duration::from_secs(600);
 
 /// The upper bound of the wait behind attempt number `attempt` (1 for the first): doubling, capped.

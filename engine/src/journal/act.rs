@@ -10,10 +10,12 @@ use super::state::Phase;
 use crate::env::Timestamp;
 use crate::ids::StepKey;
 
-/// The longest pause that can be asked for.
+/// The longest pause that can be asked for: 24 hours.
 pub const PAUSE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// One act. Whoever does it says who they are and why; both are journalled and audited with it.
+///
+/// It is left in the saga's inbox, and done by whoever drives the saga: see [`Engine::act`](crate::Engine::act).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, strum::EnumDiscriminants)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[strum_discriminants(

@@ -53,7 +53,7 @@ closed_set! {
         UndoStuck,
         /// Only a person can decide how it goes on.
         NeedsDecision,
-        /// This binary does not offer the saga's definition.
+        /// The program that drives it does not offer its definition, or an activity that it needs.
         NoWorker,
         /// The saga waits for something that is not the engine's.
         NoProgress,
@@ -67,7 +67,7 @@ closed_set! {
         Diverged,
         /// A line of its journal cannot be read.
         Unreadable,
-        /// It has grown beyond a limit, and was parked for it.
+        /// Its journal has grown to 20 000 entries, and it was parked for that.
         OverLimit,
     }
 }

@@ -11,9 +11,11 @@ use crate::activity::CALL_MAX;
 use crate::env::Timestamp;
 use crate::ids::{ResourceId, SagaId, StepKey};
 
-/// From how many attempts on a step counts as retrying, or an undo as stuck.
+/// A step that has failed, and was tried so often, is shown as [`Attention::Retrying`]; one whose undo was tried so
+/// often, as [`Attention::UndoStuck`].
 pub const STUCK_ATTEMPTS: u32 = 5;
-/// From what time on it does.
+/// So is one that has been tried, or taken back, for so long, however few the tries: 10 minutes. Time at a gate does
+/// not count.
 pub const STUCK_AFTER: Duration = Duration::from_secs(600);
 
 /// Where a step stands.

@@ -59,21 +59,32 @@ impl Saga {
     }
 
     /// Runs an activity in the world outside.
+    ///
+    /// `Ok` says that it happened, not yet that this is written: its result is written as soon as the function awaits
+    /// the next thing or returns, in one write with the intent of what it asks for then. No call leaves before that
+    /// write, so nothing is ever built on a result that a crash could lose. A process that dies in between leaves the
+    /// step in doubt, and it is settled as its [`Effect`](crate::Effect) says: sent again, looked for, or, if it is
+    /// blind, asked of a person.
     pub fn step<A: Activity>(&self, key: &str, activity: A) -> Step<A::Output> {
         self.activity(key, &activity, false, None)
     }
 
     /// Runs the activity after which there is no way back, only on. It makes nothing that would need undoing.
+    ///
+    /// A pivot that is refused, or given up, did not happen: the saga turns round as with any other step. One that may
+    /// have happened is settled first, and neither a cancel nor a deadline turns the saga round meanwhile. Once it has
+    /// happened there is only forward: what is unavailable or refused behind it is tried until it works, and what the
+    /// function gives up there is a person's to decide. A saga has one pivot.
     pub fn pivot<A: Activity>(&self, key: &str, activity: A) -> Step<A::Output> {
         self.activity(key, &activity, true, None)
     }
 
-    /// Runs a local activity in the transaction that records it.
+    /// Runs a local activity in the transaction that records it: when this is `Ok`, both are written.
     pub fn transact<L: Local>(&self, key: &str, local: L) -> Step<L::Output> {
         self.local(key, &local, false)
     }
 
-    /// As `transact`, and there is no way back after it.
+    /// As [`transact`](Self::transact), and there is no way back after it; see [`pivot`](Self::pivot).
     pub fn pivot_transact<L: Local>(&self, key: &str, local: L) -> Step<L::Output> {
         self.local(key, &local, true)
     }

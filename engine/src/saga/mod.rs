@@ -22,10 +22,60 @@ use crate::ids::StepKey;
 use crate::journal::failure::Refusal;
 
 /// The definition of a saga.
+///
+/// # Changing it
+///
+/// A saga that is under way runs the new function over its old journal. Steps are compared by their keys, whatever
+/// their order: under the same key the activity and its input, as JSON, must be the same. So
+///
+/// | a change | is to a saga under way |
+/// |---|---|
+/// | a new step, before or behind what is recorded | safe: done when the function comes to it, unless it makes something and the pivot has passed |
+/// | steps in another order | safe: what is recorded answers from the record |
+/// | another wait or limit of a step that is recorded | safe, and without effect: the recorded one stands |
+/// | a step less | not noticed: what it made stays on the ledger, and is taken back if the saga turns round |
+/// | a key renamed | a step less and a new one: **it is done again**, and what the old one made stays as well |
+/// | another activity or another input under a key | noticed: the saga is parked as [`Diverged`](crate::journal::state::Attention::Diverged), with both sides shown |
+/// | an output, or an [`Input`](Self::Input), that no longer reads from what is recorded | a fault: the function halts there, and before its pivot the saga turns round |
+///
+/// For a change that a saga under way does not bear, raise [`VERSION`](Self::VERSION) and offer both: each saga ends on
+/// the version it began with, and new ones begin on the one they are started with. A start that is repeated under its
+/// key stays the saga that is there, whichever version asks.
+///
+/// ```
+/// # use amends_engine::{Registry, Saga, Workflow, saga};
+/// /// As it was; it stays here while a saga of it has not ended.
+/// struct OpenShopV1;
+/// struct OpenShop;
+///
+/// impl Workflow for OpenShopV1 {
+///     const NAME: &'static str = "open-shop";
+///     const VERSION: u32 = 1;
+/// #   type Input = u32;
+/// #   type Output = ();
+/// #   async fn run(&self, _: &Saga, _: u32) -> saga::Result<()> { Ok(()) }
+///     // …
+/// }
+///
+/// impl Workflow for OpenShop {
+///     const NAME: &'static str = "open-shop";
+///     const VERSION: u32 = 2;
+/// #   type Input = String;
+/// #   type Output = ();
+/// #   async fn run(&self, _: &Saga, _: String) -> saga::Result<()> { Ok(()) }
+///     // …
+/// }
+///
+/// let registry = Registry::default().workflow(OpenShopV1).workflow(OpenShop);
+/// ```
+///
+/// A saga whose version nobody offers waits for one ([`Registry`](crate::Registry)). It can be cancelled, since to undo
+/// it its activities are enough.
 pub trait Workflow: Send + Sync + 'static {
     /// Its name, for ever.
     const NAME: &'static str;
-    /// Raised when a change would not replay; a saga ends on the version it began with.
+    /// Raised for a [change](Self#changing-it) that a saga under way does not bear; a saga ends on the version it began
+    /// with.
     const VERSION: u32;
     /// What it is asked for. Fingerprinted, journalled, shown: no secrets.
     type Input: Serialize + DeserializeOwned + Send + Sync + 'static;

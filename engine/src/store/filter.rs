@@ -22,7 +22,7 @@ pub struct SagaFilter {
     pub parent: Option<SagaId>,
     /// Older than this id (the cursor of the page before).
     pub before: Option<SagaId>,
-    /// At most so many.
+    /// At most so many; 0 stands for 50, and more than 1000 for 1000.
     pub limit: u32,
 }
 
@@ -37,6 +37,6 @@ pub struct ResourceFilter {
     pub provider: Option<String>,
     /// Older than this id.
     pub before: Option<ResourceId>,
-    /// At most so many.
+    /// At most so many; 0 stands for 50, and more than 1000 for 1000.
     pub limit: u32,
 }

@@ -6,6 +6,10 @@ use crate::ids::InstallationId;
 use crate::secret::{self, Key, Vault};
 
 /// The scripts that bring one part of a database up to date, in order.
+///
+/// A program's own tables stand beside the engine's, so they have other names than `installation`, `saga`, `journal`,
+/// `feed`, `resource`, `secret`, `inbox`, `audit`, `gate`, `gate_waiter` and `engine_migration`; and on Postgres than
+/// `worker`, `saga_lease`, `concurrency`, `outbox` and `feed_head`.
 #[derive(Debug, Clone, Copy)]
 pub struct Migrations {
     /// The table that remembers which of them ran: one for each part.
@@ -23,7 +27,7 @@ pub(in crate::store) const ENGINE: Migrations = Migrations {
     postgres: &[("saga_and_journal", include_str!("../../migrations/postgres/0001_saga_and_journal.sql"))],
 };
 
-/// Why a database was not opened. Nothing was changed in it.
+/// Why a database was not opened. Nothing was changed in it. Its `Display` says in words what is wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has it.

@@ -6,6 +6,70 @@
 //! late, arrives twice; every undo fails so too, and three times in a row; the saga is cancelled behind every write;
 //! and many worlds in which all of that happens at random. In each the saga must end whole or leave nothing, its
 //! ledger must be closed, nothing may be there twice, and the fault must have happened.
+//!
+//! ```
+//! # use std::sync::{Arc, Mutex};
+//! # use amends_engine::{Activity, Call, Effect, Failure, Found, Registry, Resource, Saga, Workflow, saga, secs};
+//! # #[derive(serde::Serialize, serde::Deserialize)]
+//! # struct RentMachine { name: String }
+//! # type Cloud = Mutex<Vec<String>>;
+//! # impl Activity for RentMachine {
+//! #     const NAME: &'static str = "cloud.rent_machine";
+//! #     const EFFECT: Effect = Effect::Searchable { quiet: secs(1) };
+//! #     type Client = Cloud;
+//! #     type Output = String;
+//! #     fn resource(&self, call: &Call) -> Option<Resource> {
+//! #         Some(Resource::new("cloud", "machine", call.name(&self.name)))
+//! #     }
+//! #     async fn execute(&self, cloud: &Cloud, call: &Call) -> Result<String, Failure> {
+//! #         cloud.lock().unwrap().push(call.name(&self.name));
+//! #         Ok(call.name(&self.name))
+//! #     }
+//! #     async fn find(&self, cloud: &Cloud, call: &Call) -> Result<Found<String>, Failure> {
+//! #         let name = call.name(&self.name);
+//! #         let is_there = cloud.lock().unwrap().contains(&name);
+//! #         Ok(if is_there { Found::Usable(name) } else { Found::Nothing })
+//! #     }
+//! #     async fn compensate(&self, cloud: &Cloud, made: &String, _: &Call) -> Result<(), Failure> {
+//! #         cloud.lock().unwrap().retain(|machine| machine != made);
+//! #         Ok(())
+//! #     }
+//! # }
+//! # struct OpenShop;
+//! # impl Workflow for OpenShop {
+//! #     const NAME: &'static str = "open-shop";
+//! #     const VERSION: u32 = 1;
+//! #     type Input = u32;
+//! #     type Output = ();
+//! #     async fn run(&self, saga: &Saga, _: u32) -> saga::Result<()> {
+//! #         saga.step("machine", RentMachine { name: "shop-1".into() }).await?;
+//! #         Ok(())
+//! #     }
+//! # }
+//! use amends_engine::testing::kit::{Kit, World};
+//!
+//! // The saga and the cloud of the crate's first page, in a plain `#[test]`.
+//! fn a_shop_is_opened_or_leaves_nothing() {
+//!     let report = Kit::<OpenShop>::new(100, || {
+//!         let cloud = Arc::new(Cloud::default());
+//!         let registry = Registry::default().activity::<RentMachine>(cloud.clone()).workflow(OpenShop);
+//!         World::new(registry, move || cloud.lock().unwrap().clone())
+//!     })
+//!     .run();
+//!     println!("{report}");
+//!     assert_eq!(report.reached, report.points, "something went wrong at every point");
+//! }
+//! # a_shop_is_opened_or_leaves_nothing();
+//! ```
+//!
+//! - It is a plain `#[test]`, without `tokio::test`: each world has a runtime of its own, whose clock runs ahead. So
+//!   fakes do no real IO and wait for nothing but tokio's time.
+//! - A fake that is called twice makes a second thing: a list, not a set, or what is made twice is not seen. Only what
+//!   is [repeatable](crate::Effect) makes one. Faults are put around the fakes, which know of none.
+//! - A thing's name is the same in every world, and worlds differ in their dice: it is made of the input, and holds no
+//!   id of a saga, no [`Call::key`](crate::Call::key) or [`tag`](crate::Call::tag), no drawn value and no time. What is
+//!   made anew because its only answer was lost bears [its generation](crate::Call::name) (`shop-1-g2`); say so with
+//!   [`may_leave`](Kit::may_leave).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

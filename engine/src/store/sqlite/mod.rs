@@ -40,6 +40,10 @@ const WAITING_MAX: usize = 4096;
 const TICK: Duration = Duration::from_millis(100);
 
 /// An open database. Closing it lets another process have it.
+///
+/// One process has the file at a time, and a second one that opens it gets [`OpenError::InUse`]. A person's tool is
+/// therefore no program of its own beside a running one: what it does ([`Engine::act`](crate::Engine::act),
+/// [`Engine::why`](crate::Engine::why)) needs a door in the program that has the file.
 pub struct SqliteStore {
     installation: InstallationId,
     env: Env,
@@ -72,8 +76,8 @@ impl Woken {
 }
 
 impl SqliteStore {
-    /// Opens the database at `path`, makes it if there is none, and brings the engine's and the program's `own`
-    /// tables up to date. The key is read from `key_path`, or made with a new database.
+    /// Opens the database at `path`, makes it and its folder if there is none, and brings the engine's and the
+    /// program's `own` tables up to date. The key is read from `key_path`, or made with a new database.
     ///
     /// # Errors
     /// Another process has it, it is newer, foreign or for another environment, or its key is missing: nothing
