@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use amends_engine::activity::Cause;
-use amends_engine::journal::act::{Act, NOBODY};
+use amends_engine::journal::act::{Act, NOBODY, Verdict};
 use amends_engine::journal::plan::Way;
 use amends_engine::journal::state::{Attention, SagaState};
 use amends_engine::store::memory::MemoryStore;
-use amends_engine::store::{ResourceFilter, ResourceState, SagaFilter, SagaRow, Store};
+use amends_engine::store::{Letter, Message, ResourceFilter, ResourceState, SagaFilter, SagaRow, Store};
 use amends_engine::{
     Activity, Call, Effect, Engine, Env, Failure, Found, Local, Made, Registry, Resource, Saga, SagaId, Tx,
     Workflow, saga, secs,
@@ -240,6 +240,14 @@ impl Room {
         let store = Arc::new(self.store.another(&self.env));
         let (_, vault) = MemoryStore::new(&[], &self.env).await.unwrap();
         let engine = Engine::start(store.clone(), vault, registry, self.env.clone(), "test");
+        // A store in a file has them looked at when it is opened.
+        let wake = Letter {
+            id: format!("wake {}", self.env.uuid()),
+            saga: self.saga.clone(),
+            message: Message::Wake,
+            at: self.env.now(),
+        };
+        store.post(wake).await.unwrap();
         Self { engine, store, ..self }
     }
 
@@ -337,6 +345,105 @@ async fn no_worker() {
     let room = room.again(nothing).await;
     room.engine.signal(&room.saga, "1", "enough", serde_json::Value::Null).await.unwrap();
     insta::assert_snapshot!(room.told(Attention::NoWorker).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_undo_that_nobody_offers_waits_and_goes_on_when_somebody_does() {
+    let room = Room::new(false, &[]).await;
+    room.rests().await;
+    let room = room.again(Registry::default().workflow(Stack)).await;
+    room.cancel().await;
+    room.told(Attention::NoWorker).await;
+    tokio::time::sleep(secs(3600)).await;
+    let row = room.engine.row(&room.saga).await.unwrap().unwrap();
+    // But for what is to be noticed later.
+    assert!(row.due_at.is_none_or(|due| due > room.env.now()), "it is due at {:?}", row.due_at);
+    let shed = room.shed.clone();
+    let room = room.again(registry(&shed)).await;
+    let row = room.until(|row| row.ended_at.is_some()).await;
+    assert_eq!((row.state, row.error.as_deref()), (SagaState::Compensated, Some("cancelled: ann: no more")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_nobody_offers_waits_and_goes_on_when_somebody_does() {
+    // It has not been asked for yet, or its answer was lost, or it is to be tried again.
+    for broken in [None, Some(("put box", lost())), Some(("put box", unavailable(Cause::Connect, "down")))] {
+        let room = Room::new(false, broken.as_slice()).await;
+        if broken.is_some() {
+            room.until(|row| row.step.as_deref().is_some_and(|step| step.starts_with("box "))).await;
+            tokio::time::sleep(secs(1)).await;
+        }
+        let shed = room.shed.clone();
+        let mut room = room.again(Registry::default().activity::<Look>(shed.clone()).workflow(Stack)).await;
+        if broken.is_none() {
+            let new = room.engine.new_saga::<Stack>("b", &false).unwrap();
+            room.saga = room.engine.begin(new).await.unwrap().saga().clone();
+        }
+        room.told(Attention::NoWorker).await;
+        shed.mended();
+        let room = room.again(registry(&shed).workflow(Stack)).await;
+        room.rests().await;
+    }
+}
+
+/// Makes something, and does not say how that is taken back.
+#[derive(Serialize, Deserialize)]
+struct Strew;
+
+impl Activity for Strew {
+    const NAME: &'static str = "shed.strew";
+    const EFFECT: Effect = Effect::Repeatable;
+    type Client = Shed;
+    type Output = String;
+
+    fn resource(&self, call: &Call) -> Option<Resource> {
+        Some(Resource::new("shed", "nails", call.name("nails")))
+    }
+
+    async fn execute(&self, _: &Shed, _: &Call) -> Result<String, Failure> {
+        Ok("nails".to_owned())
+    }
+}
+
+struct Strewing;
+
+impl Workflow for Strewing {
+    const NAME: &'static str = "strewing";
+    const VERSION: u32 = 1;
+    type Input = bool;
+    type Output = ();
+
+    async fn run(&self, saga: &Saga, _: bool) -> saga::Result<()> {
+        saga.step("nails", Strew).await?;
+        saga.sleep("rest", secs(600)).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_say_how_it_is_taken_back_is_not_taken_for_gone() {
+    let room = Room::new(false, &[]).await;
+    let shed = room.shed.clone();
+    let mut room =
+        room.again(registry(&shed).activity::<Strew>(shed.clone()).workflow(Stack).workflow(Strewing)).await;
+    let new = room.engine.new_saga::<Strewing>("b", &false).unwrap();
+    room.saga = room.engine.begin(new).await.unwrap().saga().clone();
+    room.until(|row| row.step.as_deref() == Some("rest waits")).await;
+    room.cancel().await;
+    let told = room.told(Attention::NeedsDecision).await;
+    assert!(told.contains("shed.strew does not say how it is taken back"), "{told}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_step_cannot_have_made_is_not_adopted() {
+    let room =
+        Room::new(false, &[("put lid", lost()), ("find lid", unavailable(Cause::Connect, "down"))]).await;
+    room.until(|row| row.step.as_deref() == Some("lid in doubt")).await;
+    let adopt = |output: serde_json::Value| Verdict::Adopt { output, external_id: None };
+    let refused =
+        room.engine.settle(&room.saga, "lid", adopt(42.into()), "ann", "I saw it").await.unwrap_err();
+    assert!(refused.to_string().contains("shed.put does not make that"), "{refused}");
+    room.engine.settle(&room.saga, "lid", adopt("lid".into()), "ann", "I saw it").await.unwrap();
+    room.rests().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -501,9 +608,8 @@ async fn a_saga_whose_workflow_was_removed_from_the_program_is_cancelled_and_unw
     assert_eq!(*shed.things.lock().unwrap(), [] as [&str; 0]);
     running.die().await;
 
-    // And with the workflow back, the other one goes on once a person says so.
+    // And with the workflow back, the other one goes on by itself.
     let running = database.run(registry(&shed).workflow(Stack), None).await;
-    running.engine.retry(&sagas[1], "ann", "the right program runs again").await.unwrap();
     let rests = |row: &SagaRow| row.step.as_deref() == Some("rest waits");
     let row = running.engine.wait(&sagas[1], secs(10), rests).await.unwrap().unwrap();
     assert!(rests(&row) && row.attention.is_empty(), "{row:#?}");

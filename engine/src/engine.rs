@@ -284,7 +284,8 @@ impl Engine {
         }
         let row = self.shared.store.saga(saga).await?.ok_or_else(|| ActError::NoSuchSaga(saga.clone()))?;
         let state = self.folded(saga).await?;
-        if let Some(problem) = act.problem(&state, self.shared.env.now()) {
+        let problem = act.problem(&state, self.shared.env.now());
+        if let Some(problem) = problem.or_else(|| self.shared.registry.problem_of(&state, &act)) {
             return Err(ActError::TooLate { saga: saga.clone(), state: row.state, problem });
         }
         let operation = OperationId::from_uuid(self.shared.env.uuid());

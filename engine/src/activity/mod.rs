@@ -197,14 +197,17 @@ pub trait Activity: Serialize + DeserializeOwned + Send + Sync + 'static {
     }
 
     /// Takes it back; what is already gone is success. Asked only of activities that name a resource, only when it is
-    /// known what was made, and again until it works: a refusal is shown to a person, and tried again too.
+    /// known what was made, and again until it works: a refusal is shown to a person, and tried again too. One that
+    /// names a resource and does not say how it is taken back refuses.
     fn compensate(
         &self,
         _client: &Self::Client,
         _made: &Self::Output,
         _call: &Call,
     ) -> impl Future<Output = Result<(), Failure>> + Send {
-        async { Ok(()) }
+        async {
+            Err(Failure::refused("no_undo", format!("{} does not say how it is taken back", Self::NAME)))
+        }
     }
 }
 

@@ -10,6 +10,8 @@ use serde_json::Value;
 
 use super::{Activity, CALL_MAX, Call, Effect, Failure, Found, Gate, Local, Resource};
 use crate::ids::ResourceId;
+use crate::journal::State;
+use crate::journal::act::{Act, Verdict};
 use crate::journal::event::LocalRule;
 use crate::saga::{Saga, Workflow};
 use crate::store::tx::Tx;
@@ -19,6 +21,8 @@ use crate::store::tx::Tx;
 pub(crate) trait AnyActivity: Send + Sync {
     fn facts(&self, input: &Value, call: &Call) -> Result<ActivityFacts, Failure>;
     fn external_id(&self, made: &Value) -> Option<String>;
+    /// What stands against this as what it made.
+    fn problem_of(&self, made: &Value) -> Option<String>;
     async fn execute(&self, input: &Value, call: &Call) -> Result<Value, Failure>;
     async fn find(&self, input: &Value, call: &Call) -> Result<Found<Value>, Failure>;
     async fn compensate(&self, input: &Value, made: &Value, call: &Call) -> Result<(), Failure>;
@@ -104,6 +108,21 @@ impl Registry {
         self.activities.get(name)
     }
 
+    /// What stands against what an act says a step has made, as its activity reads it; nothing where nobody here
+    /// offers that.
+    pub(crate) fn problem_of(&self, state: &State, act: &Act) -> Option<String> {
+        let (step, made) = match act {
+            Act::Settle {
+                step,
+                verdict: Verdict::Adopt { output, .. } | Verdict::Useless { output, .. },
+            }
+            | Act::Done { step, output: Some(output) } => (step, output),
+            _ => return None,
+        };
+        let asked = state.step(step)?.asked.as_ref()?;
+        self.find_activity(&asked.activity)?.problem_of(made)
+    }
+
     pub(crate) fn find_local(&self, name: &str) -> Option<&Arc<dyn AnyLocal>> {
         self.locals.get(name)
     }
@@ -148,6 +167,11 @@ impl<A: Activity> AnyActivity for Bound<A> {
 
     fn external_id(&self, made: &Value) -> Option<String> {
         A::external_id(&read(A::NAME, made).ok()?)
+    }
+
+    fn problem_of(&self, made: &Value) -> Option<String> {
+        let read = <A::Output as serde::Deserialize>::deserialize(made);
+        read.err().map(|error| format!("{} does not make that: {error}", A::NAME))
     }
 
     async fn execute(&self, input: &Value, call: &Call) -> Result<Value, Failure> {

@@ -22,7 +22,7 @@ impl State {
         if let Some((until, _)) = &self.paused {
             return Some(*until);
         }
-        if self.parked.is_some() && self.unwinding.is_none() && self.cancel.is_none() {
+        if self.is_parked() && (self.cancel.is_none() || self.unwinding.is_some()) {
             return self.deadline_at.filter(|_| self.can_turn());
         }
         if !self.begun {
@@ -70,8 +70,7 @@ impl State {
 
     /// The steps that wait at gates until they are let go; none while the saga would not go on.
     pub fn gate_waits(&self) -> Vec<GateWait> {
-        let is_parked = self.parked.is_some() && self.unwinding.is_none();
-        if self.ended.is_some() || self.paused.is_some() || is_parked {
+        if self.ended.is_some() || self.paused.is_some() || self.is_parked() {
             return Vec::new();
         }
         let wait = |step: &Step| {

@@ -256,7 +256,7 @@ pub enum Event {
     },
     /// It goes on.
     Resumed {
-        /// Who said so; nobody when the time was up.
+        /// Who said so; nobody when the time was up, or when a worker offers what it was parked for.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         actor: Option<String>,
     },

@@ -252,7 +252,11 @@ impl State {
             Event::Paused { until, actor, reason } => {
                 self.paused = Some((*until, format!("{actor}: {reason}")));
             }
-            Event::Resumed { .. } => self.paused = None,
+            Event::Resumed { .. } => {
+                if self.paused.take().is_none() {
+                    self.parked = None;
+                }
+            }
             Event::Parked { attention, detail } => self.parked = Some((*attention, detail.clone())),
             Event::CancelRequested { actor, reason } => self.cancel = Some((actor.clone(), reason.clone())),
             Event::UnwindingStarted { cause, refusal } => {

@@ -2,6 +2,7 @@
 
 use super::State;
 use super::event::{Event as E, LocalRule};
+use super::state::Attention;
 use super::step::Phase as P;
 use crate::ids::StepKey;
 
@@ -82,7 +83,10 @@ impl State {
             }
             (E::ParentEnded {}, _) => self.parent.is_some() && !self.parent_ended,
             (E::Paused { .. }, _) => true,
-            (E::Resumed { .. }, _) => self.paused.is_some(),
+            (E::Resumed { .. }, _) => {
+                self.paused.is_some()
+                    || self.parked.as_ref().is_some_and(|(code, _)| *code == Attention::NoWorker)
+            }
             (E::SagaCompleted { .. }, _) => !unwinding && self.is_settled() && !self.has_deferred(),
             (E::SagaCompensated {} | E::SagaFailed { .. }, _) => {
                 unwinding && !self.is_left_in(&StepKey::from("")) && !self.has_deferred()

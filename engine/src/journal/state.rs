@@ -96,6 +96,11 @@ pub struct Unwinding {
     pub since: Timestamp,
 }
 
+/// Why a saga turned round, in words; said once where both have the same.
+pub(super) fn turned(cause: UnwindCause, refusal: &Refusal) -> String {
+    if refusal.code == cause.to_string() { refusal.to_string() } else { format!("{cause}: {refusal}") }
+}
+
 /// Where one saga stands.
 #[derive(Debug, Clone, PartialEq)]
 pub struct State {
@@ -278,6 +283,15 @@ impl State {
         self.unwinding.is_none() && self.pivot.is_none() && !self.is_at_pivot()
     }
 
+    /// Whether nothing more of it is begun: it waits for a person or for another program. What is taken back goes on
+    /// whatever it was parked for, unless nobody offers what it takes.
+    pub fn is_parked(&self) -> bool {
+        let holds = |(attention, _): &(Attention, String)| {
+            self.unwinding.is_none() || *attention == Attention::NoWorker
+        };
+        self.parked.as_ref().is_some_and(holds)
+    }
+
     /// Whether a scope that holds this step is being taken back.
     pub fn is_turned(&self, key: &StepKey) -> bool {
         self.turned_scopes.iter().any(|scope| key.is_inside(scope))
@@ -350,7 +364,12 @@ impl State {
             let trouble = step.trouble.as_ref().filter(|_| !settled)?;
             Some(format!("{}: {}", step.key, trouble.detail))
         });
-        let parked = || self.parked.as_ref().map(|(attention, detail)| format!("{attention}: {detail}"));
+        let parked = || {
+            self.parked
+                .as_ref()
+                .filter(|_| self.ended.is_none())
+                .map(|(attention, detail)| format!("{attention}: {detail}"))
+        };
         let turned = || self.unwinding.as_ref().map(|unwinding| unwinding.refusal.to_string());
         open.or_else(parked).or_else(turned)
     }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::event::{ChildFate, Event, FoundKind, SkipReason};
+use super::state::turned;
 use super::{Entry, State};
 use crate::env::Timestamp;
 use crate::ids::SagaId;
@@ -84,11 +85,9 @@ pub fn words(event: &Event) -> (&'static str, String) {
         Event::LabelSet { name, value, .. } => ("label", format!("{name} = {value}")),
         Event::Parked { attention, detail } => ("parked", format!("{attention}: {detail}")),
         Event::Paused { until, actor, reason } => ("paused", format!("until {until} by {actor}: {reason}")),
-        Event::Resumed { actor } => {
-            ("goes on", actor.clone().unwrap_or_else(|| "the pause is over".to_owned()))
-        }
+        Event::Resumed { actor } => ("goes on", actor.clone().unwrap_or_else(|| "by itself".to_owned())),
         Event::CancelRequested { actor, reason } => ("cancel", format!("{actor}: {reason}")),
-        Event::UnwindingStarted { cause, refusal } => ("turns round", format!("{cause}: {refusal}")),
+        Event::UnwindingStarted { cause, refusal } => ("turns round", turned(*cause, refusal)),
         Event::CompensationStarted { attempt, .. } => {
             ("undo", if *attempt > 1 { format!("try {attempt}") } else { String::new() })
         }

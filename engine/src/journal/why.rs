@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::State;
-use super::state::{Attention, Phase, SagaState, Step};
+use super::state::{Attention, Phase, SagaState, Step, turned};
+use crate::activity::Effect;
 use crate::env::Timestamp;
 use crate::store::{ResourceRow, ResourceState};
 
@@ -79,7 +80,7 @@ pub fn why_unreadable(workflow: &str, detail: &str) -> Why {
 }
 
 fn parked(state: &State, attention: Attention, detail: &str) -> Why {
-    let (name, version) = &state.workflow;
+    let name = &state.workflow.0;
     let back = if state.unwinding.is_some() { " on its way back" } else { "" };
     let happened = format!("{name} stopped{back} ({attention}): {detail}.");
     let now = "Nothing of it is lost, nothing more is called, and nothing is due by itself.".to_owned();
@@ -90,10 +91,10 @@ fn parked(state: &State, attention: Attention, detail: &str) -> Why {
     };
     let you = match attention {
         Attention::NoWorker if state.unwinding.is_some() => {
-            "Start a program that offers that activity, then `retry`; or take the thing back by hand and say `done`."
+            "Start a program that offers it: it goes on by itself then. Or take the thing back by hand and say `done`."
                 .to_owned()
         }
-        Attention::NoWorker => format!("Start a program that offers {name} version {version}, then `retry`."),
+        Attention::NoWorker => "Start a program that offers it: it goes on by itself then.".to_owned(),
         Attention::Diverged => {
             "Start the program that began it, or one whose function asks for the same steps, then `retry`."
                 .to_owned()
@@ -122,10 +123,14 @@ fn needs_decision(state: &State, step: &Step, now: Timestamp) -> Why {
             ),
             now: "It waits for a person, and the call is not made again until somebody has looked."
                 .to_owned(),
-            you: format!(
-                "Look for {thing} at the provider and say with `settle` what you saw: adopt it, absent, or useless. \
-                 `retry` asks once more."
-            ),
+            you: {
+                let effect = step.asked.as_ref().map(|asked| asked.effect);
+                let again = if effect == Some(Effect::Blind) { "" } else { " `retry` asks once more." };
+                format!(
+                    "Look for {thing} at the provider and say with `settle` what you saw: adopt it, absent, or \
+                     useless.{again}"
+                )
+            },
         },
         Phase::Removing { due_at, .. } => Why {
             happened: format!("{name} takes back what it did, and the undo of {what} was refused: {detail}."),
@@ -283,8 +288,8 @@ fn happened(state: &State) -> String {
         (SagaState::Completed, _) => format!("{name} did what it was asked for."),
         (SagaState::Compensated, Some(unwinding)) => {
             format!(
-                "{name} turned round ({}: {}) and took back all it had done.",
-                unwinding.cause, unwinding.refusal
+                "{name} turned round ({}) and took back all it had done.",
+                turned(unwinding.cause, &unwinding.refusal)
             )
         }
         (SagaState::Compensated | SagaState::Failed, _) => {
@@ -294,9 +299,8 @@ fn happened(state: &State) -> String {
             )
         }
         (_, Some(unwinding)) => format!(
-            "{name} turned round ({}: {}){}.",
-            unwinding.cause,
-            unwinding.refusal,
+            "{name} turned round ({}){}.",
+            turned(unwinding.cause, &unwinding.refusal),
             trouble
                 .filter(|error| *error != unwinding.refusal.to_string())
                 .map_or(String::new(), |error| format!(", and an undo has trouble: {error}"))

@@ -356,6 +356,10 @@ impl AnyActivity for Around<Arc<dyn AnyActivity>> {
         self.inner.external_id(made)
     }
 
+    fn problem_of(&self, made: &Value) -> Option<String> {
+        self.inner.problem_of(made)
+    }
+
     async fn execute(&self, input: &Value, call: &Call) -> Result<Value, Failure> {
         let send = || {
             let (inner, input, call) = (self.inner.clone(), input.clone(), call.clone());

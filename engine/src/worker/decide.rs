@@ -80,7 +80,7 @@ pub(crate) fn decide(
     let back: Vec<bool> = state.steps().iter().map(|step| state.goes_back(&step.key)).collect();
     let held = held_back(state, &back);
     // What is parked waits for a person, or for another program: nothing more of it is begun meanwhile.
-    let is_parked = state.parked.is_some() && state.unwinding.is_none();
+    let is_parked = state.is_parked();
     for (place, step) in state.steps().iter().enumerate() {
         if in_flight.contains(&step.key) {
             continue;

@@ -47,6 +47,10 @@ pub(super) async fn open(
         }
         _ => OpenError::Database { place: place_of(path), detail: error.to_string() },
     };
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)
+            .map_err(|source| OpenError::File { place: folder.display().to_string(), source })?;
+    }
     let lock = lock(path, env).await?;
     let options = SqliteConnectOptions::new()
         .filename(path)

@@ -117,6 +117,10 @@ impl Executor {
         if asked.is_some_and(|asked| asked.effect == Effect::Blind) {
             let found = FoundKind::Unknowable;
             self.record(Event::StepFound { step, found, output: None, external_id: None });
+        } else if let Some(asked) =
+            asked.filter(|asked| self.shared.registry.find_activity(&asked.activity).is_none())
+        {
+            self.no_worker(format!("no worker here offers the activity {}", asked.activity));
         } else {
             self.turn.launches.push(Launch::Find(step));
         }

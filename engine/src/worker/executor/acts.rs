@@ -87,6 +87,9 @@ impl Executor {
         {
             return Some("a call of that step is under way; wait for its end".to_owned());
         }
+        if let Some(problem) = self.shared.registry.problem_of(&self.state, act) {
+            return Some(problem);
+        }
         let Act::Patch { step, input } = act else { return None };
         let step = self.state.step(step)?;
         let asked = step.asked.as_ref()?;

@@ -49,7 +49,9 @@ impl Executor {
         match kind {
             AskKind::Activity { name, input, pivot, poll } => {
                 let Some(activity) = self.shared.registry.find_activity(name).cloned() else {
-                    return self.misuse(&key, &format!("no activity {name} is registered"));
+                    self.no_worker(format!("no worker here offers the activity {name}"));
+                    let kind = AskKind::Activity { name, input, pivot, poll };
+                    return self.function.asks.push(Ask { key, after, said, kind });
                 };
                 let call = self.call(&key, 1, 1);
                 let facts = match activity.facts(&self.resolved(&input), &call) {
@@ -82,7 +84,13 @@ impl Executor {
             }
             AskKind::Defer { name, input } => {
                 let Some(activity) = self.shared.registry.find_activity(name).cloned() else {
-                    return self.misuse(&key, &format!("no activity {name} is registered"));
+                    self.no_worker(format!("no worker here offers the activity {name}"));
+                    return self.function.asks.push(Ask {
+                        key,
+                        after,
+                        said,
+                        kind: AskKind::Defer { name, input },
+                    });
                 };
                 let facts = match activity.facts(&self.resolved(&input), &self.call(&key, 1, 1)) {
                     Ok(facts) => facts,
@@ -105,7 +113,9 @@ impl Executor {
             }
             AskKind::Local { name, input, pivot } => {
                 let Some(local) = self.shared.registry.find_local(name) else {
-                    return self.misuse(&key, &format!("no local activity {name} is registered"));
+                    self.no_worker(format!("no worker here offers the local activity {name}"));
+                    let kind = AskKind::Local { name, input, pivot };
+                    return self.function.asks.push(Ask { key, after, said, kind });
                 };
                 let rule = local.rule();
                 if let Some(problem) = self.forbidden(pivot, rule == LocalRule::Reverts) {

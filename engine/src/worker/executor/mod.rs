@@ -27,7 +27,7 @@ use crate::env::Timestamp;
 use crate::gate::{GateWait, Lane};
 use crate::ids::{SagaId, StepKey};
 use crate::journal::event::Event;
-use crate::journal::state::Attention;
+use crate::journal::state::{Attention, Phase, Step};
 use crate::journal::{Entry, State};
 use crate::secret::Sealed;
 use crate::store::tx::Beside;
@@ -157,6 +157,7 @@ impl Executor {
 
     /// Brings the saga's function to where its journal ends: one recorded outcome, one poll.
     fn replay(&mut self, entries: &[Entry], may_begin: bool) {
+        self.look_for_worker();
         if self.state.unwinding.is_some() || self.state.ended.is_some() {
             return;
         }
@@ -181,6 +182,35 @@ impl Executor {
         };
         self.function = Function::replay(workflow, &self.state, entries);
         self.note_divergence();
+    }
+
+    /// What nobody offered before this process may.
+    fn look_for_worker(&mut self) {
+        let is_without = matches!(self.state.parked, Some((Attention::NoWorker, _)));
+        if is_without && self.state.paused.is_none() && self.state.ended.is_none() && self.offers_all() {
+            self.record(Event::Resumed { actor: None });
+        }
+    }
+
+    /// Whether this process offers its workflow, while that still has something to say, and the activities of all
+    /// steps that may be called again.
+    fn offers_all(&self) -> bool {
+        let registry = &self.shared.registry;
+        let (name, version) = &self.state.workflow;
+        let goes_on = self.state.unwinding.is_some() || registry.find_workflow(name, *version).is_some();
+        let may_be_called = |step: &&Step| {
+            !matches!(step.phase, Phase::Completed | Phase::Undone | Phase::Refused | Phase::Skipped(_))
+                || step.is_left() && self.state.goes_back(&step.key)
+        };
+        goes_on
+            && self.state.steps().iter().filter(may_be_called).all(|step| {
+                step.asked.as_ref().filter(|asked| asked.child.is_none()).is_none_or(|asked| {
+                    match asked.local {
+                        Some(_) => registry.find_local(&asked.activity).is_some(),
+                        None => registry.find_activity(&asked.activity).is_some(),
+                    }
+                })
+            })
     }
 
     /// Drives the saga until it rests.
