@@ -271,7 +271,8 @@ impl Engine {
     /// [`settle`](Self::settle) are this for one kind of act each.
     ///
     /// # Errors
-    /// There is no such saga, or the act cannot be done where it stands; nothing was written then.
+    /// There is no such saga, the act cannot be done where it stands, or it says that a step made what its activity
+    /// does not read as its output; nothing was written then.
     pub async fn act(
         &self,
         saga: &SagaId,

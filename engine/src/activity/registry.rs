@@ -61,8 +61,9 @@ pub(crate) trait AnyWorkflow: Send + Sync {
 /// several [versions](crate::Workflow#changing-it).
 ///
 /// A saga that needs an activity or a workflow which is not here is parked as
-/// [`NoWorker`](crate::journal::state::Attention::NoWorker), on the way forward as on the way back. It is not turned
-/// round for that, and goes on by itself once a program that offers it opens the store.
+/// [`NoWorker`](crate::journal::state::Attention::NoWorker), on the way forward as on the way back: nothing
+/// more of it is begun, it is not turned round for that, and it goes on by itself once a program that offers what it
+/// waits for opens the store.
 #[derive(Default, Clone)]
 pub struct Registry {
     activities: HashMap<&'static str, Arc<dyn AnyActivity>>,

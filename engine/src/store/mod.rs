@@ -1,8 +1,9 @@
 //! The store: the few promises a database makes to the engine.
 //!
 //! A store keeps, for each saga, one row and one journal; beside them the ledger, sealed secrets, inboxes,
-//! gates, the audit of acts, and the [feed](Store::feed) by which a reader follows all journals. Whatever belongs together is written together: an [`Append`] is one
-//! transaction, fenced by the epoch of the lease under which it is made.
+//! gates, the audit of acts, and the [feed](Store::feed) by which a reader follows all journals. Whatever
+//! belongs together is written together: an [`Append`] is one transaction, fenced by the epoch of the lease
+//! under which it is made.
 
 mod filter;
 mod gate_row;
