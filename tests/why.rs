@@ -171,9 +171,11 @@ impl Workflow for Heir {
     }
 }
 
-/// The same name and version with another body: another shelf, a wait for nothing, or no end.
+/// The same name and version with another body: another shelf, a step less, a key renamed, a wait for nothing, or no end.
 enum Changed {
     Other,
+    Less,
+    Renamed,
     Foreign,
     Endless,
 }
@@ -187,6 +189,11 @@ impl Workflow for Changed {
     async fn run(&self, saga: &Saga, _: bool) -> saga::Result<()> {
         match self {
             Self::Other => saga.step("shelf", put("board")).await.map(drop),
+            Self::Less => saga.step("shelf", put("shelf")).await.map(drop),
+            Self::Renamed => {
+                let shelf = saga.step("board", put("shelf")).await?;
+                saga.step("box", Put { on: Some(shelf), ..put("box") }).await.map(drop)
+            }
             Self::Foreign => {
                 saga.step("shelf", put("shelf")).await?;
                 std::future::pending().await
@@ -448,11 +455,7 @@ async fn what_a_step_cannot_have_made_is_not_adopted() {
 
 #[tokio::test(start_paused = true)]
 async fn no_progress() {
-    let room = Room::new(false, &[]).await;
-    room.rests().await;
-    let foreign = registry(&room.shed).workflow(Changed::Foreign);
-    let room = room.again(foreign).await;
-    room.engine.retry(&room.saga, "ann", "to see").await.unwrap();
+    let room = Room::of(Changed::Foreign, false, &[]).await;
     insta::assert_snapshot!(room.told(Attention::NoProgress).await);
 }
 
@@ -464,6 +467,26 @@ async fn diverged() {
     let room = room.again(other).await;
     room.engine.retry(&room.saga, "ann", "to see").await.unwrap();
     insta::assert_snapshot!(room.told(Attention::Diverged).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_is_not_asked_for_any_more_is_noticed_before_anything_is_called() {
+    for changed in [Changed::Less, Changed::Renamed] {
+        let room = Room::new(false, &[]).await;
+        room.rests().await;
+        let offers = registry(&room.shed).workflow(changed);
+        let room = room.again(offers).await;
+        let told = room.told(Attention::Diverged).await;
+        assert!(told.contains("and the function does not ask for it"), "{told}");
+        assert_eq!(*room.shed.things.lock().unwrap(), ["shelf", "box", "lid"]);
+        // The right function finds everything as it was.
+        let offers = registry(&room.shed).workflow(Stack);
+        let room = room.again(offers).await;
+        room.engine.retry(&room.saga, "ann", "the right program runs again").await.unwrap();
+        room.until(|row| row.attention.is_empty()).await;
+        room.engine.signal(&room.saga, "1", "enough", serde_json::Value::Null).await.unwrap();
+        assert_eq!(room.until(|row| row.ended_at.is_some()).await.state, SagaState::Completed);
+    }
 }
 
 #[tokio::test(start_paused = true)]

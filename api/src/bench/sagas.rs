@@ -67,6 +67,10 @@ impl Activity for Thing {
     async fn execute(&self, (): &(), _: &Call) -> Result<u32, Failure> {
         Ok(self.number)
     }
+
+    async fn compensate(&self, (): &(), _: &u32, _: &Call) -> Result<(), Failure> {
+        Ok(())
+    }
 }
 
 /// A step in our own database.

@@ -33,8 +33,7 @@ use crate::journal::failure::Refusal;
 /// | a new step, before or behind what is recorded | safe: done when the function comes to it, unless it makes something and the pivot has passed |
 /// | steps in another order | safe: what is recorded answers from the record |
 /// | another wait or limit of a step that is recorded | safe, and without effect: the recorded one stands |
-/// | a step less | not noticed: what it made stays on the ledger, and is taken back if the saga turns round |
-/// | a key renamed | a step less and a new one: **it is done again**, and what the old one made stays as well |
+/// | a step less, or a key renamed | noticed before anything more is called: the saga is parked as [`Diverged`](crate::journal::state::Attention::Diverged), with the step that is not asked for any more |
 /// | another activity or another input under a key | noticed: the saga is parked as [`Diverged`](crate::journal::state::Attention::Diverged), with both sides shown |
 /// | an output, or an [`Input`](Self::Input), that no longer reads from what is recorded | a fault: the function halts there, and before its pivot the saga turns round |
 ///

@@ -2,6 +2,7 @@
 //!
 //! Nothing here does IO or looks at a clock: the same code runs live, in replay, and with all effects off.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -27,21 +28,43 @@ pub(super) struct Function {
     pub(super) asks: Vec<Ask>,
     /// How it differs from its journal, with both sides.
     diverged: Option<String>,
+    /// In replay, what it has asked for.
+    asked: Option<HashSet<StepKey>>,
 }
 
 impl Function {
     /// A saga whose function does not run: it is not offered here, or is not needed any more.
     pub(super) fn absent() -> Self {
-        Self { context: Saga::new(), future: None, returned: None, asks: Vec::new(), diverged: None }
+        Self {
+            context: Saga::new(),
+            future: None,
+            returned: None,
+            asks: Vec::new(),
+            diverged: None,
+            asked: None,
+        }
     }
 
     /// Runs it from its start to where its journal ends: one recorded outcome, one poll.
     pub(super) fn replay(workflow: &Arc<dyn AnyWorkflow>, state: &State, entries: &[Entry]) -> Self {
         let mut function = Self::absent();
         function.future = Some(workflow.run(function.context.clone(), state.input.clone()));
+        function.asked = Some(HashSet::new());
         function.poll(state);
         for entry in entries {
             function.tell(state, &entry.event);
+        }
+        // What it asked for once it asks for again, in whatever order.
+        let asked = function.asked.take().unwrap_or_default();
+        if function.diverged.is_none()
+            && let Some(left) = state.steps().iter().find(|step| !asked.contains(&step.key))
+        {
+            let what = left.asked.as_ref().map_or(String::new(), |asked| format!(" ({})", asked.activity));
+            let detail =
+                format!("the journal has step {}{what}, and the function does not ask for it", left.key);
+            function.stop();
+            function.returned = None;
+            function.diverged = Some(detail);
         }
         function
     }
@@ -140,6 +163,9 @@ impl Function {
         }
         let fresh = self.context.core().take_fresh();
         for ask in fresh {
+            if let Some(asked) = &mut self.asked {
+                asked.insert(ask.key.clone());
+            }
             match recorded(state, &ask) {
                 Recorded::No => self.asks.push(ask),
                 Recorded::Same => {}
