@@ -50,7 +50,7 @@ pub fn attention(attention: Attention) -> &'static str {
         Attention::Retrying => "one step has been tried again and again",
         Attention::UndoStuck => "something outside cannot be taken back yet",
         Attention::NeedsDecision => "only a person can decide how it goes on",
-        Attention::NoWorker => "this program does not offer the saga's workflow, or an activity that it needs",
+        Attention::NoWorker => "this program does not offer its workflow, or one of its activities",
         Attention::NoProgress => "it waits for something that is not the engine's",
         Attention::Late => "its deadline has passed",
         Attention::PauseEnding => "its pause ends within a quarter of an hour",
