@@ -158,11 +158,15 @@ async fn check(store: &dyn Store, market: &Market, acknowledged: &BTreeMap<Strin
         assert!(gapless && entries.is_sorted_by_key(|entry| entry.epoch), "{saga}: an unfenced write");
         let state = State::fold(saga.clone(), &entries).unwrap();
         assert_eq!((state.state(), state.seq), (row.state, row.seq), "{saga}");
+        let mut before = State::new(saga.clone());
         for pair in entries.windows(2) {
-            if let [last, first] = pair
-                && first.epoch > last.epoch
-            {
-                found.take_overs.push(first.at.since(last.at));
+            if let [last, first] = pair {
+                before.apply(last).unwrap();
+                if first.epoch > last.epoch {
+                    // What waits for a time of its own is not waited for: from when it was due.
+                    let due = before.due_at().unwrap_or(first.at);
+                    found.take_overs.push(first.at.since(last.at.max(due)));
+                }
             }
         }
         let list: List = serde_json::from_value(state.input.clone()).unwrap();
