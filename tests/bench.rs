@@ -145,6 +145,16 @@ fn one_at_a_time_is_a_commit_for_each_turn_with_and_without_an_engine() {
 }
 
 #[test]
+fn sagas_that_are_asked_for_over_http_are_the_same_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["W1", "--over-http", "--sagas", "20", "--steps", "3", "--in-flight", "5", "--runs", "1"];
+    let all = measured(folder.path(), "sqlite", &arguments);
+    let [result] = all.as_slice() else { panic!("{all:?}") };
+    assert_eq!(result["settings"]["over_http"], 1, "{result}");
+    assert_adds_up(result);
+}
+
+#[test]
 fn a_table_for_people_says_what_is_compared() {
     let folder = tempfile::tempdir().unwrap();
     let output = bench(folder.path(), &["w3", "--sagas", "5", "--in-flight", "5", "--runs", "1"]);
@@ -168,6 +178,7 @@ fn what_cannot_be_measured_is_refused_clearly() {
         (&["--payload", "9999999"], "--payload"),
         (&["--payload", "much"], "--payload"),
         (&["W10"], "--database-url"),
+        (&["W1", "W3", "--over-http"], "W3 asks for no sagas"),
         (&["--database-url", "mysql://x"], "postgres://"),
         (&["W3", "--database-url", "postgres://127.0.0.1:1/nowhere"], "--database-url"),
     ] {

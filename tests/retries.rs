@@ -263,6 +263,12 @@ impl Stage {
         self.psql("select count(*) from saga_lease where holder is not null").parse().unwrap()
     }
 
+    /// One write more than before, and no saga is held that nobody was told of.
+    fn was_written_once(&self, way: &str, (written, held): (i64, i64)) {
+        assert_eq!(self.written() - written, 1, "{way}");
+        assert!(self.held() - held <= 1, "{way}: more is held than was told");
+    }
+
     /// Each journal is without a gap and as long as its fence says, and nothing was made twice.
     fn check(&self) {
         let gaps = "select count(*) from saga_lease l
@@ -319,15 +325,14 @@ async fn what_fails_to_serialize_is_written_again_by_the_store_and_once() {
     for (number, (way, table)) in WAYS.iter().enumerate() {
         let write = stage.write(way).await;
         stage.meet(way, table);
-        let (before, held) = (stage.written(), stage.held());
+        let before = (stage.written(), stage.held());
         other.run("begin; update meeting set place = 3 - place where id = 1").await;
         let writing = tokio::spawn(write);
         stage.until_waiting(Some(other.pid), None).await;
         other.run("commit").await;
         writing.await.unwrap().unwrap_or_else(|error| panic!("{way}: {error}"));
         assert_eq!(stage.errors("40001"), number + 1, "{way}: it was to fail, once");
-        assert_eq!(stage.written() - before, 1, "{way}");
-        assert!(stage.held() - held <= 1, "{way}: more is held than was told");
+        stage.was_written_once(way, before);
         stage.part(table);
     }
     stage.check();
@@ -343,7 +348,7 @@ async fn what_loses_in_a_deadlock_is_written_again_by_the_store_and_once() {
         let mut other = Session::open(&stage.base).await;
         let write = stage.write(way).await;
         stage.meet(way, table);
-        let (before, held) = (stage.written(), stage.held());
+        let before = (stage.written(), stage.held());
         other.run("begin; update meeting set n = n where id = 2").await;
         usher.run("begin; update meeting set n = n where id = 0").await;
         // The store has row 1 and waits at row 0; the other waits for row 1, and only then may the store go on to 2.
@@ -357,8 +362,7 @@ async fn what_loses_in_a_deadlock_is_written_again_by_the_store_and_once() {
         wants.await.unwrap();
         writing.await.unwrap().unwrap_or_else(|error| panic!("{way}: {error}"));
         assert_eq!(stage.errors("40P01"), number + 1, "{way}: it was to lose, once");
-        assert_eq!(stage.written() - before, 1, "{way}");
-        assert!(stage.held() - held <= 1, "{way}: more is held than was told");
+        stage.was_written_once(way, before);
         stage.part(table);
     }
     stage.check();

@@ -5,10 +5,11 @@
 use std::sync::Arc;
 
 use amends_engine::Env;
-use amends_engine::store::Store;
+use amends_engine::SagaId;
 use amends_engine::store::memory::MemoryStore;
 use amends_engine::store::open::{Migrations, OpenError};
 use amends_engine::store::sqlite::SqliteStore;
+use amends_engine::store::{NewSaga, Store};
 use amends_engine::testing::conformance::{self, NOTES, Subject};
 use amends_tests::postgres::{Base, Server};
 
@@ -81,6 +82,29 @@ async fn the_postgres_store_keeps_every_promise_where_the_default_is_serializabl
     })
     .await;
     eprintln!("{cases} cases on Postgres with serializable as the default");
+}
+
+/// The cases let a store start without holding; these do hold.
+async fn holds_what_it_starts(store: &dyn Store, env: &Env) {
+    store.renew().await.unwrap();
+    let new = NewSaga::raw(env, SagaId::from_uuid(env.uuid()), "w", 1, 1.into());
+    assert!(store.start_held(new).await.unwrap().1);
+}
+
+#[tokio::test]
+async fn a_saga_that_begins_at_once_is_held_from_its_start_in_memory_on_sqlite_and_on_postgres() {
+    let env = Env::seeded(6);
+    let (memory, _) = MemoryStore::new(NOTES, &env).await.unwrap();
+    holds_what_it_starts(&memory, &env).await;
+    let folder = tempfile::tempdir().unwrap();
+    // The folder of a file is made with it.
+    let (file, key) = (folder.path().join("new/deep/a.db"), folder.path().join("new/deep/key"));
+    let (sqlite, _) = SqliteStore::open(&file, &key, "test", NOTES, &env).await.unwrap();
+    holds_what_it_starts(&sqlite, &env).await;
+    let server = Server::shared();
+    let base = server.database();
+    let (postgres, _) = base.open(NOTES, &env).await;
+    holds_what_it_starts(&postgres, &env).await;
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use crate::cluster::Cluster;
 const EVERY: Duration = secs(180);
 
 /// How long a saga may take to turn round at its deadline while its workers die and freeze.
-const TURNS_WITHIN: Duration = secs(900);
+const TURNS_WITHIN: Duration = secs(300);
 
 /// What was seen of every saga so far.
 #[derive(Default)]

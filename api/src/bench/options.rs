@@ -52,6 +52,13 @@ pub enum Workload {
     W10,
 }
 
+impl Workload {
+    /// Whether its sagas can be asked for by HTTP requests.
+    fn goes_over_http(self) -> bool {
+        matches!(self, Self::W1 | Self::W2 | Self::W5 | Self::W6 | Self::W8)
+    }
+}
+
 /// What to measure.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -109,7 +116,14 @@ impl Options {
         }
         let mut workloads = self.workloads.clone();
         if workloads.is_empty() {
-            workloads = Workload::iter().filter(|workload| self.can(*workload)).collect();
+            let asked =
+                |workload: &Workload| self.can(*workload) && (!self.over_http || workload.goes_over_http());
+            workloads = Workload::iter().filter(asked).collect();
+        }
+        if let Some(other) =
+            self.workloads.iter().find(|workload| self.over_http && !workload.goes_over_http())
+        {
+            bail!("--over-http is for W1, W2, W5, W6 and W8: {other} asks for no sagas one by one");
         }
         workloads.sort_unstable();
         workloads.dedup();

@@ -219,6 +219,7 @@ fn phases() -> Vec<(&'static str, Vec<EventKind>)> {
         ("put off", vec![K::SagaStarted, K::DeferRegistered]),
         ("called", vec![K::SagaStarted, K::ChildStarted]),
         ("paused", after(&[K::AttemptDeferred, K::Paused])),
+        ("no worker", after(&[K::AttemptDeferred, K::Parked])),
         ("offered", after(&[K::StepCompleted, K::ResultOffered])),
         ("ended", after(&[K::StepCompleted, K::SagaCompleted])),
     ]

@@ -35,7 +35,7 @@ use crate::journal::failure::Refusal;
 /// | another wait or limit of a step that is recorded | safe, and without effect: the recorded one stands |
 /// | a step less, or a key renamed | noticed before anything more is called: the saga is parked as [`Diverged`](crate::journal::state::Attention::Diverged), with the step that is not asked for any more |
 /// | another activity or another input under a key | noticed: the saga is parked as [`Diverged`](crate::journal::state::Attention::Diverged), with both sides shown |
-/// | an output, or an [`Input`](Self::Input), that no longer reads from what is recorded | a fault: the function halts there, and before its pivot the saga turns round |
+/// | an output, or an [`Input`](Self::Input), that no longer reads from what is recorded | the function halts there: noticed like a step less if more is recorded behind it, else a fault that turns the saga round before its pivot |
 ///
 /// For a change that a saga under way does not bear, raise [`VERSION`](Self::VERSION) and offer both: each saga ends on
 /// the version it began with, and new ones begin on the one they are started with. A start that is repeated under its

@@ -191,6 +191,7 @@ async fn a_saga_that_is_held_from_its_start_is_claimed_by_nobody_and_is_as_its_s
     assert_eq!(store.journal(&saga).await.unwrap(), [new.first_entry()], "{}", subject.name);
     let again = NewSaga { id: SagaId::from_uuid(subject.env.uuid()), ..new.clone() };
     assert_eq!(store.start_held(again).await.unwrap(), (Started::Before(saga.clone()), false));
+    assert_eq!(store.start_held(new.clone()).await.unwrap(), (Started::Before(saga.clone()), false));
     let claimed = store.claim(now(), 10).await.unwrap();
     assert_eq!(claimed.is_empty(), is_held, "{}", subject.name);
     if let Some(another) = &subject.another {

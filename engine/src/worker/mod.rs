@@ -320,11 +320,10 @@ async fn say_unreadable(shared: &Shared, saga: &SagaId, detail: &str) {
 }
 
 async fn drive(shared: Arc<Shared>, saga: SagaId, poke: Arc<Notify>, loaded: Result<Loaded, Error>) {
-    let poke = &poke;
     let mut loaded = Some(loaded);
     loop {
         // Its lease ran out and this process took it up again: that one has it now, and gives it back.
-        if !shared.is_driven_by(&saga, poke) {
+        if !shared.is_driven_by(&saga, &poke) {
             return;
         }
         let loaded = match loaded.take() {
@@ -333,7 +332,7 @@ async fn drive(shared: Arc<Shared>, saga: SagaId, poke: Arc<Notify>, loaded: Res
         };
         match loaded.and_then(|loaded| Executor::new(shared.clone(), saga.clone(), loaded)) {
             Ok(executor) => {
-                let driven = std::panic::AssertUnwindSafe(executor.drive(poke)).catch_unwind().await;
+                let driven = std::panic::AssertUnwindSafe(executor.drive(&poke)).catch_unwind().await;
                 let stop = driven.unwrap_or_else(|_| {
                     // A fault of the engine's own: the saga is taken up again from its journal.
                     tracing::error!(%saga, "the saga's executor panicked, reloading");
@@ -360,16 +359,16 @@ async fn drive(shared: Arc<Shared>, saga: SagaId, poke: Arc<Notify>, loaded: Res
                     say_unreadable(&shared, &saga, &error.to_string()).await;
                 }
                 // It stays held, so that it is not tried in a circle; a restart tries it again.
-                shared.leave(&saga, poke);
+                shared.leave(&saga, &poke);
                 return;
             }
         }
     }
-    if !shared.is_driven_by(&saga, poke) {
+    if !shared.is_driven_by(&saga, &poke) {
         return;
     }
     let released = shared.store.release(&saga).await;
-    shared.leave(&saga, poke);
+    shared.leave(&saga, &poke);
     if let Err(error) = released {
         tracing::warn!(%saga, %error, "a saga could not be given back, and is so later");
         shared.unsure.store(true, Ordering::Relaxed);

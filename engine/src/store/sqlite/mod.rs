@@ -163,9 +163,11 @@ impl Store for SqliteStore {
         if !new.begins_at_once() {
             return Ok((self.start(new).await?, false));
         }
-        // Held before it is there, so that no claim comes between.
+        // Held before it is there, so that no claim comes between. One that is held already is only asked for again.
         let saga = new.id.clone();
-        self.held().insert(saga.clone());
+        if !self.held().insert(saga.clone()) {
+            return Ok((self.start(new).await?, false));
+        }
         let answer = self.write(Ask::StartHeld(Box::new(new))).await;
         let is_held = matches!(answer, Ok(Answer::Started(Started::New(_))));
         if !is_held {
