@@ -135,6 +135,36 @@ pub fn wait(text: Option<&str>) -> Result<Option<Duration>, Problem> {
     Ok(Some(wait.min(WAIT_MAX)))
 }
 
+/// The `If-Match` header: the version of a saga that an act is meant for; nothing if any will do.
+#[derive(Debug)]
+pub struct IfMatch(Option<Vec<String>>);
+
+impl IfMatch {
+    /// Refuses what was meant for another version.
+    pub fn check(&self, version: i64) -> Result<(), Problem> {
+        let Some(versions) = &self.0 else { return Ok(()) };
+        let tag = format!("\"{version}\"");
+        if versions.iter().any(|known| known == "*" || *known == tag) {
+            return Ok(());
+        }
+        let detail = format!("The saga is at version {tag} by now; read it again before you act.");
+        Err(Problem::new(Code::PreconditionFailed, detail))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let mut versions = Vec::new();
+        for value in parts.headers.get_all(axum::http::header::IF_MATCH) {
+            let text = value.to_str().map_err(|_| Problem::invalid("If-Match: it is not ASCII."))?;
+            versions.extend(text.split(',').map(|tag| tag.trim().to_owned()).filter(|tag| !tag.is_empty()));
+        }
+        Ok(Self((!versions.is_empty()).then_some(versions)))
+    }
+}
+
 /// The `Idempotency-Key` header, if the client sent one.
 #[derive(Debug)]
 pub struct IdempotencyKey(pub Option<String>);

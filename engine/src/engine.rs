@@ -82,6 +82,9 @@ pub enum ActError {
         /// Why the act cannot be done.
         problem: String,
     },
+    /// The operation's id was used for another act.
+    #[error("operation {0} is another act")]
+    OperationReused(OperationId),
     /// Whoever acts says who they are and why.
     #[error("an act needs an actor and a reason")]
     Nameless,
@@ -280,16 +283,40 @@ impl Engine {
         actor: &str,
         reason: &str,
     ) -> Result<OperationId, ActError> {
+        let operation = OperationId::from_uuid(self.shared.env.uuid());
+        self.act_as(operation, saga, act, actor, reason).await
+    }
+
+    /// As [`act`](Self::act), under an id that the caller chose: repeated with the same id it is done once, and
+    /// answers as it did the first time whatever has become of the saga since.
+    ///
+    /// # Errors
+    /// As [`act`](Self::act); and the id was used for something else.
+    pub async fn act_as(
+        &self,
+        operation: OperationId,
+        saga: &SagaId,
+        act: Act,
+        actor: &str,
+        reason: &str,
+    ) -> Result<OperationId, ActError> {
         if actor.trim().is_empty() || reason.trim().is_empty() {
             return Err(ActError::Nameless);
         }
         let row = self.shared.store.saga(saga).await?.ok_or_else(|| ActError::NoSuchSaga(saga.clone()))?;
+        let audit = self.shared.store.audit(saga).await?;
+        if let Some(known) = audit.into_iter().find(|known| known.operation == operation) {
+            return if known.act == act && known.actor == actor && known.reason == reason {
+                Ok(operation)
+            } else {
+                Err(ActError::OperationReused(operation))
+            };
+        }
         let state = self.folded(saga).await?;
         let problem = act.problem(&state, self.shared.env.now());
         if let Some(problem) = problem.or_else(|| self.shared.registry.problem_of(&state, &act)) {
             return Err(ActError::TooLate { saga: saga.clone(), state: row.state, problem });
         }
-        let operation = OperationId::from_uuid(self.shared.env.uuid());
         let (actor, reason) = (actor.to_owned(), reason.to_owned());
         let message = Message::Act { operation: operation.clone(), act, actor, reason };
         self.post(operation.to_string(), saga, message).await?;

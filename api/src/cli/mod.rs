@@ -11,11 +11,13 @@ mod table;
 use std::io::Write;
 use std::process::ExitCode;
 
+use amends_engine::journal::act::ActKind;
 use clap::{Parser, Subcommand};
 
 pub use client::{Client, Error};
 pub use exit::Exit;
 
+use crate::routes::gates::GateActionKind;
 use crate::settings::Settings;
 use crate::{program, settings};
 
@@ -39,6 +41,9 @@ enum Command {
     /// Look at sagas and act on them
     #[command(subcommand)]
     Saga(SagaCommand),
+    /// Look at the gates of credentials; open and close them
+    #[command(subcommand)]
+    Gate(GateCommand),
     /// Give a waiting instance to a user
     Claim(start::Claim),
     /// Take an instance apart, and prove that nothing is left
@@ -64,10 +69,22 @@ enum SagaCommand {
     Show(list::One),
     /// One saga in a few lines: what happened, what now, what you can do
     Why(list::One),
+    /// Do any act: pause, settle, skip and the others that --help lists
+    Act(act::Act),
     /// Try now what would be tried again later
-    Retry(act::Act),
-    /// Turn round and undo; refused past the pivot
-    Cancel(act::Act),
+    Retry(act::WholeAct),
+    /// Stop going forward and undo; refused past the pivot
+    Cancel(act::WholeAct),
+}
+
+#[derive(Debug, Subcommand)]
+enum GateCommand {
+    /// Every gate that was ever closed, is limited, or holds somebody up
+    List(act::GateList),
+    /// Let calls pass again: one first, then in growing waves
+    Open(act::GateAct),
+    /// Let nothing pass until it is opened
+    Close(act::GateAct),
 }
 
 #[derive(Debug, Subcommand)]
@@ -86,7 +103,7 @@ enum ResourceCommand {
 #[derive(Debug, clap::Args)]
 pub struct To {
     /// The server; http:// and AMENDS_LISTEN if not set
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", env = "AMENDS_SERVER")]
     server: Option<String>,
     /// Print the API's answer as it is
     #[arg(long)]
@@ -96,7 +113,8 @@ pub struct To {
 impl To {
     fn client(&self) -> Result<Client, Error> {
         let listen = || settings::process("AMENDS_LISTEN").unwrap_or_else(|| "127.0.0.1:7300".to_owned());
-        let base = self.server.clone().unwrap_or_else(|| format!("http://{}", listen()));
+        let server = self.server.clone().filter(|server| !server.trim().is_empty());
+        let base = server.unwrap_or_else(|| format!("http://{}", listen()));
         Client::new(&base)
     }
 }
@@ -121,8 +139,12 @@ async fn dispatch(line: Line) -> anyhow::Result<Exit> {
         Some(Command::Saga(SagaCommand::List(list))) => list.run().await,
         Some(Command::Saga(SagaCommand::Show(one))) => one.show().await,
         Some(Command::Saga(SagaCommand::Why(one))) => one.why().await,
-        Some(Command::Saga(SagaCommand::Retry(act))) => act.run("retry").await,
-        Some(Command::Saga(SagaCommand::Cancel(act))) => act.run("cancel").await,
+        Some(Command::Saga(SagaCommand::Act(act))) => act.run().await,
+        Some(Command::Saga(SagaCommand::Retry(act))) => act.run(ActKind::Retry).await,
+        Some(Command::Saga(SagaCommand::Cancel(act))) => act.run(ActKind::Cancel).await,
+        Some(Command::Gate(GateCommand::List(list))) => list.run().await,
+        Some(Command::Gate(GateCommand::Open(act))) => act.run(GateActionKind::Open).await,
+        Some(Command::Gate(GateCommand::Close(act))) => act.run(GateActionKind::Close).await,
         Some(Command::Claim(claim)) => claim.run().await,
         Some(Command::Teardown(teardown)) => teardown.run().await,
         Some(Command::Instance(InstanceCommand::List(list))) => list.run().await,

@@ -5,6 +5,7 @@
 
 pub mod drawing;
 mod frame;
+mod gates;
 mod saga;
 mod sagas;
 pub mod scale;
@@ -26,8 +27,8 @@ pub fn pages(app: &App) -> Router<App> {
         .route("/", get(sagas::list))
         .route("/sagas", get(sagas::list))
         .route("/sagas/{id}", get(saga::show))
-        .route("/sagas/{id}/actions/retry", post(saga::retry))
-        .route("/sagas/{id}/actions/cancel", post(saga::cancel))
+        .route("/sagas/{id}/actions", post(saga::act))
+        .route("/gates", get(gates::list).post(gates::act))
         .route("/docs/errors/{slug}", get(error_page))
         .route_layer(middleware::map_response_with_state(app.clone(), problem_as_page))
         .route("/assets/style.css", get(style))

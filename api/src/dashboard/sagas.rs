@@ -1,4 +1,4 @@
-//! The list of sagas: which ones need a person, and which are on their way.
+//! The list of sagas: which ones need attention, and which are on their way.
 
 use amends_engine::store::SagaFilter;
 use axum::extract::State;
@@ -19,7 +19,7 @@ const COUNT_MAX: u32 = 200;
 /// The views that a click away: what they are called, and their query.
 const VIEWS: [(&str, &str); 6] = [
     ("All", ""),
-    ("Needs a person", "attention=any"),
+    ("Needs attention", "attention=any"),
     ("Running", "state=queued,running"),
     ("Waiting", "state=waiting"),
     ("Compensating", "state=compensating"),
@@ -39,11 +39,11 @@ pub async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> Res
         h1 { "Sagas" }
         div #troubled data-live {
             @if troubled == 0 {
-                p.lead.calm { "✓ Nothing needs a person." }
+                p.lead.calm { "✓ Nothing needs attention." }
             } @else {
                 p.lead.trouble {
                     "⚠ " (troubled) @if troubled >= 200 { " or more" }
-                    @if troubled == 1 { " saga needs" } @else { " sagas need" } " a person. "
+                    @if troubled == 1 { " saga needs" } @else { " sagas need" } " attention. "
                     a href="/?attention=any" { "Show" }
                 }
             }
