@@ -22,7 +22,7 @@ use crate::problem::Problem;
 use crate::settings::Providers;
 use crate::view::Page;
 
-pub use amends_activities::pool::ClaimRequest;
+pub use amends_activities::pool::{ClaimRequest, InstanceState};
 pub use amends_workflows::registry;
 
 /// An instance as a list shows it.

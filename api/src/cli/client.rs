@@ -112,7 +112,7 @@ impl Client {
         for _ in 1..SENDS {
             match self.send(Method::POST, path, &[], body, Some(key)).await {
                 Err(error) if error.exit() == Exit::Unavailable => {
-                    eprintln!("{error}\nTrying again under the same key {key}.");
+                    super::warn(format_args!("{error}\nTrying again under the same key {key}."));
                     amends_engine::Env::system().sleep(Duration::from_secs(1)).await;
                 }
                 other => return other,

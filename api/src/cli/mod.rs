@@ -12,7 +12,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use amends_engine::journal::act::ActKind;
-use clap::{Parser, Subcommand};
+use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use client::{Client, Error};
 pub use exit::Exit;
@@ -30,6 +30,42 @@ pub struct Line {
     command: Option<Command>,
     #[command(flatten)]
     settings: Settings,
+}
+
+impl Line {
+    /// The command line of this process; it ends the process when there is an error or help to print.
+    ///
+    /// A variable that is set to nothing counts as not set, so that `AMENDS_LISTEN= amends saga list` runs.
+    pub fn from_process() -> Self {
+        let command = without_empty_variables(Self::command(), &|name| std::env::var_os(name));
+        let read = Self::from_arg_matches(&command.get_matches());
+        read.unwrap_or_else(|error| error.exit())
+    }
+}
+
+/// The command without those environment variables that are empty.
+fn without_empty_variables(
+    command: clap::Command,
+    lookup: &dyn Fn(&std::ffi::OsStr) -> Option<std::ffi::OsString>,
+) -> clap::Command {
+    let is_empty = |arg: &Arg| arg.get_env().and_then(lookup).is_some_and(|value| value.is_empty());
+    let command = command.mut_args(|arg| if is_empty(&arg) { arg.env(None::<&str>) } else { arg });
+    command.mut_subcommands(|inner| without_empty_variables(inner, lookup))
+}
+
+/// A word as a shell reads it.
+pub(crate) fn shell_word(word: &str) -> String {
+    let is_plain =
+        |char: char| char.is_ascii_alphanumeric() || matches!(char, '-' | '_' | '.' | '/' | ':' | '@' | '+');
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+/// Prints to stderr. A stderr that nobody reads any more is no error.
+pub(crate) fn warn(text: std::fmt::Arguments<'_>) {
+    let _ = std::io::stderr().lock().write_fmt(format_args!("{text}\n"));
 }
 
 #[derive(Debug, Subcommand)]
@@ -124,7 +160,7 @@ pub async fn run(line: Line) -> ExitCode {
     match dispatch(line).await {
         Ok(exit) => exit.into(),
         Err(error) => {
-            eprintln!("amends: {error:#}");
+            warn(format_args!("amends: {error:#}"));
             let exit = error.downcast_ref::<Error>().map_or(Exit::Unexpected, Error::exit);
             exit.into()
         }
@@ -165,7 +201,6 @@ fn say(text: &str) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_well_formed_and_serves_by_default() {
@@ -174,5 +209,15 @@ mod tests {
         assert!(line.command.is_none());
         assert!(Line::try_parse_from(["amends", "--listen", "127.0.0.1:1"]).unwrap().command.is_none());
         assert!(Line::try_parse_from(["amends", "saga", "retry", "sg_1"]).is_err(), "a reason is needed");
+    }
+
+    #[test]
+    fn a_variable_that_is_empty_counts_as_not_set() {
+        let command = without_empty_variables(Line::command(), &|_| Some("".into()));
+        let variables = |command: &clap::Command| command.get_arguments().any(|arg| arg.get_env().is_some());
+        assert!(!variables(&command), "AMENDS_LISTEN");
+        assert!(!command.get_subcommands().any(variables), "AMENDS_SERVER");
+        let command = without_empty_variables(Line::command(), &|_| Some("set".into()));
+        assert!(variables(&command) && command.get_subcommands().any(variables));
     }
 }

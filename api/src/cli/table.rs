@@ -204,7 +204,7 @@ fn command(saga: &str, allowed: &AllowedAct) -> String {
     let mut words = vec![format!("amends saga act {saga} {}", allowed.kind)];
     match allowed.steps.as_slice() {
         [] => {}
-        [only] => words.push(format!("--step {}", quoted(only))),
+        [only] => words.push(format!("--step {}", super::shell_word(only))),
         _ => words.push("--step STEP".to_owned()),
     }
     let fields = act::fields(allowed.kind).iter().map(|field| {
@@ -214,13 +214,6 @@ fn command(saga: &str, allowed: &AllowedAct) -> String {
     words.extend(fields);
     words.push("--reason WHY".to_owned());
     words.join(" ")
-}
-
-/// A word as a shell reads it.
-fn quoted(word: &str) -> String {
-    let is_plain =
-        |char: char| char.is_ascii_alphanumeric() || matches!(char, '-' | '_' | '.' | '/' | ':' | '@' | '+');
-    if word.chars().all(is_plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }
 
 fn paged<T>(table: String, page: &Page<T>, command: &str) -> String {

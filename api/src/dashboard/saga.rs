@@ -36,7 +36,8 @@ pub async fn show(
     let view = app.engine.view(&saga).await?.ok_or_else(|| Problem::not_found(format!("saga {saga}")))?;
     let audit = if query.asked.is_some() { app.engine.audit(&saga).await? } else { Vec::new() };
     let notice = query.asked.map_or_else(|| html! {}, |operation| notice(&audit, &operation));
-    let key = app.engine.env().uuid().to_string();
+    // A form that was drawn at one version is one act, however often it is sent.
+    let key = format!("form-{}", view.row.seq);
     let body = body(&view, &notice, &key, app.now());
     let title = format!("{} {}", view.row.workflow, view.row.state);
     // One that has ended stays as it is.

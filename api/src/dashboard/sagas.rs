@@ -73,32 +73,32 @@ fn table(sagas: &[Saga]) -> Markup {
     }
     html! {
         div.scroll tabindex="0" role="region" aria-label="Sagas" {
-            table {
+            table.cards {
                 thead {
                     tr {
                         th scope="col" { "State" }
-                        th scope="col" { "Saga" }
                         th scope="col" { "Kind" }
-                        th scope="col" { "Instance" }
-                        th scope="col" { "Where it is" }
-                        th scope="col" { "Trouble" }
+                        th scope="col" { "Cause" }
+                        th scope="col" { "Current step" }
                         th scope="col" { "Age" }
+                        th scope="col" { "Saga" }
+                        th scope="col" { "Instance" }
                     }
                 }
                 tbody {
                     @for saga in sagas {
                         tr class=[(!saga.attention.is_empty()).then_some("troubled")] {
                             td { (frame::state(saga.state)) " " (frame::attention(&saga.attention)) }
-                            td { a.id href=(saga.links.ui) { (saga.id) } }
                             td { (saga.kind) }
+                            td.error { (saga.error.as_deref().unwrap_or_default()) }
+                            td data-label="at" { (saga.step.as_deref().unwrap_or_default()) }
+                            td.number data-label="age" { (saga.age) }
+                            td { a.id href=(saga.links.ui) { (saga.id) } }
                             td {
                                 @if let Some(instance) = &saga.instance {
                                     a.id href={ "/?instance=" (instance) } { (instance) }
                                 }
                             }
-                            td { (saga.step.as_deref().unwrap_or_default()) }
-                            td.error { (saga.error.as_deref().unwrap_or_default()) }
-                            td.number { (saga.age) }
                         }
                     }
                 }
