@@ -209,5 +209,5 @@ pub fn jobs(clients: &Clients, environment: &str, sweep_deletes: bool, is_quick:
         tracing::info!(forgotten, "findings that were settled a month ago are forgotten");
         Ok(())
     });
-    vec![refill, sweep, retention]
+    vec![refill, sweep, retention, crate::jobs::summary()]
 }

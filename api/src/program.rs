@@ -207,7 +207,7 @@ fn make_folder(folder: &Path) -> anyhow::Result<()> {
 
 /// Logs to stderr; `AMENDS_LOG` says what, as `info` or `amends_engine=debug`.
 fn log() {
-    let filter = settings::process("AMENDS_LOG").unwrap_or_else(|| "warn,amends_api=info".to_owned());
+    let filter = settings::process("AMENDS_LOG").unwrap_or_else(|| "warn,amends=info".to_owned());
     let filter = tracing_subscriber::EnvFilter::try_new(filter)
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     // Fails only when something else has set logging up, as a test may have.

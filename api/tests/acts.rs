@@ -357,3 +357,17 @@ async fn a_gate_is_closed_listed_and_opened() {
     let nobody = json!({"gate": "no-such-gate", "kind": "open", "reason": "a typing error"});
     assert_eq!(setup.send(post(nobody)).await.0, StatusCode::NOT_FOUND);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_came_of_sagas_is_counted_once_for_each_summary() {
+    let setup = Setup::new().await;
+    let saga = setup.undo_stuck("counted").await;
+    let counts = setup.engine.take_counts();
+    assert_eq!((counts.live, counts.need_attention, counts.compensated), (1, 1, 0));
+    setup.provider.recover();
+    setup.engine.retry(&saga, "ann", "it is mended").await.unwrap();
+    setup.until(&saga, |row| row.state.is_ended()).await;
+    let counts = setup.engine.take_counts();
+    assert_eq!((counts.need_attention, counts.compensated, counts.completed), (0, 1, 0));
+    assert_eq!(setup.engine.take_counts().compensated, 0);
+}

@@ -17,7 +17,7 @@ use crate::store::{
     AuditRow, Error, Letter, Loose, LooseJob, Message, NewSaga, ResourceFilter, ResourceRow, SagaFilter,
     SagaRow, Started, Store,
 };
-use crate::worker::{self, DryRun, Shared};
+use crate::worker::{self, Counts, DryRun, Shared};
 
 /// How long a waiting caller may miss a write that another process made.
 const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(250);
@@ -215,6 +215,11 @@ impl Engine {
             Err(Error::Unreadable(detail)) => Ok(Some(why_unreadable(&row.workflow, &detail))),
             Err(error) => Err(error),
         }
+    }
+
+    /// What came of the sagas that this process drives since it was last asked: for a summary in a log.
+    pub fn take_counts(&self) -> Counts {
+        self.shared.take_counts()
     }
 
     /// A page of sagas, newest first.
