@@ -476,7 +476,7 @@ async fn no_more_calls_leave_while_a_burst_of_sagas_is_told_to_wait() {
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_longer_at_a_quick_pace_on_a_slow_store_than_the_gates_say() {
     for (gates, within) in [
-        (vec![Gate::spaced("g:make", secs(31)), Gate::credential("g")], secs(30)),
+        (vec![Gate::credential("z").concurrency(2), Gate::spaced("a", secs(31))], secs(30)),
         (
             vec![
                 Gate::credential("g").concurrency(2),

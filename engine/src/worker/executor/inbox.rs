@@ -216,8 +216,9 @@ impl Executor {
             Failure::NoAnswer { cause, detail } if !is_read => {
                 let env = &self.shared.env;
                 // One that is lost each time is looked for, and made again, more and more slowly.
-                let wait = retry::delay(attempt, None, env);
-                let wait = if sent_again { wait } else { wait.max(env.paced(quiet)) };
+                let quiet = env.paced(quiet);
+                let is_slow = sent_again || env.paced(retry::ceiling(attempt)) > quiet;
+                let wait = if is_slow { retry::delay(attempt, None, env).max(quiet) } else { quiet };
                 let mut look_at = env.now().plus(wait);
                 if sent_again {
                     look_at = known.settled_at(look_at, env.now());

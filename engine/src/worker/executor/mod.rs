@@ -11,7 +11,7 @@ mod calls;
 mod inbox;
 mod writing;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -110,9 +110,9 @@ struct Turn {
     settled: Vec<Settled>,
     launches: Vec<Launch>,
     /// Steps whose gates have to be asked before it is known whether they pass.
-    to_ask: HashMap<StepKey, Passing>,
+    to_ask: BTreeMap<StepKey, Passing>,
     /// And what their gates said.
-    gates_said: HashMap<StepKey, Result<Permit, Barrier>>,
+    gates_said: BTreeMap<StepKey, Result<Permit, Barrier>>,
 }
 
 pub(crate) struct Executor {

@@ -342,7 +342,7 @@ impl Hand {
         if !is_known {
             return Look::Short(UNKNOWN.to_owned());
         }
-        let before = self.queue.waiting();
+        let before = self.queue.waiting().saturating_add(self.queue.granted);
         if let Some((reason, until)) = self.closed(lane, now) {
             let until_text = until.map_or_else(|| "it is opened".to_owned(), |until| until.to_string());
             let detail = format!("is closed until {until_text}: {reason}; {before} wait before it");
