@@ -351,4 +351,15 @@ mod tests {
         let read: SagaDetail = serde_json::from_value(sent.clone()).unwrap();
         assert!(serde_json::to_value(read).unwrap() == sent, "a client that sends it on sends the same");
     }
+
+    #[test]
+    fn what_is_due_at_no_time_is_shown_without_one() {
+        let detail = SagaDetail::of(&samples::without_end().view(), samples::at(300_000));
+        let sent = serde_json::to_string(&detail).unwrap();
+        assert!(!samples::says_never(&sent), "{sent}");
+        assert_eq!(detail.saga.next_at, None);
+        assert!(detail.steps.iter().all(|step| step.next_at.is_none()), "{sent}");
+        assert!(detail.why.now.contains("a new token comes"), "{:?}", detail.why.now);
+        assert!(detail.why.you.contains("open gate railway"), "{:?}", detail.why.you);
+    }
 }
