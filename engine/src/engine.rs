@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::activity::{Failure, Local, Registry};
 use crate::bulk::BULK_MAX;
 use crate::env::Env;
-use crate::gate::{GateAct, GateView};
+use crate::gate::{GateAct, GateView, Times};
 use crate::ids::{OperationId, SagaId, StepKey};
 use crate::journal::act::{Act, Verdict};
 use crate::journal::why::why_unreadable;
@@ -304,8 +304,8 @@ impl Engine {
     /// Every gate that was ever closed, is limited, or holds somebody up, by key.
     pub async fn gates(&self) -> Result<Vec<GateView>, Error> {
         let rows = self.shared.store.gates(self.shared.granted_since()).await?;
-        let now = self.shared.env.now();
-        Ok(rows.iter().map(|row| GateView::of(row, now)).collect())
+        let (now, times) = (self.shared.env.now(), Times::of(&self.shared.env));
+        Ok(rows.iter().map(|row| GateView::of(row, now, &times)).collect())
     }
 
     /// Closes a gate to everybody, compensations too, until a person opens it. What waits there uses no attempts.

@@ -285,6 +285,12 @@ mod tests {
     }
 
     #[test]
+    fn no_time_that_stands_for_never_is_on_a_page() {
+        let page = body(&samples::without_end().view(), None, samples::at(300_000)).into_string();
+        assert!(!samples::says_never(&page), "{page}");
+    }
+
+    #[test]
     fn what_a_provider_says_is_text_and_never_markup() {
         let evil = "<script>alert(1)</script>\"'";
         let journal = samples::Journal::of("claim")

@@ -1,5 +1,6 @@
 //! Call: what an activity knows of the attempt it is part of, and its way to secrets.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use secrecy::SecretString;
@@ -11,7 +12,8 @@ use crate::ids::{InstallationId, SagaId, SecretRef, StepKey};
 use crate::secret::{Sealed, Vault};
 use crate::store::Store;
 
-/// One attempt of a step, seen from inside the activity.
+/// One attempt of a step, seen from inside the activity. In a unit test of an activity one is made by `testing::call`,
+/// behind the feature `testing`.
 #[derive(Clone)]
 pub struct Call {
     pub(crate) installation: InstallationId,
@@ -22,6 +24,8 @@ pub struct Call {
     pub(crate) attempt: u32,
     pub(crate) outside: Arc<Outside>,
     pub(crate) sealed: Arc<Mutex<Vec<Sealed>>>,
+    /// The activity was asked what it makes and has no answer of its own.
+    pub(crate) says_no_resource: Arc<AtomicBool>,
 }
 
 /// What every call of one engine shares.
@@ -91,8 +95,20 @@ impl Call {
         Ok(id)
     }
 
-    /// Opens a secret that a step or a start recorded.
+    /// What an activity answers that does not say what it makes.
+    pub(super) fn no_resource(&self) -> Option<super::Resource> {
+        self.says_no_resource.store(true, Ordering::Relaxed);
+        None
+    }
+
+    /// Opens a secret that a step or a start recorded, or that this call has put away.
     pub async fn open(&self, reference: &SecretRef) -> Result<SecretString, Failure> {
+        let own = self.sealed.lock().unwrap_or_else(PoisonError::into_inner).iter().find_map(|sealed| {
+            (sealed.id == *reference).then(|| self.outside.vault.open(sealed).map_err(secret_failure))
+        });
+        if let Some(own) = own {
+            return own;
+        }
         let sealed = self.outside.store.secret(reference).await.map_err(|error| Failure::Unavailable {
             cause: Cause::Database,
             detail: error.to_string(),

@@ -47,9 +47,9 @@ closed_set! {
     Attention {
         /// An attempt ended without a known outcome, and asking has not settled it.
         InDoubt,
-        /// One step has been tried five times or for ten minutes.
+        /// One step has been tried five times or for ten minutes, or its own code panicked.
         Retrying,
-        /// One compensation has been tried five times or for ten minutes.
+        /// One compensation has been tried five times or for ten minutes, or its own code panicked.
         UndoStuck,
         /// Only a person can decide how it goes on.
         NeedsDecision,

@@ -225,9 +225,17 @@ impl Step {
         Some(asked)
     }
 
+    /// Whether the user's own code panicked where it was tried last: that is no matter of time.
+    fn has_panicked(&self) -> bool {
+        self.trouble.as_ref().is_some_and(|trouble| trouble.cause == Some(Cause::Panic))
+    }
+
     /// Whether it has failed so often, or for so long, that a person should know. Waiting for what is not ready
     /// yet is no failure.
     fn is_tried_in_vain(&self, for_long: bool) -> bool {
+        if self.has_panicked() {
+            return true;
+        }
         let is_polled = self.asked.as_ref().is_none_or(|asked| asked.every.is_some());
         let has_failed = self.trouble.as_ref().is_some_and(|trouble| trouble.cause != Some(Cause::NotYet));
         !is_polled && has_failed && (self.attempts >= STUCK_ATTEMPTS || for_long)
@@ -249,7 +257,9 @@ impl Step {
             Phase::Undecidable => all.push(Attention::NeedsDecision),
             Phase::InDoubt { .. } if self.looks > 0 => all.push(Attention::InDoubt),
             Phase::Removing { .. }
-                if self.undo_attempts >= STUCK_ATTEMPTS || self.undo_at.is_some_and(for_long) =>
+                if self.has_panicked()
+                    || self.undo_attempts >= STUCK_ATTEMPTS
+                    || self.undo_at.is_some_and(for_long) =>
             {
                 all.push(Attention::UndoStuck);
             }

@@ -11,7 +11,7 @@ mod calls;
 mod inbox;
 mod writing;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,10 +21,10 @@ use tokio::task::JoinSet;
 use super::Shared;
 use super::decide::Nudge;
 use super::function::Function;
-use super::gates::Permit;
-use crate::activity::{Failure, Found, Gate};
+use super::gates::{Barrier, Passing, Permit};
+use crate::activity::{Failure, Found};
 use crate::env::Timestamp;
-use crate::gate::{GateWait, Lane};
+use crate::gate::GateWait;
 use crate::ids::{SagaId, StepKey};
 use crate::journal::event::Event;
 use crate::journal::state::{Attention, Phase, Step};
@@ -56,18 +56,37 @@ enum Outcome {
 struct Answer {
     step: StepKey,
     outcome: Outcome,
-    external_id: Option<String>,
+    /// The provider's id of what was made; or why its activity could not say.
+    external_id: Result<Option<String>, Failure>,
     sealed: Vec<Sealed>,
-    gates: Vec<String>,
+    /// The gate of the call's credential.
+    gate: Option<String>,
 }
 
-/// A call to make once its intent is durable.
+/// What is to be done once the turn is durable.
 enum Launch {
-    Execute(StepKey),
-    Find(StepKey),
-    Compensate(StepKey),
+    Call(Outgoing),
     Apply(StepKey),
     Revert(StepKey),
+}
+
+/// A call that may leave once its intent is durable: it has the permit for that in its hand.
+struct Outgoing {
+    step: StepKey,
+    verb: Verb,
+    permit: Permit,
+    /// As its activity limits it.
+    limit: Duration,
+    /// It is over by then, or is not made.
+    not_after: Timestamp,
+}
+
+/// What is asked of an activity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verb {
+    Execute,
+    Find,
+    Compensate,
 }
 
 /// Why an executor stops.
@@ -91,9 +110,9 @@ struct Turn {
     settled: Vec<Settled>,
     launches: Vec<Launch>,
     /// Steps whose gates have to be asked before it is known whether they pass.
-    to_ask: Vec<(Vec<Gate>, Lane, bool)>,
-    /// And those for which that was done.
-    has_asked: HashSet<StepKey>,
+    to_ask: BTreeMap<StepKey, Passing>,
+    /// And what their gates said.
+    gates_said: BTreeMap<StepKey, Result<Permit, Barrier>>,
 }
 
 pub(crate) struct Executor {
@@ -106,8 +125,6 @@ pub(crate) struct Executor {
     calls: JoinSet<Answer>,
     turn: Turn,
     nudge: Nudge,
-    /// What lets the calls of this turn pass their gates.
-    permits: HashMap<StepKey, Permit>,
     /// Its steps that wait at gates, as the database has them.
     waits: Vec<GateWait>,
     /// The letters in the inbox that nothing waits for yet.
@@ -142,7 +159,6 @@ impl Executor {
             calls: JoinSet::new(),
             turn: Turn::default(),
             nudge: Nudge::default(),
-            permits: HashMap::new(),
             waits,
             waiting_letters: Vec::new(),
             has_mail: loaded.has_mail,
@@ -336,18 +352,27 @@ impl Executor {
                 break;
             }
             let gates = &self.shared.gates;
-            let asks = to_ask.iter().map(|(asked, lane, let_go)| gates.ask(asked, *lane, *let_go));
-            futures::future::join_all(asks).await;
+            let asks = to_ask.into_iter().map(async |(step, passing)| (step, gates.ask(passing).await));
+            self.turn.gates_said.extend(futures::future::join_all(asks).await);
         }
+        // A permit that nobody needs any more is given back.
+        self.turn.gates_said.clear();
         self.nudge = Nudge::default();
         let is_idle = self.turn.entries.is_empty() && self.turn.launches.is_empty();
         self.idle_turns = if is_idle { self.idle_turns + 1 } else { 0 };
         let launches = std::mem::take(&mut self.turn.launches);
-        let (calls, locals): (Vec<Launch>, Vec<Launch>) = launches.into_iter().partition(Launch::is_call);
+        let (mut calls, mut locals) = (Vec::new(), Vec::new());
+        for launch in launches {
+            match launch {
+                Launch::Call(outgoing) => calls.push(outgoing),
+                Launch::Apply(step) => locals.push((step, false)),
+                Launch::Revert(step) => locals.push((step, true)),
+            }
+        }
         // The turn rides in the first transaction, if there is one.
         let transacted = !locals.is_empty();
-        for local in &locals {
-            self.transact(local.step(), matches!(local, Launch::Revert(_))).await?;
+        for (local, reverts) in &locals {
+            self.transact(local, *reverts).await?;
         }
         if !transacted {
             self.append(false).await?;

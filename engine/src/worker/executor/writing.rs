@@ -144,8 +144,8 @@ impl Executor {
                 }
                 self.told(&Arc::new(append));
             }
-            Err(failure) if revert => self.undo_failed(key.clone(), failure, &[]),
-            Err(failure) => self.failed(key.clone(), failure, &[]),
+            Err(failure) if revert => self.undo_failed(key.clone(), failure, None),
+            Err(failure) => self.failed(key.clone(), failure, None),
         }
         Ok(())
     }
