@@ -158,7 +158,9 @@ pub mod store;
 pub mod testing;
 mod worker;
 
-pub use activity::{Activity, Call, Effect, Failure, Found, Gate, Local, Refusal, Registry, Resource, secs};
+pub use activity::{
+    Activity, Call, Effect, Failure, Found, Gate, Local, Refusal, Registry, Removal, Removed, Resource, secs,
+};
 pub use engine::{ActError, Engine, Preview, SagaView};
 pub use env::{Env, Timestamp};
 pub use ids::{ResourceId, SagaId, SecretRef, StepKey};

@@ -22,6 +22,8 @@ pub struct Call {
     pub(crate) step: StepKey,
     pub(crate) generation: u32,
     pub(crate) attempt: u32,
+    /// Since when what this is about has been seen to be absent.
+    pub(crate) absent_since: Option<crate::env::Timestamp>,
     pub(crate) outside: Arc<Outside>,
     pub(crate) sealed: Arc<Mutex<Vec<Sealed>>>,
     /// The activity was asked what it makes and has no answer of its own.
@@ -85,6 +87,26 @@ impl Call {
     /// The time now, for activities that compare ages.
     pub fn now(&self) -> crate::env::Timestamp {
         self.outside.env.now()
+    }
+
+    /// Says that what this attempt is about was looked for and is not there.
+    ///
+    /// An absence is believed at the second look, `settle_after` apart: the first one is a failure that is tried again
+    /// then. To be used where being gone is success, in a compensation or a [`Removal`](crate::Removal).
+    ///
+    /// # Errors
+    /// It was not absent at the attempt before, or not for so long.
+    pub fn absent(&self, settle_after: std::time::Duration) -> Result<(), Failure> {
+        let (now, settle_after) = (self.now(), self.paced(settle_after));
+        let waited = self.absent_since.map_or(std::time::Duration::ZERO, |since| now.since(since));
+        if self.absent_since.is_some() && waited >= settle_after {
+            return Ok(());
+        }
+        Err(Failure::Unavailable {
+            cause: Cause::AbsentOnce,
+            detail: "it is not there; that is believed at the second look".to_owned(),
+            retry_after: Some(settle_after.saturating_sub(waited)),
+        })
     }
 
     /// Puts a secret away. It is written, sealed, with the record of this step; the reference is for the output.

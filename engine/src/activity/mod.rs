@@ -7,6 +7,7 @@
 pub mod attempt;
 pub mod call;
 pub mod registry;
+pub mod removal;
 pub mod retry;
 
 use std::future::Future;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use call::Call;
 pub use registry::Registry;
+pub use removal::{Removal, Removed};
 
 use crate::env::Timestamp;
 pub use crate::gate::Gate;

@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 use serde_json::Value;
 
 use super::attempt::{done, panicked, said, unpanicked};
+use super::removal::{Removal, Remove};
 use super::{Activity, CALL_MAX, Call, Cause, Effect, Failure, Found, Gate, Local, Resource, Uncompensated};
 use crate::ids::ResourceId;
 use crate::journal::State;
@@ -114,6 +115,12 @@ impl Registry {
     pub fn activity<A: Activity>(mut self, client: Arc<A::Client>) -> Self {
         self.activities.insert(A::NAME, Arc::new(Bound::<A> { client }));
         self
+    }
+
+    /// Offers a removal, called with this client.
+    #[must_use]
+    pub fn removal<R: Removal>(self, client: Arc<R::Client>) -> Self {
+        self.activity::<Remove<R>>(client)
     }
 
     /// Offers a local activity.

@@ -108,6 +108,10 @@ pub enum Cause {
     Unreadable,
     /// The thing that was asked about is not ready.
     NotYet,
+    /// What was asked to go is still there; it is asked again.
+    StillThere,
+    /// What is to be gone was seen to be absent, once: it is looked for again before that is believed.
+    AbsentOnce,
     /// The other side refused, where there is no way back: it is tried again until a person has decided.
     Refused,
     /// Our own database could not do it just now.

@@ -130,6 +130,7 @@ impl CallBuilder {
             generation: self.generation,
             attempt: self.attempt,
             outside: Arc::new(Outside { env, vault, store: Arc::new(store) }),
+            absent_since: None,
             sealed: Arc::default(),
             says_no_resource: Arc::default(),
         }

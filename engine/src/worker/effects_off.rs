@@ -83,6 +83,7 @@ async fn look(shared: &Arc<Shared>, state: &State, row: &PlanRow) -> Seen {
         generation: step.generation,
         attempt: step.attempts,
         outside: shared.outside.clone(),
+        absent_since: None,
         sealed: Arc::default(),
         says_no_resource: Arc::default(),
     };

@@ -22,6 +22,7 @@ impl Executor {
             step: step.clone(),
             generation,
             attempt,
+            absent_since: self.state.step(step).and_then(|step| step.absent_since),
             outside: self.shared.outside.clone(),
             sealed: Arc::default(),
             says_no_resource: Arc::default(),

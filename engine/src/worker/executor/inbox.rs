@@ -294,7 +294,7 @@ impl Executor {
         if let Some(max_wait) = max_wait {
             wait = wait.min(max_wait).max(asked.unwrap_or_default());
         }
-        if cause == Cause::NotYet {
+        if matches!(cause, Cause::NotYet | Cause::AbsentOnce) {
             wait = asked.unwrap_or(wait);
         }
         let closes = retry::least(cause, env);

@@ -107,7 +107,7 @@ fn told<T>(outcome: &Result<T, Failure>) -> Sent {
             Cause::Connect | Cause::Timeout | Cause::Reset | Cause::ServerError | Cause::Unreadable => {
                 Sent::Told(false)
             }
-            Cause::NotYet | Cause::Refused => Sent::Told(true),
+            Cause::NotYet | Cause::StillThere | Cause::AbsentOnce | Cause::Refused => Sent::Told(true),
             // These close the gate by themselves, or say nothing of the provider.
             Cause::RateLimited | Cause::Credential | Cause::Database | Cause::Panic | Cause::WorkerLost => {
                 Sent::Untold
