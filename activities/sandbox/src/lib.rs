@@ -8,6 +8,7 @@ mod control;
 mod dice;
 pub mod fault;
 mod ghcr;
+mod graphql;
 mod openrouter;
 mod railway;
 mod request;

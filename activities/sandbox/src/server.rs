@@ -109,7 +109,7 @@ fn drop_line() -> ! {
 async fn serve(shared: Arc<Shared>, provider: Provider, request: Request) -> Response<Body> {
     let Some(operation) = operation(provider, &request) else {
         return match provider {
-            Provider::Railway => railway::unknown(),
+            Provider::Railway => railway::unknown(&request),
             _ => Answer::json(404, serde_json::json!({"error": "no such route"})),
         }
         .into_response();
@@ -192,7 +192,7 @@ fn operation(provider: Provider, request: &Request) -> Option<&'static str> {
 fn act(shared: &Shared, provider: Provider, operation: &'static str, request: &Request) -> Answer {
     let mut world = shared.world();
     let answer = match provider {
-        Provider::Railway => railway::act(&mut world, operation, request),
+        Provider::Railway => railway::act(&mut world, request),
         Provider::Openrouter => openrouter::act(&mut world, operation, request),
         Provider::Agentmail => agentmail::act(&mut world, operation, request),
         Provider::Telnyx => telnyx::act(&mut world, operation, request),

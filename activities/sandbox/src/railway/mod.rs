@@ -2,10 +2,15 @@
 //!
 //! Errors come as HTTP 200 with `errors`, and the message alone says which. Names of projects are not unique.
 
+mod view;
+
+use std::cell::RefCell;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::fault::{Kind, Provider};
+use crate::graphql::{Asked, Nothing, TRACE, connection};
 use crate::request::{Answer, Request};
 use crate::runtime::Agent;
 use crate::world::{Moment, World, later, now};
@@ -69,6 +74,7 @@ struct Volume {
     id: String,
     service: String,
     mount_path: String,
+    created_at: Moment,
     listed_from: Moment,
 }
 
@@ -77,6 +83,8 @@ struct Domain {
     id: String,
     service: String,
     domain: String,
+    target_port: Value,
+    created_at: Moment,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -100,19 +108,6 @@ impl Project {
     pub(crate) fn is_there(&self) -> bool {
         self.gone_from.is_none_or(|gone| gone > now())
     }
-
-    fn json(&self) -> Value {
-        json!({
-            "id": self.id, "name": self.name, "description": self.description, "workspaceId": self.workspace,
-            "createdAt": self.created_at.to_string(), "deletedAt": Value::Null,
-            "primaryEnvironmentId": self.environment,
-            "environments": {"edges": [{"node": {"id": self.environment, "name": "production", "deletedAt": null}}]},
-            "services": {"edges": self.services.iter().map(|service| json!({"node": {
-                "id": service.id, "name": service.name, "projectId": self.id, "deletedAt": null,
-                "createdAt": service.created_at.to_string()}})).collect::<Vec<_>>()},
-            "volumes": {"edges": self.volumes.iter().map(|volume| json!({"node": {"id": volume.id}})).collect::<Vec<_>>()},
-        })
-    }
 }
 
 impl Deployment {
@@ -123,35 +118,24 @@ impl Deployment {
             _ => "DEPLOYING",
         }
     }
-
-    fn json(&self) -> Value {
-        json!({
-            "id": self.id, "status": self.status(), "createdAt": self.created_at.to_string(),
-            "serviceId": self.service, "meta": {"image": self.image}, "staticUrl": null,
-        })
-    }
 }
 
 fn error(message: &str) -> Answer {
-    let mut errors = json!([{"message": message, "locations": [{"line": 1, "column": 1}],
-        "extensions": {"code": "INTERNAL_SERVER_ERROR"}, "traceId": "1234567890123456789"}]);
-    Answer::json(200, json!({"errors": errors.take(), "data": null}))
+    let error = json!({"message": message, "locations": [{"line": 1, "column": 1}],
+        "extensions": {"code": "INTERNAL_SERVER_ERROR"}, "traceId": TRACE});
+    Answer::json(200, json!({"errors": [error], "data": null}))
 }
 
-/// The first field of the document: the call.
+/// The first field that a valid document asks for: the call.
 pub(crate) fn operation(request: &Request) -> Option<&'static str> {
-    let query = request.body.get("query")?.as_str()?;
-    let inside = query.split_once('{')?.1.trim_start();
-    // An alias, `x: projects`, is not used by our client.
-    let name: String = inside.chars().take_while(|letter| letter.is_ascii_alphanumeric()).collect();
+    let asked = Asked::read(&request.body).ok()?;
+    let name = asked.first_field()?;
     OPERATIONS.iter().copied().find(|operation| *operation == name)
 }
 
-pub(crate) fn unknown() -> Answer {
-    Answer::json(
-        400,
-        json!({"errors": [{"message": "Cannot query this field", "extensions": {"code": "GRAPHQL_VALIDATION_FAILED"}}]}),
-    )
+/// The answer to what is no call: a document that is not valid, or one that is about the schema alone.
+pub(crate) fn unknown(request: &Request) -> Answer {
+    Asked::read(&request.body).map_or_else(|refused| refused, |asked| asked.execute(&Nothing))
 }
 
 pub(crate) fn refuse(_: &str) -> Answer {
@@ -172,32 +156,37 @@ pub(crate) fn unauthorized() -> Answer {
     Answer::json(401, json!({"errors": [{"message": "Not Authorized"}]}))
 }
 
-pub(crate) fn act(world: &mut World, operation: &'static str, request: &Request) -> Answer {
+pub(crate) fn act(world: &mut World, request: &Request) -> Answer {
     let Some((workspace, _)) = TOKENS.iter().find(|(_, token)| request.bearer() == Some(*token)) else {
         return error("Not Authorized");
     };
-    let variables = request.body.get("variables").cloned().unwrap_or(Value::Null);
-    let answered = match operation {
+    match Asked::read(&request.body) {
+        Ok(asked) => asked.execute(&view::View { world: RefCell::new(world), workspace }),
+        Err(refused) => refused,
+    }
+}
+
+/// A call's answer: an object as far as it is not [`view::View`]'s to fill in.
+fn call(world: &mut World, workspace: &str, operation: &str, variables: &Value) -> Answered {
+    match operation {
         "apiToken" => Ok(json!({"workspaces": [{"id": workspace, "name": workspace}]})),
-        "projects" => projects(world, &variables),
-        "project" => find(world, &text(&variables, "id")).map(|project| project.json()),
-        "projectCreate" => project_create(world, &variables, workspace),
-        "projectDelete" => project_delete(world, &text(&variables, "id")),
-        "environment" => environment(world, &variables),
-        "serviceCreate" => service_create(world, &variables),
-        "volumeCreate" => volume_create(world, &variables, workspace),
-        "domains" => domains(world, &variables),
-        "serviceDomainCreate" => domain_create(world, &variables),
-        "environmentPatchCommit" => patch_commit(world, &variables),
-        "environmentPatches" => patches(world, &variables),
+        "projects" => projects(world, variables),
+        "project" => find(world, &text(variables, "id")).map(|project| view::project(project)),
+        "projectCreate" => project_create(world, variables, workspace),
+        "projectDelete" => project_delete(world, &text(variables, "id")),
+        "environment" => {
+            by_environment(world, &text(variables, "id")).map(|project| view::environment(project))
+        }
+        "serviceCreate" => service_create(world, variables),
+        "volumeCreate" => volume_create(world, variables, workspace),
+        "domains" => domains(world, variables),
+        "serviceDomainCreate" => domain_create(world, variables),
+        "environmentPatchCommit" => patch_commit(world, variables),
+        "environmentPatches" => patches(world, variables),
         "workflowStatus" => Ok(json!({"status": "Complete", "error": null})),
-        "deployments" => deployments(world, &variables),
-        "deployment" => deployment(world, &text(&variables, "id")),
+        "deployments" => deployments(world, variables),
+        "deployment" => deployment(world, &text(variables, "id")),
         _ => Err("Problem processing request".to_owned()),
-    };
-    match answered {
-        Ok(data) => Answer::json(200, json!({"data": {operation: data}})),
-        Err(message) => error(&message),
     }
 }
 
@@ -223,23 +212,22 @@ fn by_environment<'w>(world: &'w mut World, id: &str) -> Result<&'w mut Project,
 
 fn projects(world: &World, variables: &Value) -> Answered {
     let workspace = text(variables, "workspaceId");
-    let first = variables
-        .get("first")
-        .and_then(Value::as_u64)
-        .map_or(PAGE, |first| usize::try_from(first).unwrap_or(PAGE));
-    let after: usize = text(variables, "after").parse().unwrap_or(0);
+    let with_deleted = variables["includeDeleted"] == true;
     let mut listed: Vec<&Project> = world
         .projects
         .iter()
         .filter(|project| {
-            project.workspace == workspace && project.is_there() && project.listed_from <= now()
+            project.workspace == workspace
+                && (project.is_there() || with_deleted)
+                && project.listed_from <= now()
         })
         .collect();
-    listed.sort_by_key(|project| std::cmp::Reverse(project.created_at));
-    let page: Vec<Value> =
-        listed.iter().skip(after).take(first).map(|project| json!({"node": project.json()})).collect();
-    let end = after + page.len();
-    Ok(json!({"edges": page, "pageInfo": {"hasNextPage": end < listed.len(), "endCursor": end.to_string()}}))
+    if variables["orderBy"] == "NAME_ASC" {
+        listed.sort_by(|one, other| one.name.cmp(&other.name));
+    } else {
+        listed.sort_by_key(|project| std::cmp::Reverse(project.created_at));
+    }
+    Ok(connection(listed.into_iter().map(view::project).collect(), variables, PAGE))
 }
 
 /// A workspace makes one of these in thirty seconds.
@@ -277,7 +265,7 @@ fn project_create(world: &mut World, variables: &Value, workspace: &str) -> Answ
         patches: Vec::new(),
         deployments: Vec::new(),
     };
-    let answer = project.json();
+    let answer = view::project(&project);
     world.projects.push(project);
     Ok(answer)
 }
@@ -294,31 +282,6 @@ fn project_delete(world: &mut World, id: &str) -> Answered {
     if denied { Err("Project not found".to_owned()) } else { Ok(json!(true)) }
 }
 
-fn environment(world: &mut World, variables: &Value) -> Answered {
-    let project = by_environment(world, &text(variables, "id"))?;
-    let instances: Vec<Value> = project
-        .services
-        .iter()
-        .map(|service| {
-            let latest = project.deployments.iter().rev().find(|deployment| deployment.service == service.id);
-            json!({"node": {"id": format!("si-{}", service.id), "serviceId": service.id, "serviceName": service.name,
-                "source": {"image": service.image}, "latestDeployment": latest.map(Deployment::json)}})
-        })
-        .collect();
-    let volumes: Vec<Value> = project
-        .volumes
-        .iter()
-        .filter(|volume| volume.listed_from <= now())
-        .map(|volume| {
-            json!({"node": {"id": format!("vi-{}", volume.id), "volumeId": volume.id, "serviceId": volume.service,
-                "mountPath": volume.mount_path, "state": "READY", "deletedAt": null, "isPendingDeletion": false}})
-        })
-        .collect();
-    let page = json!({"hasNextPage": false, "endCursor": null});
-    Ok(json!({"id": project.environment, "name": "production", "deletedAt": null,
-        "serviceInstances": {"edges": instances, "pageInfo": page}, "volumeInstances": {"edges": volumes, "pageInfo": page}}))
-}
-
 fn service_create(world: &mut World, variables: &Value) -> Answered {
     let id = world.dice.uuid();
     let name = text(variables, "name");
@@ -328,8 +291,7 @@ fn service_create(world: &mut World, variables: &Value) -> Answered {
     }
     let service =
         Service { id: id.clone(), name: name.clone(), created_at: now(), image: None, variables: json!({}) };
-    let answer =
-        json!({"id": id, "name": name, "projectId": project.id, "createdAt": service.created_at.to_string()});
+    let answer = view::service(project, &service);
     project.services.push(service);
     Ok(answer)
 }
@@ -349,23 +311,16 @@ fn volume_create(world: &mut World, variables: &Value, workspace: &str) -> Answe
     if !mount_path.starts_with('/') {
         return Err("Invalid mountPath".to_owned());
     }
-    project.volumes.push(Volume { id: id.clone(), service, mount_path, listed_from });
+    let volume = Volume { id, service, mount_path, created_at: now(), listed_from };
+    let answer = view::volume(project, &volume);
+    project.volumes.push(volume);
     world.made_volume.insert(workspace.to_owned(), now());
-    Ok(
-        json!({"id": id, "name": format!("volume-{}", id.get(..4).unwrap_or("v")), "createdAt": now().to_string()}),
-    )
+    Ok(answer)
 }
 
 fn domains(world: &mut World, variables: &Value) -> Answered {
     let project = find(world, &text(variables, "projectId"))?;
-    let service = text(variables, "serviceId");
-    let of_service: Vec<Value> =
-        project.domains.iter().filter(|domain| domain.service == service).map(domain_json).collect();
-    Ok(json!({"serviceDomains": of_service, "customDomains": []}))
-}
-
-fn domain_json(domain: &Domain) -> Value {
-    json!({"id": domain.id, "domain": domain.domain, "targetPort": null, "syncStatus": "ACTIVE", "deletedAt": null})
+    Ok(view::domains(project, &text(variables, "serviceId")))
 }
 
 fn domain_create(world: &mut World, variables: &Value) -> Answered {
@@ -378,8 +333,14 @@ fn domain_create(world: &mut World, variables: &Value) -> Answered {
     if project.domains.iter().any(|domain| domain.service == service) {
         return Err("Only one service domain per service is allowed".to_owned());
     }
-    let domain = Domain { id, service, domain: format!("{}-{label}.up.sandbox", project.name) };
-    let answer = domain_json(&domain);
+    let domain = Domain {
+        id,
+        service,
+        domain: format!("{}-{label}.up.sandbox", project.name),
+        target_port: variables.pointer("/input/targetPort").cloned().unwrap_or_default(),
+        created_at: now(),
+    };
+    let answer = view::domain(project, &domain);
     project.domains.push(domain);
     Ok(answer)
 }
@@ -457,33 +418,21 @@ fn patch_commit(world: &mut World, variables: &Value) -> Answered {
 
 fn patches(world: &mut World, variables: &Value) -> Answered {
     let project = by_environment(world, &text(variables, "environmentId"))?;
-    let newest: Vec<Value> = project
-        .patches
-        .iter()
-        .rev()
-        .map(|patch| {
-            json!({"node": {"id": patch.id, "status": "COMMITTED", "message": patch.message,
-                "createdAt": patch.created_at.to_string(), "appliedAt": patch.created_at.to_string(), "lastAppliedError": null}})
-        })
-        .collect();
-    Ok(json!({"edges": newest}))
+    let newest = project.patches.iter().rev().map(|patch| view::patch(project, patch));
+    Ok(connection(newest.collect(), variables, PAGE))
 }
 
 fn deployments(world: &mut World, variables: &Value) -> Answered {
     let project = find(world, &text(variables, "projectId"))?;
     let service = text(variables, "serviceId");
-    let newest: Vec<Value> = project
-        .deployments
-        .iter()
-        .rev()
-        .filter(|deployment| service.is_empty() || deployment.service == service)
-        .map(|deployment| json!({"node": deployment.json()}))
-        .collect();
-    Ok(json!({"edges": newest, "pageInfo": {"hasNextPage": false, "endCursor": null}}))
+    let is_asked = |deployment: &&Deployment| service.is_empty() || deployment.service == service;
+    let newest = project.deployments.iter().rev().filter(is_asked);
+    Ok(connection(newest.map(|one| view::deployment(project, one)).collect(), variables, PAGE))
 }
 
 fn deployment(world: &mut World, id: &str) -> Answered {
-    let projects = world.projects.iter().filter(|project| project.is_there());
-    let found = projects.flat_map(|project| &project.deployments).find(|deployment| deployment.id == id);
-    found.map(Deployment::json).ok_or("Deployment not found".to_owned())
+    let all = world.projects.iter().filter(|project| project.is_there());
+    let mut all = all.flat_map(|project| project.deployments.iter().map(move |one| (project, one)));
+    let found = all.find(|(_, deployment)| deployment.id == id);
+    found.map(|(project, one)| view::deployment(project, one)).ok_or("Deployment not found".to_owned())
 }
