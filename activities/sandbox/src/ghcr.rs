@@ -36,6 +36,9 @@ pub fn digest(name: &str, tag: &str) -> String {
 
 pub(crate) fn act(_: &mut World, operation: &'static str, request: &Request) -> Answer {
     if operation == "getToken" {
+        if !request.query.contains_key("scope") {
+            return error(401, "UNAUTHORIZED");
+        }
         return Answer::json(200, json!({"token": TOKEN}));
     }
     if request.bearer() != Some(TOKEN) {
@@ -63,5 +66,9 @@ pub(crate) fn act(_: &mut World, operation: &'static str, request: &Request) -> 
     let body =
         json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": []});
     let answer = Answer::json(200, body).with("docker-content-digest", digest);
-    if request.method == "HEAD" { Answer { body: None, ..answer } } else { answer }
+    if request.method == "HEAD" {
+        return Answer { body: None, ..answer }
+            .with("content-type", "application/vnd.oci.image.index.v1+json");
+    }
+    answer
 }
