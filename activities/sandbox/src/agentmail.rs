@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::fault::Provider;
+use crate::clock::Moment;
+use crate::fault::{Kind, Provider};
 use crate::request::{Answer, Request};
-use crate::world::{Moment, World, now};
+use crate::world::World;
 
 pub(crate) const OPERATIONS: &[&str] =
     &["createInbox", "listInboxes", "getInbox", "updateInbox", "deleteInbox"];
@@ -21,8 +22,8 @@ const METADATA_MAX: usize = 256;
 pub(crate) struct Inbox {
     pub(crate) address: String,
     pub(crate) client_id: Option<String>,
-    display_name: Value,
-    metadata: Value,
+    pub(crate) display_name: Value,
+    pub(crate) metadata: Value,
     created_at: Moment,
     updated_at: Moment,
     listed_from: Moment,
@@ -30,8 +31,8 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
-    pub(crate) fn is_there(&self) -> bool {
-        self.gone_from.is_none_or(|gone| gone > now())
+    pub(crate) fn is_there(&self, now: Moment) -> bool {
+        self.gone_from.is_none_or(|gone| gone > now)
     }
 
     fn json(&self) -> Value {
@@ -81,13 +82,16 @@ pub(crate) fn act(world: &mut World, operation: &'static str, request: &Request)
         return error(401, "unknown_api_key", "The API key is not known");
     }
     let named = request.path.get(1).cloned().unwrap_or_default();
+    let now = world.now();
     match operation {
         "createInbox" => create(world, request),
         "listInboxes" => list(world, request),
-        "getInbox" => match world.inboxes.iter().find(|inbox| inbox.address == named && inbox.is_there()) {
-            Some(inbox) => Answer::json(200, inbox.json()),
-            None => error(404, "not_found", "Inbox not found"),
-        },
+        "getInbox" => {
+            match world.inboxes.iter().find(|inbox| inbox.address == named && inbox.is_there(now)) {
+                Some(inbox) => Answer::json(200, inbox.json()),
+                None => error(404, "not_found", "Inbox not found"),
+            }
+        }
         "updateInbox" => update(world, &named, request),
         _ => delete(world, &named),
     }
@@ -120,6 +124,7 @@ fn problem(body: &Value, can_clear: bool) -> Option<&'static str> {
 }
 
 fn create(world: &mut World, request: &Request) -> Answer {
+    let now = world.now();
     if let Some(problem) = problem(&request.body, false) {
         return error(400, "validation_error", problem);
     }
@@ -130,14 +135,17 @@ fn create(world: &mut World, request: &Request) -> Answer {
         if id.is_empty() || !fits {
             return error(400, "validation_error", "client_id has characters it may not have");
         }
-        if let Some(known) = world.inboxes.iter().find(|inbox| inbox.client_id.as_ref() == Some(id)) {
+        let known = world.inboxes.iter().rev().find(|inbox| inbox.client_id.as_ref() == Some(id));
+        let is_forgotten = known.is_some_and(|inbox| !inbox.is_there(now))
+            && world.faults.take(Provider::Agentmail, "createInbox", Kind::ClientIdForgotten).is_some();
+        if let Some(known) = known.filter(|_| !is_forgotten) {
             return Answer::json(200, known.json());
         }
     }
     let username = request.text("/username").unwrap_or_else(|| format!("inbox{}", world.dice.hex(8)));
     let domain = request.text("/domain").unwrap_or_else(|| "agentmail.to".to_owned());
     let address = format!("{username}@{domain}");
-    if world.inboxes.iter().any(|inbox| inbox.address == address && inbox.is_there()) {
+    if world.inboxes.iter().any(|inbox| inbox.address == address && inbox.is_there(now)) {
         return error(403, "resource_taken", "This address is taken");
     }
     let inbox = Inbox {
@@ -145,8 +153,8 @@ fn create(world: &mut World, request: &Request) -> Answer {
         client_id,
         display_name: request.body.get("display_name").cloned().unwrap_or(Value::Null),
         metadata: request.body.get("metadata").cloned().unwrap_or(Value::Null),
-        created_at: now(),
-        updated_at: now(),
+        created_at: now,
+        updated_at: now,
         listed_from: world.listed_from(Provider::Agentmail, "createInbox"),
         gone_from: None,
     };
@@ -156,10 +164,11 @@ fn create(world: &mut World, request: &Request) -> Answer {
 }
 
 fn list(world: &World, request: &Request) -> Answer {
+    let now = world.now();
     let limit = request.query.get("limit").and_then(|limit| limit.parse().ok()).unwrap_or(PAGE).min(PAGE);
     let start: usize = request.query.get("page_token").and_then(|token| token.parse().ok()).unwrap_or(0);
     let mut listed: Vec<&Inbox> =
-        world.inboxes.iter().rev().filter(|inbox| inbox.is_there() && inbox.listed_from <= now()).collect();
+        world.inboxes.iter().rev().filter(|inbox| inbox.is_there(now) && inbox.listed_from <= now).collect();
     if request.query.get("ascending").is_some_and(|value| value == "true") {
         listed.reverse();
     }
@@ -173,6 +182,10 @@ fn list(world: &World, request: &Request) -> Answer {
 }
 
 fn update(world: &mut World, address: &str, request: &Request) -> Answer {
+    let now = world.now();
+    let is_ignored = |world: &mut World| {
+        world.faults.take(Provider::Agentmail, "updateInbox", Kind::UpdateIgnored).is_some()
+    };
     if let Some(problem) = problem(&request.body, true) {
         return error(400, "validation_error", problem);
     }
@@ -181,8 +194,11 @@ fn update(world: &mut World, address: &str, request: &Request) -> Answer {
     if is_empty || display_name.is_none() && metadata.is_none() {
         return error(400, "validation_error", "nothing is to be changed");
     }
-    let found = world.inboxes.iter_mut().find(|inbox| inbox.address == address && inbox.is_there());
-    let Some(inbox) = found else { return error(404, "not_found", "Inbox not found") };
+    let is_it = |inbox: &Inbox| inbox.address == address && inbox.is_there(now);
+    let Some(index) = world.inboxes.iter().position(is_it) else {
+        return error(404, "not_found", "Inbox not found");
+    };
+    let mut inbox = world.inboxes[index].clone();
     if let Some(name) = display_name {
         inbox.display_name = name.clone();
     }
@@ -196,18 +212,21 @@ fn update(world: &mut World, address: &str, request: &Request) -> Answer {
         Some(_) => inbox.metadata = Value::Null,
         None => {}
     }
-    inbox.updated_at = now();
-    Answer::json(200, inbox.json())
+    inbox.updated_at = now;
+    let answer = Answer::json(200, inbox.json());
+    if !is_ignored(world) {
+        world.inboxes[index] = inbox;
+    }
+    answer
 }
 
 fn delete(world: &mut World, address: &str) -> Answer {
-    let gone = world.gone_from(Provider::Agentmail, "deleteInbox");
-    let denied = world.denies_delete(Provider::Agentmail, "deleteInbox");
-    match world.inboxes.iter_mut().find(|inbox| inbox.address == address && inbox.is_there()) {
-        Some(inbox) => {
-            inbox.gone_from = Some(inbox.gone_from.map_or(gone, |before| before.min(gone)));
-            if denied { error(404, "not_found", "Inbox not found") } else { Answer::empty(204) }
-        }
-        None => error(404, "not_found", "Inbox not found"),
-    }
+    let now = world.now();
+    let is_it = |inbox: &Inbox| inbox.address == address && inbox.is_there(now);
+    let Some(index) = world.inboxes.iter().position(is_it) else {
+        return error(404, "not_found", "Inbox not found");
+    };
+    let deleting = world.deleting(Provider::Agentmail, "deleteInbox");
+    deleting.apply(&mut world.inboxes[index].gone_from);
+    if deleting.is_denied { error(404, "not_found", "Inbox not found") } else { Answer::empty(204) }
 }

@@ -3,16 +3,18 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::fault::Provider;
+use crate::clock::Moment;
+use crate::fault::{Kind, Provider};
 use crate::request::{Answer, Request};
-use crate::world::{Moment, World, now};
+use crate::runtime::fingerprint;
+use crate::world::World;
 
 pub(crate) const OPERATIONS: &[&str] = &["createKeys", "list", "getKey", "updateKeys", "deleteKeys"];
 
 /// The management key.
 pub const MANAGEMENT_KEY: &str = "sk-or-mgmt-sandbox-8d14c5e2a7f0";
 
-const PAGE: usize = 100;
+pub(crate) const PAGE: usize = 100;
 /// The one workspace that there is: the default.
 const WORKSPACE: &str = "0b5c1f0e-6a3d-5d0e-9c1a-2f6d8e4b7a90";
 const RESETS: &[&str] = &["daily", "weekly", "monthly"];
@@ -24,6 +26,8 @@ pub(crate) struct Key {
     pub(crate) limit: Value,
     label: String,
     pub(crate) disabled: bool,
+    /// Of its secret: by it a container's key is known.
+    pub(crate) secret: u64,
     limit_reset: Value,
     include_byok_in_limit: bool,
     created_at: Moment,
@@ -34,8 +38,8 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    pub(crate) fn is_there(&self) -> bool {
-        self.gone_from.is_none_or(|gone| gone > now())
+    pub(crate) fn is_there(&self, now: Moment) -> bool {
+        self.gone_from.is_none_or(|gone| gone > now)
     }
 
     fn json(&self) -> Value {
@@ -69,11 +73,12 @@ pub(crate) fn act(world: &mut World, operation: &'static str, request: &Request)
     if request.bearer() != Some(MANAGEMENT_KEY) {
         return error(401, "User not found.");
     }
+    let now = world.now();
     match operation {
         "createKeys" => create(world, request),
         "list" => list(world, request),
         "getKey" => {
-            match world.keys.iter().find(|key| request.path.get(1) == Some(&key.hash) && key.is_there()) {
+            match world.keys.iter().find(|key| request.path.get(1) == Some(&key.hash) && key.is_there(now)) {
                 Some(key) => Answer::json(200, json!({"data": key.json()})),
                 None => error(404, "Resource not found"),
             }
@@ -127,9 +132,10 @@ fn create(world: &mut World, request: &Request) -> Answer {
         limit: request.body.get("limit").cloned().unwrap_or(Value::Null),
         label,
         disabled: false,
+        secret: fingerprint(&secret),
         limit_reset: request.body.get("limit_reset").cloned().unwrap_or(Value::Null),
         include_byok_in_limit: request.body.get("include_byok_in_limit") == Some(&Value::Bool(true)),
-        created_at: now(),
+        created_at: world.now(),
         updated_at: None,
         expires_at: request.body.get("expires_at").cloned().unwrap_or(Value::Null),
         listed_from: world.listed_from(Provider::Openrouter, "createKeys"),
@@ -142,6 +148,7 @@ fn create(world: &mut World, request: &Request) -> Answer {
 }
 
 fn list(world: &World, request: &Request) -> Answer {
+    let now = world.now();
     let offset = match request.query.get("offset").map(|offset| offset.parse::<usize>()) {
         None => 0,
         Some(Ok(offset)) => offset,
@@ -149,8 +156,8 @@ fn list(world: &World, request: &Request) -> Answer {
     };
     let with_disabled = request.query.get("include_disabled").is_some_and(|value| value == "true");
     let is_here = request.query.get("workspace_id").is_none_or(|id| id == WORKSPACE);
-    let is_listed = |key: &&Key| is_here && key.is_there() && (with_disabled || !key.disabled);
-    let listed = world.keys.iter().rev().filter(|key| is_listed(key) && key.listed_from <= now());
+    let is_listed = |key: &&Key| is_here && key.is_there(now) && (with_disabled || !key.disabled);
+    let listed = world.keys.iter().rev().filter(|key| is_listed(key) && key.listed_from <= now);
     let page: Vec<Value> = listed.skip(offset).take(PAGE).map(Key::json).collect();
     Answer::json(200, json!({"data": page}))
 }
@@ -159,8 +166,11 @@ fn update(world: &mut World, request: &Request) -> Answer {
     if let Some(problem) = problem(&request.body) {
         return error(400, problem);
     }
-    let found = world.keys.iter_mut().find(|key| request.path.get(1) == Some(&key.hash) && key.is_there());
-    let Some(key) = found else { return error(404, "Resource not found") };
+    let now = world.now();
+    let is_it = |key: &Key| request.path.get(1) == Some(&key.hash) && key.is_there(now);
+    let Some(index) = world.keys.iter().position(is_it) else { return error(404, "Resource not found") };
+    let is_ignored = world.faults.take(Provider::Openrouter, "updateKeys", Kind::UpdateIgnored).is_some();
+    let mut key = world.keys[index].clone();
     let given = |name: &str| request.body.get(name).cloned();
     if let Some(name) = request.text("/name") {
         key.name = name;
@@ -170,22 +180,23 @@ fn update(world: &mut World, request: &Request) -> Answer {
     key.limit_reset = given("limit_reset").unwrap_or(key.limit_reset.take());
     key.include_byok_in_limit =
         given("include_byok_in_limit").map_or(key.include_byok_in_limit, |included| included == true);
-    key.updated_at = Some(now());
-    Answer::json(200, json!({"data": key.json()}))
+    key.updated_at = Some(now);
+    let answer = Answer::json(200, json!({"data": key.json()}));
+    if !is_ignored {
+        world.keys[index] = key;
+    }
+    answer
 }
 
 fn delete(world: &mut World, request: &Request) -> Answer {
-    let gone = world.gone_from(Provider::Openrouter, "deleteKeys");
-    let denied = world.denies_delete(Provider::Openrouter, "deleteKeys");
-    match world.keys.iter_mut().find(|key| request.path.get(1) == Some(&key.hash) && key.is_there()) {
-        Some(key) => {
-            key.gone_from = Some(key.gone_from.map_or(gone, |before| before.min(gone)));
-            if denied {
-                error(404, "Resource not found")
-            } else {
-                Answer::json(200, json!({"deleted": true}))
-            }
-        }
-        None => error(404, "Resource not found"),
+    let now = world.now();
+    let is_it = |key: &Key| request.path.get(1) == Some(&key.hash) && key.is_there(now);
+    let Some(index) = world.keys.iter().position(is_it) else { return error(404, "Resource not found") };
+    let deleting = world.deleting(Provider::Openrouter, "deleteKeys");
+    deleting.apply(&mut world.keys[index].gone_from);
+    if deleting.is_denied {
+        error(404, "Resource not found")
+    } else {
+        Answer::json(200, json!({"deleted": true}))
     }
 }

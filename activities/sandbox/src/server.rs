@@ -8,17 +8,22 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, Method, Response};
+use axum::response::Html;
 use axum::routing::any;
 use serde_json::Value;
 
-use crate::fault::{Fault, Kind, Provider};
+use crate::fault::{Kind, Provider, Spoiled};
 use crate::request::{Answer, Request};
-use crate::{Shared, agentmail, control, ghcr, openrouter, railway, runtime, telnyx, world};
+use crate::world::{LateCall, World};
+use crate::{
+    Shared, agentmail, clock, control, ghcr, guard, happening, lists, openrouter, proxy, railway, runtime,
+    telnyx,
+};
 
 /// No request is larger.
 const BODY_MAX: usize = 1 << 20;
 
-pub(crate) fn app(shared: Arc<Shared>) -> Router {
+pub(crate) fn app(shared: Arc<Shared>, hosts: Arc<[String]>) -> Router {
     let provider = |provider: Provider| {
         any(
             move |State(shared): State<Arc<Shared>>,
@@ -35,15 +40,18 @@ pub(crate) fn app(shared: Arc<Shared>) -> Router {
             },
         )
     };
-    Router::new()
+    let routes = Router::new()
         .route("/railway/graphql/v2", provider(Provider::Railway))
         .route("/openrouter/api/v1/{*rest}", provider(Provider::Openrouter))
         .route("/agentmail/v0/{*rest}", provider(Provider::Agentmail))
         .route("/telnyx/v2/{*rest}", provider(Provider::Telnyx))
         .route("/ghcr/{*rest}", provider(Provider::Ghcr))
         .route("/runtime/{*rest}", provider(Provider::Runtime))
+        // Where a redirect of the proxy leads to.
+        .route("/login", any(|| async { Html(proxy::PAGE) }))
         .merge(control::routes())
-        .with_state(shared)
+        .with_state(shared);
+    guard::guarded(routes, hosts)
 }
 
 async fn read(
@@ -101,11 +109,6 @@ fn serde_urlencoded(query: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Ends the connection without a word: the task that serves it unwinds, and its socket closes.
-fn drop_line() -> ! {
-    std::panic::resume_unwind(Box::new("the line was dropped, as asked for"))
-}
-
 async fn serve(shared: Arc<Shared>, provider: Provider, request: Request) -> Response<Body> {
     let Some(operation) = operation(provider, &request) else {
         return match provider {
@@ -114,68 +117,224 @@ async fn serve(shared: Arc<Shared>, provider: Provider, request: Request) -> Res
         }
         .into_response();
     };
+    let clock = shared.world().clock.clone();
     // A server does not stop because its caller hung up.
-    let answered = tokio::spawn(answer(shared, provider, operation, request)).await;
-    match answered {
-        Ok(Some(answer)) => answer.into_response(),
-        _ => drop_line(),
+    match tokio::spawn(answer(shared, provider, operation, request)).await {
+        Ok(Ending::Answer(answer)) => answer.into_response(),
+        Ok(Ending::Spoiled(answer, spoiled)) => proxy::spoil(answer, &spoiled, &clock),
+        Ok(Ending::Hang) => match proxy::hang().await {},
+        Ok(Ending::Drop) | Err(_) => proxy::drop_line(),
     }
 }
 
-/// What the call is answered; nothing when the line drops.
+/// What the caller sees of a call.
+enum Ending {
+    Answer(Answer),
+    Spoiled(Answer, Spoiled),
+    Hang,
+    Drop,
+}
+
+/// Lives through one call, with what goes wrong with it.
 async fn answer(
     shared: Arc<Shared>,
     provider: Provider,
     operation: &'static str,
     request: Request,
-) -> Option<Answer> {
-    let take = |kind| shared.world().faults.take(provider, operation, kind);
-    *shared.world().calls.entry(format!("{provider}.{operation}")).or_default() += 1;
-    if let Some(Fault { ms: Some(ms), .. }) = take(Kind::Latency) {
-        world::sleep(Duration::from_millis(ms)).await;
+) -> Ending {
+    let latency = {
+        let mut world = shared.world();
+        *world.calls.entry(format!("{provider}.{operation}")).or_default() += 1;
+        name(&mut world, provider, &request);
+        let latency = world.faults.take(provider, operation, Kind::Latency);
+        latency.and_then(|fault| fault.ms).map(|ms| (world.clock.clone(), Duration::from_millis(ms)))
+    };
+    if let Some((clock, wait)) = latency {
+        clock.sleep(wait).await;
     }
+    let mut world = shared.world();
+    name(&mut world, provider, &request);
+    let was_late = world.late.len();
+    let ending = live(&mut world, provider, operation, &request);
+    if let Some(late) = world.late.get(was_late) {
+        // It lands when somebody looks, and at its time if nobody does.
+        let (clock, wait) = (world.clock.clone(), late.at.duration_since(world.now()));
+        let shared = shared.clone();
+        tokio::spawn(async move {
+            clock.sleep(Duration::try_from(wait).unwrap_or_default()).await;
+            drop(shared.world());
+        });
+    }
+    // A read changes nothing; what it would keep is kept already.
+    if request.method != "GET" && request.method != "HEAD" {
+        shared.keep(&world);
+    }
+    ending
+}
+
+/// Says which things this call is about, for the faults that are about one of them.
+fn name(world: &mut World, provider: Provider, request: &Request) {
+    if !world.faults.ask_for_names() {
+        return;
+    }
+    let mut named = request.named();
+    named.extend(credential(provider, request).map(str::to_owned));
+    world.faults.begin(named);
+}
+
+/// What faults call the credential of a call.
+fn credential(provider: Provider, request: &Request) -> Option<&'static str> {
+    let shown = request.bearer();
+    let is = |known: &str, name| (shown == Some(known)).then_some(name);
+    match provider {
+        Provider::Railway => {
+            let index = railway::TOKENS.iter().position(|(_, token)| shown == Some(*token))?;
+            railway::TOKEN_NAMES.get(index).copied()
+        }
+        Provider::Openrouter => is(openrouter::MANAGEMENT_KEY, "openrouter"),
+        Provider::Agentmail => is(agentmail::KEY, "agentmail"),
+        Provider::Telnyx => is(telnyx::KEY, "telnyx"),
+        Provider::Ghcr | Provider::Runtime => None,
+    }
+}
+
+/// One call, from its arrival to what its caller sees.
+fn live(world: &mut World, provider: Provider, operation: &'static str, request: &Request) -> Ending {
+    happen(world, provider, operation, request, false);
+    if let Some(ending) = before(world, provider, operation, request) {
+        return ending;
+    }
+    let first_page = lists::first_page(world, provider, operation, request);
+    let mut answer = act(world, provider, operation, first_page.as_ref().unwrap_or(request));
+    happen(world, provider, operation, request, true);
+    lists::spoil(world, provider, operation, request, first_page.is_some(), &mut answer);
+    after(world, provider, operation, answer)
+}
+
+/// What changes behind our back at this call.
+fn happen(world: &mut World, provider: Provider, operation: &'static str, request: &Request, acted: bool) {
+    for kind in happening::KINDS {
+        let Some(fault) = world.faults.take_at(provider, operation, kind, acted) else { continue };
+        let called = (provider == Provider::Runtime).then(|| request.path.first().cloned()).flatten();
+        if let Err(problem) = happening::happen(world, &fault, called.as_deref()) {
+            tracing::warn!(%kind, problem, "a fault had nothing to happen to");
+        }
+    }
+}
+
+/// How the call ends before it has done anything, if it does.
+fn before(
+    world: &mut World,
+    provider: Provider,
+    operation: &'static str,
+    request: &Request,
+) -> Option<Ending> {
+    if let Some(limited) = quota(world, provider, operation, request) {
+        return Some(Ending::Answer(limited));
+    }
+    let mut take = |kind| world.faults.take(provider, operation, kind);
     if take(Kind::Unauthorized).is_some() {
-        return Some(unauthorized(provider));
+        return Some(Ending::Answer(unauthorized(provider)));
     }
     if let Some(fault) = take(Kind::RateLimited) {
         let answer = too_many(provider);
-        return Some(match fault.retry_after {
+        return Some(Ending::Answer(match fault.retry_after {
             Some(seconds) => answer.with("retry-after", seconds.to_string()),
             None => answer,
-        });
+        }));
     }
     if take(Kind::ErrorBefore).is_some() {
-        return Some(broken(provider));
+        return Some(Ending::Answer(broken(provider)));
     }
     if take(Kind::ThrottleText).is_some() {
-        return Some(match provider {
+        return Some(Ending::Answer(match provider {
             Provider::Railway => railway::throttle(operation),
             _ => too_many(provider),
-        });
+        }));
     }
     if take(Kind::Refuse).is_some() {
-        return Some(refuse(provider, operation));
+        return Some(Ending::Answer(refuse(provider, operation)));
     }
     if take(Kind::LoseRequest).is_some() {
-        return None;
+        return Some(Ending::Drop);
     }
     if let Some(fault) = take(Kind::CommitLate) {
         let most = fault.seconds.unwrap_or(1.0);
-        let wait = Duration::from_secs_f64(most * (0.5 + 0.5 * shared.world().dice.unit()));
-        tokio::spawn(async move {
-            world::sleep(wait).await;
-            act(&shared, provider, operation, &request);
+        let least = fault.from_seconds.unwrap_or(most / 2.0);
+        let wait = least + (most - least) * world.dice.unit();
+        let at = world.in_seconds(wait);
+        world.late.push(LateCall { at, provider, operation, request: request.clone() });
+        return Some(match fault.preset {
+            Some(preset) => Ending::Spoiled(nothing_done(), preset.answer()),
+            None => Ending::Drop,
         });
-        return None;
     }
-    let answer = act(&shared, provider, operation, &request);
-    if take(Kind::LoseAnswer).is_some() {
-        return None;
+    if world.faults.take_at(provider, operation, Kind::Hang, false).is_some() {
+        return Some(Ending::Hang);
     }
-    if take(Kind::ErrorAfter).is_some() {
-        return Some(broken(provider));
+    let spoiled = world.faults.take_at(provider, operation, Kind::Spoil, false)?;
+    Some(Ending::Spoiled(nothing_done(), spoiled.answered()))
+}
+
+/// What a proxy spoils when the provider has said nothing yet.
+fn nothing_done() -> Answer {
+    Answer::json(200, serde_json::json!({"data": null, "message": "the call has done nothing"}))
+}
+
+/// What becomes of the answer.
+fn after(world: &mut World, provider: Provider, operation: &'static str, mut answer: Answer) -> Ending {
+    let not_found = answer.body.as_mut().and_then(|body| body.pointer_mut("/errors/0/message"));
+    if let Some(message) =
+        not_found.filter(|message| message.as_str().is_some_and(|text| text.ends_with(" not found")))
+        && let Some(text) =
+            world.faults.take(provider, operation, Kind::GoneText).and_then(|fault| fault.text)
+    {
+        *message = Value::String(text);
     }
-    Some(answer)
+    if world.faults.take(provider, operation, Kind::LoseAnswer).is_some() {
+        return Ending::Drop;
+    }
+    if world.faults.take(provider, operation, Kind::ErrorAfter).is_some() {
+        return Ending::Answer(broken(provider));
+    }
+    if world.faults.take_at(provider, operation, Kind::Hang, true).is_some() {
+        return Ending::Hang;
+    }
+    match world.faults.take_at(provider, operation, Kind::Spoil, true) {
+        Some(spoiled) => Ending::Spoiled(answer, spoiled.answered()),
+        None => Ending::Answer(answer),
+    }
+}
+
+/// Counts the call against the quotas of its credential; the answer, if one is used up.
+fn quota(
+    world: &mut World,
+    provider: Provider,
+    operation: &'static str,
+    request: &Request,
+) -> Option<Answer> {
+    let now = world.now();
+    for (index, fault) in world.faults.quotas(provider, operation) {
+        let (calls, seconds) = (fault.calls.unwrap_or(0), fault.seconds.unwrap_or(1.0));
+        let credential = credential(provider, request).unwrap_or("none").to_owned();
+        let used = world.quotas.entry((index, credential)).or_insert((now, 0));
+        let window = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        if now >= clock::after(used.0, window) {
+            *used = (now, 0);
+        }
+        if used.1 >= calls {
+            let left = clock::after(used.0, window).duration_since(now).as_secs_f64().ceil();
+            world.faults.note(provider, operation, Kind::Quota);
+            let answer = too_many(provider)
+                .with("retry-after", format!("{left:.0}"))
+                .with("x-ratelimit-limit", calls.to_string())
+                .with("x-ratelimit-remaining", "0")
+                .with("x-ratelimit-reset", format!("{left:.0}"));
+            return Some(answer);
+        }
+        used.1 += 1;
+    }
+    None
 }
 
 fn operation(provider: Provider, request: &Request) -> Option<&'static str> {
@@ -189,21 +348,21 @@ fn operation(provider: Provider, request: &Request) -> Option<&'static str> {
     }
 }
 
-fn act(shared: &Shared, provider: Provider, operation: &'static str, request: &Request) -> Answer {
-    let mut world = shared.world();
-    let answer = match provider {
-        Provider::Railway => railway::act(&mut world, request),
-        Provider::Openrouter => openrouter::act(&mut world, operation, request),
-        Provider::Agentmail => agentmail::act(&mut world, operation, request),
-        Provider::Telnyx => telnyx::act(&mut world, operation, request),
-        Provider::Ghcr => ghcr::act(&mut world, operation, request),
-        Provider::Runtime => runtime::act(&mut world, operation, request),
-    };
-    // A read changes nothing; what it would keep is kept already.
-    if request.method != "GET" && request.method != "HEAD" {
-        shared.keep(&world);
+/// Carries a call out.
+pub(crate) fn act(
+    world: &mut World,
+    provider: Provider,
+    operation: &'static str,
+    request: &Request,
+) -> Answer {
+    match provider {
+        Provider::Railway => railway::act(world, request),
+        Provider::Openrouter => openrouter::act(world, operation, request),
+        Provider::Agentmail => agentmail::act(world, operation, request),
+        Provider::Telnyx => telnyx::act(world, operation, request),
+        Provider::Ghcr => ghcr::act(world, operation, request),
+        Provider::Runtime => runtime::act(world, operation, request),
     }
-    answer
 }
 
 fn refuse(provider: Provider, operation: &str) -> Answer {

@@ -1,11 +1,14 @@
 //! Telnyx: numbers that are searched, ordered, filled later, and given a messaging profile.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::fault::Provider;
+use crate::clock::{Moment, after};
+use crate::fault::{Kind, Provider};
 use crate::request::{Answer, Request};
-use crate::world::{Moment, World, later, now};
+use crate::world::World;
 
 pub(crate) const OPERATIONS: &[&str] = &[
     "listAvailablePhoneNumbers",
@@ -39,6 +42,8 @@ pub(crate) struct Number {
     pub(crate) profile: Option<String>,
     tags: Vec<String>,
     created_at: Moment,
+    /// The order that bought it.
+    pub(crate) order: String,
     /// It answers 404 before.
     pub(crate) shown_from: Moment,
     pub(crate) gone_from: Option<Moment>,
@@ -52,6 +57,8 @@ pub(crate) struct NumberOrder {
     profile: Option<String>,
     created_at: Moment,
     filled_at: Moment,
+    /// It ends as a failure, and its number is not ours.
+    fails: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -60,15 +67,16 @@ pub(crate) struct Profile {
     pub(crate) name: String,
     destinations: Value,
     created_at: Moment,
+    listed_from: Moment,
 }
 
 impl Number {
-    pub(crate) fn is_ours(&self) -> bool {
-        self.gone_from.is_none_or(|gone| gone > now())
+    pub(crate) fn is_ours(&self, now: Moment) -> bool {
+        self.gone_from.is_none_or(|gone| gone > now)
     }
 
-    fn is_shown(&self) -> bool {
-        self.is_ours() && self.shown_from <= now()
+    fn is_shown(&self, now: Moment) -> bool {
+        self.is_ours(now) && self.shown_from <= now
     }
 
     fn json(&self) -> Value {
@@ -110,14 +118,18 @@ impl Number {
 }
 
 impl NumberOrder {
-    fn status(&self) -> &'static str {
-        if self.filled_at <= now() { "success" } else { "pending" }
+    pub(crate) fn status(&self, now: Moment) -> &'static str {
+        match self.filled_at <= now {
+            true if self.fails => "failure",
+            true => "success",
+            false => "pending",
+        }
     }
 
     /// The order without its numbers; what it has not is left out.
-    fn head(&self) -> Value {
-        let updated = if self.filled_at <= now() { self.filled_at } else { self.created_at };
-        let mut order = json!({"id": self.id, "record_type": "number_order", "status": self.status(),
+    fn head(&self, now: Moment) -> Value {
+        let updated = if self.filled_at <= now { self.filled_at } else { self.created_at };
+        let mut order = json!({"id": self.id, "record_type": "number_order", "status": self.status(now),
             "phone_numbers_count": 1, "requirements_met": true, "sub_number_orders_ids": [self.part_id("5")],
             "created_at": self.created_at.to_string(), "updated_at": updated.to_string()});
         let optional = [("customer_reference", &self.reference), ("messaging_profile_id", &self.profile)];
@@ -134,18 +146,18 @@ impl NumberOrder {
         format!("{first}{}", self.id.get(1..).unwrap_or_default())
     }
 
-    fn json(&self) -> Value {
-        let mut order = self.head();
+    fn json(&self, now: Moment) -> Value {
+        let mut order = self.head(now);
         order["phone_numbers"] = json!([{"id": self.part_id("0"), "record_type": "number_order_phone_number",
             "phone_number": self.phone_number, "phone_number_type": "local", "country_code": "US",
-            "country_iso_alpha2": "US", "status": self.status(), "requirements_met": true,
+            "country_iso_alpha2": "US", "status": self.status(now), "requirements_met": true,
             "requirements_status": "approved", "regulatory_requirements": []}]);
         order
     }
 
     /// As the list shows it.
-    fn listed(&self) -> Value {
-        let mut order = self.head();
+    fn listed(&self, now: Moment) -> Value {
+        let mut order = self.head(now);
         order["phone_numbers"] = json!([{"id": self.part_id("0"), "phone_number": self.phone_number}]);
         order
     }
@@ -191,17 +203,18 @@ pub(crate) fn act(world: &mut World, operation: &'static str, request: &Request)
     if request.bearer() != Some(KEY) {
         return error(401, "10009", "Authentication failed");
     }
+    let now = world.now();
     match operation {
         "listAvailablePhoneNumbers" => available(world, request),
         "createNumberOrder" => order(world, request),
         "listNumberOrders" => {
             let reference = request.query.get("filter[customer_reference]");
             let fits = |order: &&NumberOrder| reference.is_none() || order.reference.as_ref() == reference;
-            list(request, world.orders.iter().rev().filter(fits).map(NumberOrder::listed).collect())
+            list(request, world.orders.iter().rev().filter(fits).map(|order| order.listed(now)).collect())
         }
         "retrieveNumberOrder" => {
             match world.orders.iter().find(|order| request.path.get(1) == Some(&order.id)) {
-                Some(order) => Answer::json(200, json!({"data": order.json()})),
+                Some(order) => Answer::json(200, json!({"data": order.json(now)})),
                 None => error(404, "10005", "Resource not found"),
             }
         }
@@ -209,7 +222,7 @@ pub(crate) fn act(world: &mut World, operation: &'static str, request: &Request)
             let digits = request.query.get("filter[phone_number]");
             // Digits only: anything else finds nothing.
             let fits = |number: &&Number| {
-                number.is_shown()
+                number.is_shown(now)
                     && digits
                         .is_none_or(|digits| number.phone_number.trim_start_matches('+') == digits.as_str())
             };
@@ -218,7 +231,9 @@ pub(crate) fn act(world: &mut World, operation: &'static str, request: &Request)
         "createMessagingProfile" => profile(world, request),
         "listMessagingProfiles" => {
             let name = request.query.get("filter[name][eq]").or_else(|| request.query.get("filter[name]"));
-            let fits = |profile: &&Profile| name.is_none_or(|name| profile.name == *name);
+            let fits = |profile: &&Profile| {
+                profile.listed_from <= now && name.is_none_or(|name| profile.name == *name)
+            };
             list(request, world.profiles.iter().filter(fits).map(Profile::json).collect())
         }
         _ => number(world, operation, request),
@@ -244,12 +259,13 @@ fn list(request: &Request, all: Vec<Value>) -> Answer {
 fn available(world: &mut World, request: &Request) -> Answer {
     let limit =
         request.query.get("filter[limit]").and_then(|limit| limit.parse().ok()).unwrap_or(20).min(100);
+    let now = world.now();
     let mut found = Vec::new();
     while found.len() < limit {
         let phone_number = format!("+1312555{:04}", world.dice.below(10_000));
-        let is_sold =
-            world.numbers.iter().any(|number| number.phone_number == phone_number && number.is_ours());
-        if is_sold && world.numbers.len() < 9_000 {
+        let is_sold = world.foreign_numbers.contains(&phone_number)
+            || world.numbers.iter().any(|number| number.phone_number == phone_number && number.is_ours(now));
+        if is_sold && world.numbers.len() + world.foreign_numbers.len() < 9_000 {
             continue;
         }
         found.push(json!({"phone_number": phone_number, "record_type": "available_phone_number",
@@ -269,34 +285,58 @@ fn order(world: &mut World, request: &Request) -> Answer {
     {
         return error(422, "10016", "Phone number must be in +E.164 format");
     }
-    if world.numbers.iter().any(|number| number.phone_number == phone_number && number.is_ours()) {
+    let now = world.now();
+    let take = |world: &mut World, kind| world.faults.take(Provider::Telnyx, "createNumberOrder", kind);
+    if world.numbers.iter().any(|number| number.phone_number == phone_number && number.is_ours(now)) {
+        return owned();
+    }
+    if let Some(fault) = take(world, Kind::NumberTaken) {
+        world.foreign_numbers.push(phone_number);
+        return error(fault.status.unwrap_or(422), "85001", "The number is not available any more");
+    }
+    if world.foreign_numbers.contains(&phone_number) {
         return error(422, "85001", "The number is not available any more");
     }
     let reference = request.text("/customer_reference");
-    let filled_at = later(world.paced(FILL_SECONDS));
-    let shown_from = later(world.paced(FILL_SECONDS + SHOW_SECONDS));
+    let pending = match take(world, Kind::OrderTakes).and_then(|fault| fault.seconds) {
+        Some(seconds) => Duration::try_from_secs_f64(seconds).unwrap_or_default(),
+        None => world.paced(FILL_SECONDS),
+    };
+    let filled_at = after(now, pending);
+    let fails = take(world, Kind::OrderFails).is_some();
+    let listed_from = world.listed_from(Provider::Telnyx, "createNumberOrder");
+    let shown_from = after(filled_at, world.paced(SHOW_SECONDS)).max(listed_from);
     let id = format!("{}{:09}", 1 + world.dice.below(9), world.dice.below(1_000_000_000));
-    world.numbers.push(Number {
-        id,
-        phone_number: phone_number.clone(),
-        reference: None,
-        profile: request.text("/messaging_profile_id"),
-        tags: Vec::new(),
-        created_at: now(),
-        shown_from,
-        gone_from: None,
-    });
+    let profile = request.text("/messaging_profile_id");
     let order = NumberOrder {
         id: world.dice.uuid(),
-        phone_number,
+        phone_number: phone_number.clone(),
         reference,
-        profile: request.text("/messaging_profile_id"),
-        created_at: now(),
+        profile: profile.clone(),
+        created_at: now,
         filled_at,
+        fails,
     };
-    let answer = Answer::json(200, json!({"data": order.json()}));
+    if !fails {
+        world.numbers.push(Number {
+            id,
+            phone_number,
+            reference: None,
+            profile,
+            tags: Vec::new(),
+            created_at: now,
+            order: order.id.clone(),
+            shown_from,
+            gone_from: None,
+        });
+    }
+    let answer = Answer::json(200, json!({"data": order.json(now)}));
     world.orders.push(order);
-    answer
+    if take(world, Kind::OrderOwned).is_some() { owned() } else { answer }
+}
+
+fn owned() -> Answer {
+    error(409, "10012", "The number is owned by this account already")
 }
 
 fn profile(world: &mut World, request: &Request) -> Answer {
@@ -304,21 +344,34 @@ fn profile(world: &mut World, request: &Request) -> Answer {
     let (Some(name), Some(destinations)) = (request.text("/name"), destinations) else {
         return error(400, "10015", "name and whitelisted_destinations are required");
     };
-    let profile = Profile { id: world.dice.uuid(), name, destinations, created_at: now() };
+    let created_at = world.now();
+    let listed_from = world.listed_from(Provider::Telnyx, "createMessagingProfile");
+    let profile = Profile { id: world.dice.uuid(), name, destinations, created_at, listed_from };
     let answer = Answer::json(200, json!({"data": profile.json()}));
     world.profiles.push(profile);
     answer
 }
 
 fn number(world: &mut World, operation: &'static str, request: &Request) -> Answer {
-    let gone = world.gone_from(Provider::Telnyx, "deletePhoneNumber");
+    let now = world.now();
     let wanted = request.path.get(1).cloned().unwrap_or_default();
     let profiles: Vec<String> = world.profiles.iter().map(|profile| profile.id.clone()).collect();
-    let found = world
-        .numbers
-        .iter_mut()
-        .find(|number| (number.id == wanted || number.phone_number == wanted) && number.is_shown());
-    let Some(number) = found else { return error(404, "10005", "Resource not found") };
+    let is_it =
+        |number: &Number| (number.id == wanted || number.phone_number == wanted) && number.is_shown(now);
+    let Some(index) = world.numbers.iter().position(is_it) else {
+        return error(404, "10005", "Resource not found");
+    };
+    let deleting =
+        (operation == "deletePhoneNumber").then(|| world.deleting(Provider::Telnyx, "deletePhoneNumber"));
+    let is_ignored = world.faults.take(Provider::Telnyx, operation, Kind::UpdateIgnored).is_some();
+    let mut number = world.numbers[index].clone();
+    if let Some(deleting) = deleting {
+        deleting.apply(&mut number.gone_from);
+        if deleting.is_denied {
+            world.numbers[index] = number;
+            return error(404, "10005", "Resource not found");
+        }
+    }
     match operation {
         "updatePhoneNumber" => {
             if request.body.get("messaging_profile_id").is_some() {
@@ -335,11 +388,6 @@ fn number(world: &mut World, operation: &'static str, request: &Request) -> Answ
                 number.tags = tags;
             }
         }
-        "deletePhoneNumber" => {
-            number.gone_from = Some(gone);
-            return Answer::json(200, json!({"data": number.deleted_json()}));
-        }
-        "retrieveMessagingSettings" => return Answer::json(200, json!({"data": number.messaging_json()})),
         "updateMessagingSettings" => match request.text("/messaging_profile_id") {
             Some(none) if none.is_empty() => number.profile = None,
             Some(profile) if profiles.contains(&profile) => number.profile = Some(profile),
@@ -348,8 +396,14 @@ fn number(world: &mut World, operation: &'static str, request: &Request) -> Answ
         },
         _ => {}
     }
-    if operation == "updateMessagingSettings" {
-        return Answer::json(200, json!({"data": number.messaging_json()}));
+    let said = match operation {
+        "deletePhoneNumber" => number.deleted_json(),
+        "retrieveMessagingSettings" | "updateMessagingSettings" => number.messaging_json(),
+        _ => number.json(),
+    };
+    let answer = Answer::json(200, json!({"data": said}));
+    if !is_ignored {
+        world.numbers[index] = number;
     }
-    Answer::json(200, json!({"data": number.json()}))
+    answer
 }

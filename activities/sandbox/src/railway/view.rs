@@ -5,8 +5,9 @@ use std::cell::RefCell;
 use serde_json::{Map, Value, json};
 
 use super::{Deployment, Domain, PAGE, Patch, Project, Service, Volume};
+use crate::clock::Moment;
 use crate::graphql::{Resolver, connection};
-use crate::world::{World, now};
+use crate::world::World;
 
 /// The world as one request sees it.
 pub(super) struct View<'w> {
@@ -14,8 +15,8 @@ pub(super) struct View<'w> {
     pub(super) workspace: &'static str,
 }
 
-pub(super) fn project(project: &Project) -> Value {
-    let deleted_at = project.gone_from.filter(|_| !project.is_there()).map(|at| at.to_string());
+pub(super) fn project(project: &Project, now: Moment) -> Value {
+    let deleted_at = project.gone_from.filter(|_| !project.is_there(now)).map(|at| at.to_string());
     json!({
         "id": project.id, "name": project.name, "description": project.description,
         "workspaceId": project.workspace, "teamId": project.workspace,
@@ -107,14 +108,14 @@ pub(super) fn patch(project: &Project, patch: &Patch) -> Value {
     json!({
         "id": patch.id, "status": "COMMITTED", "message": patch.message, "environmentId": project.environment,
         "createdAt": patch.created_at.to_string(), "updatedAt": patch.created_at.to_string(),
-        "appliedAt": patch.created_at.to_string(), "lastAppliedError": null,
+        "appliedAt": patch.created_at.to_string(), "lastAppliedError": patch.error,
         // Its variables are secrets, and nothing here keeps those.
         "patch": {},
     })
 }
 
-pub(super) fn deployment(project: &Project, deployment: &Deployment) -> Value {
-    let status = deployment.status();
+pub(super) fn deployment(project: &Project, deployment: &Deployment, now: Moment) -> Value {
+    let status = deployment.status(now);
     let instances = match status {
         "SUCCESS" => json!([{"id": format!("di-{}", deployment.id), "status": "RUNNING"}]),
         "CRASHED" => json!([{"id": format!("di-{}", deployment.id), "status": "CRASHED"}]),
@@ -125,7 +126,7 @@ pub(super) fn deployment(project: &Project, deployment: &Deployment) -> Value {
         "id": deployment.id, "status": status, "projectId": project.id, "environmentId": project.environment,
         "serviceId": deployment.service, "meta": {"image": deployment.image}, "instances": instances,
         "createdAt": deployment.created_at.to_string(), "updatedAt": deployment.created_at.to_string(),
-        "statusUpdatedAt": deployment.ready_at.filter(|at| *at <= now()).map(|at| at.to_string()),
+        "statusUpdatedAt": deployment.ready_at.filter(|at| *at <= now).map(|at| at.to_string()),
         "canRedeploy": status == "SUCCESS", "canRollback": false, "deploymentStopped": status == "CRASHED",
         "diagnosis": null, "snapshotId": null, "staticUrl": host.map(|host| host.domain.clone()),
         "suggestAddServiceDomain": host.is_none(), "url": null,
@@ -160,11 +161,13 @@ impl Resolver for View<'_> {
 
     fn related(&self, kind: &str, object: &Value, field: &str, arguments: &Value) -> Result<Value, String> {
         let world = self.world.borrow();
+        let now = world.now();
         let text = |name: &str| object.get(name).and_then(Value::as_str);
         let page = |all: Vec<Value>| Ok(connection(all, arguments, PAGE));
         if kind == "Workspace" {
-            let of = world.projects.iter().filter(|one| one.is_there() && text("id") == Some(&one.workspace));
-            let all: Vec<Value> = of.map(project).collect();
+            let of =
+                world.projects.iter().filter(|one| one.is_there(now) && text("id") == Some(&one.workspace));
+            let all: Vec<Value> = of.map(|one| project(one, now)).collect();
             return if field == "projectCount" { Ok(json!(all.len())) } else { page(all) };
         }
         // Everything else is in a project, and names it, its environment or its service.
@@ -178,12 +181,12 @@ impl Resolver for View<'_> {
         let in_service = |id: &str| service_id.is_none_or(|service| service == id);
         let newest = || {
             let all = of.deployments.iter().rev().filter(|one| in_service(&one.service));
-            all.map(|one| deployment(of, one)).collect::<Vec<_>>()
+            all.map(|one| deployment(of, one, now)).collect::<Vec<_>>()
         };
         let services = || of.services.iter().filter(|one| in_service(&one.id));
-        let volumes = || of.volumes.iter().filter(|one| one.listed_from <= now());
+        let volumes = || of.volumes.iter().filter(|one| one.listed_from <= now);
         match field {
-            "project" => Ok(project(of)),
+            "project" => Ok(project(of, now)),
             "environment" => Ok(environment(of)),
             "workspace" => Ok(workspace(&of.workspace)),
             "service" => services().next().map(|one| service(of, one)).ok_or("Service not found".to_owned()),
