@@ -66,11 +66,13 @@ impl Clock {
     }
 
     #[allow(clippy::disallowed_methods, reason = "the sandbox's own clock: its door")]
-    pub(crate) async fn sleep(&self, wait: Duration) {
+    pub(crate) async fn sleep_until(&self, until: Moment) {
         match &self.0 {
-            Source::System => tokio::time::sleep(wait).await,
+            Source::System => {
+                let wait = until.duration_since(system_now());
+                tokio::time::sleep(Duration::try_from(wait).unwrap_or_default()).await;
+            }
             Source::Manual(clock) => {
-                let until = after(clock.now(), wait);
                 // A clock that nobody holds any more is never moved: the wait does not end.
                 if clock.0.subscribe().wait_for(|now| *now >= until).await.is_err() {
                     std::future::pending::<()>().await;

@@ -9,7 +9,7 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use serde_json::Value;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, after};
 use crate::fault::{Spoiled, SpoiledBody};
 use crate::request::Answer;
 
@@ -153,7 +153,7 @@ fn drip(chunks: Chunks, wait: Duration, clock: Clock) -> Chunks {
     let waited = bytes.then(move |byte| {
         let clock = clock.clone();
         async move {
-            clock.sleep(wait).await;
+            clock.sleep_until(after(clock.now(), wait)).await;
             byte
         }
     });

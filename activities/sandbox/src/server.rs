@@ -147,10 +147,12 @@ async fn answer(
         *world.calls.entry(format!("{provider}.{operation}")).or_default() += 1;
         name(&mut world, provider, &request);
         let latency = world.faults.take(provider, operation, Kind::Latency);
-        latency.and_then(|fault| fault.ms).map(|ms| (world.clock.clone(), Duration::from_millis(ms)))
+        latency
+            .and_then(|fault| fault.ms)
+            .map(|ms| (world.clock.clone(), world.later(Duration::from_millis(ms))))
     };
-    if let Some((clock, wait)) = latency {
-        clock.sleep(wait).await;
+    if let Some((clock, until)) = latency {
+        clock.sleep_until(until).await;
     }
     let mut world = shared.world();
     name(&mut world, provider, &request);
@@ -158,10 +160,9 @@ async fn answer(
     let ending = live(&mut world, provider, operation, &request);
     if let Some(late) = world.late.get(was_late) {
         // It lands when somebody looks, and at its time if nobody does.
-        let (clock, wait) = (world.clock.clone(), late.at.duration_since(world.now()));
-        let shared = shared.clone();
+        let (clock, at, shared) = (world.clock.clone(), late.at, shared.clone());
         tokio::spawn(async move {
-            clock.sleep(Duration::try_from(wait).unwrap_or_default()).await;
+            clock.sleep_until(at).await;
             drop(shared.world());
         });
     }
