@@ -38,7 +38,7 @@ check("order has its number", [one.phone_number for one in order.phone_numbers] 
 check("order says when", isinstance(order.created_at, datetime.datetime) and order.phone_numbers_count == 1)
 raises(
     "a number is sold once",
-    telnyx.UnprocessableEntityError,
+    telnyx.ConflictError,
     lambda: account.number_orders.create(phone_numbers=[{"phone_number": number}]),
     lambda error: error.body["errors"][0]["code"],
 )

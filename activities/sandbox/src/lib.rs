@@ -4,6 +4,7 @@
 //! flight. Nothing in it knows the engine; only the wire is shared.
 
 mod agentmail;
+mod call;
 mod clock;
 mod container;
 mod control;
@@ -19,6 +20,7 @@ mod memory;
 mod openrouter;
 mod proxy;
 mod railway;
+mod refusal;
 mod request;
 mod runtime;
 mod server;

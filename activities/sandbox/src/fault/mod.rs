@@ -2,8 +2,10 @@
 
 mod answer;
 mod catalogue;
+mod check;
 mod kind;
 pub(crate) mod operation;
+mod page;
 mod preset;
 mod set;
 
@@ -12,8 +14,9 @@ use serde_json::Value;
 use strum::{Display, EnumIter, EnumString, IntoStaticStr, VariantNames};
 
 pub use answer::{Spoiled, SpoiledBody};
-pub use catalogue::{Applies, COMMON, Entry, Parameter, catalogue, page};
+pub use catalogue::{Applies, COMMON, Entry, Parameter, catalogue};
 pub use kind::Kind;
+pub use page::page;
 pub use preset::Preset;
 pub(crate) use set::Faults;
 
