@@ -48,7 +48,7 @@ impl Activity for JoinConversation {
 
     async fn execute(&self, runtime: &Runtime, call: &Call) -> Result<Joined, Failure> {
         let (path, body) = match &self.join_url {
-            Some(url) => ("/convos/join", json!({"joinUrl": url})),
+            Some(url) => ("/convos/join", json!({"inviteUrl": url})),
             None => ("/convos/conversation", json!({})),
         };
         let reply = runtime.tell(&self.domain, path, &self.token, self.epoch, call, &body).await?;
