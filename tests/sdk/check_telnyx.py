@@ -38,9 +38,9 @@ check("order has its number", [one.phone_number for one in order.phone_numbers] 
 check("order says when", isinstance(order.created_at, datetime.datetime) and order.phone_numbers_count == 1)
 raises(
     "a number is sold once",
-    telnyx.UnprocessableEntityError,
+    telnyx.ConflictError,
     lambda: account.number_orders.create(phone_numbers=[{"phone_number": number}]),
-    lambda error: error.body["errors"][0]["code"],
+    lambda error: error.body["errors"][0]["code"] == "10012",
 )
 listed = list(account.number_orders.list(filter={"customer_reference": "sg_1"}))
 check("orders are found by reference", [one.id for one in listed] == [order.id])
