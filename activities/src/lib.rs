@@ -1,6 +1,7 @@
 //! Activities: what can be asked of each provider, found again, and taken back.
 
 pub mod agentmail;
+mod answer;
 pub mod census;
 pub mod ghcr;
 mod gone;
@@ -11,4 +12,5 @@ pub mod railway;
 pub mod runtime;
 pub mod telnyx;
 
+pub use answer::page::page as provider_answers;
 pub use gone::Gone;
