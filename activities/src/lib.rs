@@ -3,6 +3,8 @@
 pub mod agentmail;
 mod answer;
 pub mod census;
+#[cfg(test)]
+mod fuzz;
 pub mod ghcr;
 mod gone;
 mod http;
