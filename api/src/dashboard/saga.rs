@@ -3,13 +3,14 @@
 use amends_engine::journal::story;
 use amends_engine::{SagaView, Timestamp};
 use axum::extract::{FromRequest, Request, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::{drawing, frame};
 use crate::extract::{self, Query, SagaPath};
+use crate::fresh::Tag;
 use crate::problem::Problem;
 use crate::routes::sagas::Reason;
 use crate::server::App;
@@ -28,14 +29,20 @@ pub struct PageQuery {
 pub async fn show(
     State(app): State<App>,
     SagaPath(saga): SagaPath,
+    headers: HeaderMap,
     Query(query): Query<PageQuery>,
 ) -> Result<Response, Problem> {
+    let row = app.engine.row(&saga).await?.ok_or_else(|| Problem::not_found(format!("saga {saga}")))?;
+    let tag = Tag::of_saga(&row, app.now());
+    if let Some(unchanged) = tag.unchanged(&headers) {
+        return Ok(unchanged);
+    }
     let view = app.engine.view(&saga).await?.ok_or_else(|| Problem::not_found(format!("saga {saga}")))?;
     let body = body(&view, query.asked.as_deref(), app.now());
     let title = format!("{} {}", view.row.workflow, view.row.state);
     // One that has ended stays as it is.
     let live = !view.row.state.is_ended();
-    Ok(super::page(StatusCode::OK, frame::frame(&app.environment, &title, live, &body)))
+    Ok(tag.on(super::page(StatusCode::OK, frame::frame(&app.environment, &title, live, &body))))
 }
 
 /// What acts through the dashboard are signed with, for want of names.

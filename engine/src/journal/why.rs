@@ -83,7 +83,13 @@ fn parked(state: &State, attention: Attention, detail: &str) -> Why {
     let name = &state.workflow.0;
     let back = if state.unwinding.is_some() { " on its way back" } else { "" };
     let happened = format!("{name} stopped{back} ({attention}): {detail}.");
-    let now = "Nothing of it is lost, nothing more is called, and nothing is due by itself.".to_owned();
+    let now = if attention == Attention::StoreRefused {
+        "What it was about to write is not written, so that a call whose answer was part of it counts as lost; nothing \
+         more is called, and nothing is due by itself."
+    } else {
+        "Nothing of it is lost, nothing more is called, and nothing is due by itself."
+    };
+    let now = now.to_owned();
     let cancel = match (&state.pivot, &state.unwinding) {
         (None, None) => " `cancel` takes back what it did; its function is not needed for that.",
         (Some(_), _) => " It is past its pivot, so it cannot be cancelled.",
@@ -101,6 +107,11 @@ fn parked(state: &State, attention: Attention, detail: &str) -> Why {
         }
         Attention::NoProgress => {
             "The function is at fault: it may await only what its `Saga` offers. Mend it, then `retry`.".to_owned()
+        }
+        Attention::StoreRefused => {
+            "If a rule of the database is at fault, mend it; if it is what a step or the saga's owner is called, that \
+             has to be mended where it comes from. Then `retry`."
+                .to_owned()
         }
         Attention::OverLimit => {
             "A loop in its function is the likely cause, and a `retry` alone brings it back here. To undo is always \

@@ -9,7 +9,7 @@ use crate::activity::{Cause, Effect, Failure, Found, retry};
 use crate::env::Timestamp;
 use crate::ids::StepKey;
 use crate::journal::event::{Event, FoundKind};
-use crate::journal::state::Phase;
+use crate::journal::state::{Attention, Phase};
 use crate::store::{Error, Message};
 
 impl Executor {
@@ -20,7 +20,10 @@ impl Executor {
             if self.turn.consumed.contains(&letter.id) {
                 continue;
             }
-            if self.open(letter.message) {
+            let is_refused = matches!(self.state.parked, Some((Attention::StoreRefused, _)));
+            if is_refused && self.withheld.contains(&letter.id) {
+                self.waiting_letters.push(letter.id);
+            } else if self.open(letter.message) {
                 self.turn.consumed.push(letter.id);
             } else {
                 self.waiting_letters.push(letter.id);

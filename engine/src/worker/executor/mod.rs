@@ -9,6 +9,7 @@ mod acts;
 mod asks;
 mod calls;
 mod inbox;
+mod park;
 mod writing;
 
 use std::collections::{BTreeMap, HashSet};
@@ -96,6 +97,10 @@ pub(crate) enum Stop {
     Rest,
     /// Another may have written: the saga has to be loaded again.
     Reload,
+    /// The same for want of anything better: if it comes to this again and again, the saga is parked with these words.
+    Failed(String),
+    /// The store refuses for ever what was to be written: the saga is parked with what it said.
+    Refused(Refused),
 }
 
 /// What one turn will append.
@@ -115,6 +120,8 @@ struct Turn {
     gates_said: BTreeMap<StepKey, Result<Permit, Barrier>>,
 }
 
+pub(crate) use park::{Refused, park};
+
 pub(crate) struct Executor {
     shared: Arc<Shared>,
     saga: SagaId,
@@ -129,6 +136,8 @@ pub(crate) struct Executor {
     waits: Vec<GateWait>,
     /// The letters in the inbox that nothing waits for yet.
     waiting_letters: Vec<String>,
+    /// Letters that were part of what the store refused: not opened before a person lets the saga go on.
+    withheld: HashSet<String>,
     /// The inbox is to be looked into: somebody said so, or a step now waits for what may lie there.
     has_mail: bool,
     /// A person wants a parked saga tried again: it is replayed.
@@ -143,7 +152,12 @@ pub(crate) struct Executor {
 
 impl Executor {
     /// A saga as it was loaded under the lease that the store has given us.
-    pub(crate) fn new(shared: Arc<Shared>, saga: SagaId, loaded: Loaded) -> Result<Self, Error> {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        saga: SagaId,
+        loaded: Loaded,
+        withheld: HashSet<String>,
+    ) -> Result<Self, Error> {
         let mut state = State::fold(saga.clone(), &loaded.entries)
             .map_err(|error| Error::Unreadable(error.to_string()))?;
         // What the fold made of the ledger is what is written there.
@@ -161,6 +175,7 @@ impl Executor {
             nudge: Nudge::default(),
             waits,
             waiting_letters: Vec::new(),
+            withheld,
             has_mail: loaded.has_mail,
             reload: false,
             is_due_at_once: true,

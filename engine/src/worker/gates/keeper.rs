@@ -97,7 +97,14 @@ pub(in crate::worker) async fn look(shared: &Shared) -> Result<Duration, Error> 
     for key in all {
         let row = rows.remove(&key).unwrap_or_else(|| GateRow { key: key.clone(), ..GateRow::default() });
         is_in_use |= !row.queue.is_empty() || gates.is_in_use(&key, now);
-        let look = move_one(shared, row, read_at, &asked).await?;
+        let look = match move_one(shared, row, read_at, &asked).await {
+            // It is this gate's trouble alone; who waits there is parked with the same words.
+            Err(error) if error.is_permanent() => {
+                tracing::error!(%error, "a gate is left alone");
+                None
+            }
+            other => other?,
+        };
         // What is due already and was not enough is waited for together with something else.
         next = [next, look.filter(|at| *at > now)].into_iter().flatten().min();
     }
