@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used, missing_docs, clippy::disallowed_methods, reason = "tests fail by panicking")]
 
+pub mod contract;
 pub mod database;
 pub mod door;
 pub mod market;
 pub mod postgres;
 pub mod process;
+pub mod recorder;
 pub mod shop;
 pub mod world;
 pub mod yard;

@@ -125,6 +125,13 @@ impl Server {
         log.lines().filter(|line| line.starts_with(&begin)).count()
     }
 
+    /// How many connections to a database the server has ended with this SQLSTATE.
+    pub fn fatals(&self, database: &str, state: &str) -> usize {
+        let log = std::fs::read_to_string(self.log()).unwrap();
+        let begin = format!("{state} {database} FATAL:");
+        log.lines().filter(|line| line.starts_with(&begin)).count()
+    }
+
     fn wait_until(&self, what: &str, mut done: impl FnMut() -> bool) {
         let began = now();
         while !done() {

@@ -167,6 +167,49 @@ async fn a_server_whose_stderr_is_closed_drains_like_any_other() {
 }
 
 #[tokio::test]
+async fn what_is_asked_for_again_while_nothing_is_written_is_unchanged() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = server(folder.path());
+    server.start().await;
+    let claim = async |key: &str| -> Value {
+        let request = server.client.post(server.url("/v1/claims")).header("idempotency-key", key);
+        let body = serde_json::json!({"template_id": "tp_demo"});
+        request.json(&body).send().await.unwrap().json().await.unwrap()
+    };
+    let saga = claim("k1").await["id"].as_str().unwrap().to_owned();
+    let get = async |path: &str, tag: Option<&str>| {
+        let mut request = server.client.get(server.url(path));
+        if let Some(tag) = tag {
+            request = request.header("if-none-match", tag);
+        }
+        request.send().await.unwrap()
+    };
+    let tag_of = |answer: &reqwest::Response| answer.headers()["etag"].to_str().unwrap().to_owned();
+    for path in
+        ["/", "/?attention=any", "/v1/sagas?state=completed", "/v1/resources", &format!("/sagas/{saga}")]
+    {
+        // Sagas go on meanwhile, and every ten seconds ages are new.
+        let deadline = Instant::now() + Duration::from_secs(120);
+        loop {
+            let tag = tag_of(&get(path, None).await);
+            let again = get(path, Some(&tag)).await;
+            if again.status() == 304 {
+                assert_eq!(tag_of(&again), tag);
+                assert!(again.text().await.unwrap().is_empty());
+                break;
+            }
+            assert_eq!(again.status(), 200, "{path}");
+            assert!(Instant::now() < deadline, "{path} is never unchanged");
+        }
+    }
+    let tag = tag_of(&get("/v1/sagas", None).await);
+    let second = claim("k2").await;
+    let changed = get("/v1/sagas", Some(&tag)).await;
+    assert_eq!(changed.status(), 200, "something was written");
+    assert!(changed.text().await.unwrap().contains(second["id"].as_str().unwrap()));
+}
+
+#[tokio::test]
 async fn a_second_process_a_taken_port_and_a_newer_database_are_refused_clearly() {
     let folder = tempfile::tempdir().unwrap();
     let mut first = server(folder.path());

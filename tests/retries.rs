@@ -382,7 +382,13 @@ async fn what_fails_otherwise_is_tried_once_and_said() {
             let write = stage.write(way).await;
             stage.meet(way, table);
             let outcome = write.await;
-            assert!(matches!(outcome, Err(Error::Unavailable(_) | Error::Job(_))), "{way}: {outcome:?}");
+            // A constraint is not passed by another try; the others may be.
+            let is_said = match &outcome {
+                Err(Error::Job(_)) => true,
+                Err(error) => error.is_permanent() == (state == "23514"),
+                Ok(_) => false,
+            };
+            assert!(is_said, "{way}, {state}: {outcome:?}");
             assert_eq!(stage.errors(state), number + 1, "{way}, {state}");
             stage.part(table);
         }

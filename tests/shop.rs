@@ -14,7 +14,7 @@ use amends_activities::telnyx::Telnyx;
 use amends_engine::store::open::Migrations;
 use amends_engine::store::{ResourceFilter, ResourceState, SagaFilter, SagaRow};
 use amends_engine::{Env, SagaId};
-use amends_sandbox::{CREDENTIALS, Config, Pace, Sandbox};
+use amends_sandbox::{CREDENTIALS, Config, Pace, Sandbox, Urls};
 use amends_workflows::{
     Clients, Found, Reconciler, RefillPool, RequestClaim, RequestTeardown, Sweep, registry,
 };
@@ -49,7 +49,11 @@ pub struct Shop {
 }
 
 pub fn clients(sandbox: &Sandbox) -> Clients {
-    let urls = sandbox.urls();
+    clients_at(sandbox.urls())
+}
+
+/// Clients of providers at these addresses.
+pub fn clients_at(urls: Urls) -> Clients {
     let tokens = CREDENTIALS.railway.iter().map(|(workspace, token)| ((*workspace).into(), (*token).into()));
     Clients {
         railway: Arc::new(Railway::new(urls.railway, tokens.collect())),
@@ -71,9 +75,15 @@ impl Shop {
         let listen = "127.0.0.1:0".parse().unwrap();
         let sandbox =
             Sandbox::start(Config { listen, pace: Pace::Quick, seed: 1, file: None }).await.unwrap();
+        let urls = sandbox.urls();
+        Self::open_at(sandbox, urls, crash).await
+    }
+
+    /// A product whose clients find that sandbox at these addresses.
+    pub async fn open_at(sandbox: Sandbox, urls: Urls, crash: Option<Crash>) -> Self {
         let env = Env::seeded(11).with_pace(Pace::Quick.factor()).with_shortest_limit(Duration::from_secs(2));
         let database = Database::new(env, MIGRATIONS);
-        let clients = clients(&sandbox);
+        let clients = clients_at(urls);
         let mut shop = Self { sandbox, database, clients, running: None };
         shop.start(crash).await;
         let seed = Seed::parse(SEED).unwrap();

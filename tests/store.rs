@@ -141,3 +141,77 @@ async fn a_database_is_refused_that_is_in_use_newer_foreign_elsewhere_or_without
     assert!(matches!(foreign, Err(OpenError::Foreign(_))), "{:?}", foreign.err());
     assert_eq!(std::fs::read(&letters).unwrap(), before);
 }
+
+#[tokio::test]
+async fn a_database_is_one_process_s_whatever_name_it_is_reached_by() {
+    let env = Env::seeded(5);
+    let folder = tempfile::tempdir().unwrap();
+    let (file, key) = (folder.path().join("a.db"), folder.path().join("key"));
+    let elsewhere = folder.path().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    let (store, _) = SqliteStore::open(&file, &key, "test", NOTES, &env).await.unwrap();
+    let started = NewSaga::raw(&env, SagaId::from_uuid(env.uuid()), "w", 1, 1.into());
+    store.start(started.clone()).await.unwrap();
+    let (hard, soft) = (elsewhere.join("hard.db"), elsewhere.join("soft.db"));
+    std::fs::hard_link(&file, &hard).unwrap();
+    std::os::unix::fs::symlink(&file, &soft).unwrap();
+    std::os::unix::fs::symlink(folder.path(), elsewhere.join("folder")).unwrap();
+    for other in [&file, &hard, &soft, &elsewhere.join("folder/a.db"), &elsewhere.join("../a.db")] {
+        let refused = SqliteStore::open(other, &key, "test", NOTES, &env).await;
+        let error = refused.map(|_| ()).unwrap_err();
+        assert!(matches!(error, OpenError::InUse(_)), "{}: {error}", other.display());
+        // Another process is refused as well: here by the lock of the kernel alone.
+        let lock = std::process::Command::new("flock").arg("-n").arg(other).arg("true").status().unwrap();
+        assert!(!lock.success(), "{}", other.display());
+    }
+    store.close().await;
+    // Put away in order it may be opened by another name.
+    let (store, _) = SqliteStore::open(&hard, &key, "test", NOTES, &env).await.unwrap();
+    assert!(store.saga(&started.id).await.unwrap().is_some());
+    let second = NewSaga::raw(&env, SagaId::from_uuid(env.uuid()), "w", 1, 1.into());
+    store.start(second.clone()).await.unwrap();
+    // As a crash leaves it: what was written last is in a log that bears the name it was opened by.
+    let log = elsewhere.join("hard.db-wal");
+    let kept = std::fs::read(&log).unwrap();
+    assert!(!kept.is_empty());
+    let image = std::fs::read(&hard).unwrap();
+    store.close().await;
+    std::fs::write(&hard, image).unwrap();
+    std::fs::write(&log, kept).unwrap();
+    let refused = SqliteStore::open(&file, &key, "test", NOTES, &env).await;
+    let error = refused.map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("hard.db-wal"), "{error}");
+    let (store, _) = SqliteStore::open(&hard, &key, "test", NOTES, &env).await.unwrap();
+    assert!(store.saga(&second.id).await.unwrap().is_some(), "nothing was lost");
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_database_and_its_key_are_their_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let env = Env::seeded(5);
+    let folder = tempfile::tempdir().unwrap();
+    let home = folder.path().join("new/deep");
+    let (file, key) = (home.join("a.db"), home.join("key"));
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let open = async || SqliteStore::open(&file, &key, "test", NOTES, &env).await.unwrap().0;
+    let store = open().await;
+    holds_what_it_starts(&store, &env).await;
+    let all = || {
+        let files = std::fs::read_dir(&home).unwrap().map(|entry| entry.unwrap().path());
+        files
+            .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), mode(&path)))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(mode(&home), 0o700);
+    assert!(all().len() >= 4, "{:?}", all());
+    assert!(all().iter().all(|(_, mode)| *mode == 0o600), "{:?}", all());
+    store.close().await;
+    for path in [&file, &key] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    let store = open().await;
+    holds_what_it_starts(&store, &env).await;
+    assert!(all().iter().all(|(_, mode)| *mode == 0o600), "a looser mode is tightened: {:?}", all());
+    store.close().await;
+}

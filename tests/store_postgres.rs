@@ -23,7 +23,7 @@ use amends_engine::store::{
     Error, Job, Letter, Message, NewSaga, ResourceFilter, ResourceState, SagaFilter, Store,
 };
 use amends_engine::testing::conformance::{NOTES, Subject};
-use amends_engine::{Engine, Env, params};
+use amends_engine::{Engine, Env, params, secs};
 use amends_tests::postgres::{Base, Server};
 use amends_tests::yard::{self, Yard};
 
@@ -412,4 +412,71 @@ async fn turns_are_written_at_least_half_as_fast_as_by_a_bare_loop() {
     pool.close().await;
     store.close().await;
     assert!(!slow, "less than half of a bare loop");
+}
+
+/// Waits until the server has ended every connection whose last statement was one of these.
+async fn idle_ones_are_ended(server: &Server, base: &Base, statements: &[&str]) {
+    let likes: Vec<String> = statements.iter().map(|text| format!("query like '%{text}%'")).collect();
+    let sql = format!(
+        "select count(*) from pg_stat_activity where datname = '{}' and pid <> pg_backend_pid() and ({})",
+        base.name,
+        likes.join(" or ")
+    );
+    let deadline = tokio::time::Instant::now() + secs(120);
+    while server.psql("postgres", &sql) != "0" {
+        assert!(tokio::time::Instant::now() < deadline, "the server keeps {statements:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_ends_idle_connections_costs_no_write_an_error() {
+    let server = Server::with_settings(&[
+        "idle_session_timeout = 1s",
+        "idle_in_transaction_session_timeout = 1s",
+        "statement_timeout = 60s",
+    ]);
+    let base = server.database();
+    let env = Env::seeded(51);
+    let (store, vault) = base.open(NOTES, &env).await;
+    let store: Arc<dyn Store> = Arc::new(store);
+    let subject = Subject { name: "idle", store: store.clone(), vault, env, another: None };
+    let writers = ["with turn as", "insert into saga (", "insert into worker"];
+    for round in 0..3 {
+        store.renew().await.unwrap();
+        let saga = subject.started(&format!("k-{round}")).await;
+        let append: Arc<_> = subject.next(&saga).await.into();
+        idle_ones_are_ended(&server, &base, &writers).await;
+        // Each of them is the first on its connection since.
+        assert_eq!(store.append(append).await, Ok(()), "round {round}");
+        subject.started(&format!("again-{round}")).await;
+        store.renew().await.unwrap();
+        store.claim(subject.env.now(), 10).await.unwrap();
+        assert_eq!(store.gates(subject.env.now()).await.map(|rows| rows.len()), Ok(0));
+        assert_eq!(store.journal(&saga).await.unwrap().len(), 2);
+    }
+    // A connection that ends between two statements of one transaction is noticed, and the next one is whole.
+    let ended = server.errors(&base.name, "57P05") + server.fatals(&base.name, "57P05");
+    assert!(ended >= 9, "{ended}");
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_listens_hears_on_where_the_server_ends_idle_connections() {
+    let server = Server::with_settings(&["idle_session_timeout = 1s"]);
+    let base = server.database();
+    let env = Env::seeded(52);
+    let (store, _) = base.open(NOTES, &env).await;
+    let listening = format!(
+        "select count(*) from pg_stat_activity where datname = '{}' and query ilike 'listen%'
+           and state_change < now() - interval '3 seconds'",
+        base.name
+    );
+    // One and the same connection has listened for three times as long as an idle one may.
+    let deadline = tokio::time::Instant::now() + secs(120);
+    while server.psql("postgres", &listening) == "0" {
+        assert!(tokio::time::Instant::now() < deadline, "nobody listens for long");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    store.close().await;
 }

@@ -426,18 +426,154 @@ impl Workflow for Strewing {
     }
 }
 
+/// The same, as an earlier program had it.
+#[derive(Serialize, Deserialize)]
+struct StrewBefore;
+
+impl Activity for StrewBefore {
+    const NAME: &'static str = Strew::NAME;
+    const EFFECT: Effect = Effect::Repeatable;
+    type Client = Shed;
+    type Output = String;
+
+    fn resource(&self, call: &Call) -> Option<Resource> {
+        Strew.resource(call)
+    }
+
+    async fn execute(&self, shed: &Shed, call: &Call) -> Result<String, Failure> {
+        Strew.execute(shed, call).await
+    }
+
+    async fn compensate(&self, _: &Shed, _: &String, _: &Call) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_does_not_say_how_it_is_taken_back_is_not_taken_for_gone() {
     let room = Room::new(false, &[]).await;
     let shed = room.shed.clone();
-    let mut room =
-        room.again(registry(&shed).activity::<Strew>(shed.clone()).workflow(Stack).workflow(Strewing)).await;
+    let offers = |registry: Registry| registry.workflow(Stack).workflow(Strewing);
+    let mut room = room.again(offers(registry(&shed).activity::<StrewBefore>(shed.clone()))).await;
     let new = room.engine.new_saga::<Strewing>("b", &false).unwrap();
     room.saga = room.engine.begin(new).await.unwrap().saga().clone();
     room.until(|row| row.step.as_deref() == Some("rest waits")).await;
+    let room = room.again(offers(registry(&shed).activity::<Strew>(shed.clone()))).await;
     room.cancel().await;
     let told = room.told(Attention::NeedsDecision).await;
     assert!(told.contains("shed.strew does not say how it is taken back"), "{told}");
+}
+
+/// Says how it is taken back, and not what.
+#[derive(Serialize, Deserialize)]
+struct Vanish;
+
+impl Activity for Vanish {
+    const NAME: &'static str = "shed.vanish";
+    const EFFECT: Effect = Effect::Repeatable;
+    type Client = Shed;
+    type Output = ();
+
+    async fn execute(&self, shed: &Shed, _: &Call) -> Result<(), Failure> {
+        shed.things.lock().unwrap().push("vanish".to_owned());
+        Ok(())
+    }
+
+    async fn compensate(&self, _: &Shed, (): &(), _: &Call) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+/// Makes something only when it is asked to, and what somebody keeps.
+#[derive(Serialize, Deserialize)]
+struct Perhaps {
+    makes: bool,
+    kept: bool,
+}
+
+impl Activity for Perhaps {
+    const NAME: &'static str = "shed.perhaps";
+    const EFFECT: Effect = Effect::Repeatable;
+    type Client = Shed;
+    type Output = ();
+
+    fn resource(&self, call: &Call) -> Option<Resource> {
+        let thing = Resource::new("shed", "thing", call.name("perhaps"));
+        self.makes.then(|| if self.kept { thing.kept_by("the neighbour") } else { thing })
+    }
+
+    async fn execute(&self, _: &Shed, _: &Call) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    async fn compensate(&self, _: &Shed, (): &(), _: &Call) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+struct Trying;
+
+impl Workflow for Trying {
+    const NAME: &'static str = "trying";
+    const VERSION: u32 = 1;
+    type Input = String;
+    type Output = ();
+
+    async fn run(&self, saga: &Saga, what: String) -> saga::Result<()> {
+        match what.as_str() {
+            "look" => drop(saga.step("it", Look).await?),
+            "strew" => drop(saga.step("it", Strew).await?),
+            "vanish" => drop(saga.step("it", Vanish).await?),
+            "vanish at the end" => saga.defer("it", Vanish).await?,
+            "nothing" => drop(saga.step("it", Perhaps { makes: false, kept: false }).await?),
+            "kept" => drop(saga.step("it", Perhaps { makes: true, kept: true }).await?),
+            _ => drop(saga.step("it", Perhaps { makes: true, kept: false }).await?),
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_never_be_taken_back_is_refused_before_anything_is_called() {
+    let room = Room::new(false, &[]).await;
+    let shed = room.shed.clone();
+    let offers = registry(&shed).activity::<Strew>(shed.clone()).activity::<Vanish>(shed.clone());
+    let offers = offers.activity::<Perhaps>(shed.clone()).workflow(Stack).workflow(Trying);
+    let room = room.again(offers).await;
+    for (what, problem) in [
+        ("strew", Some("shed.strew makes nails \"nails\" and does not say how that is taken back")),
+        ("vanish", Some("shed.vanish says how it is taken back and names no resource")),
+        ("vanish at the end", Some("shed.vanish says how it is taken back and names no resource")),
+        ("nothing", None),
+        ("kept", None),
+        ("something", None),
+    ] {
+        let new = room.engine.new_saga::<Trying>(what, &what.to_owned()).unwrap();
+        let saga = room.engine.begin(new).await.unwrap().saga().clone();
+        let row = room.engine.wait(&saga, secs(60), |_| false).await.unwrap().unwrap();
+        match problem {
+            Some(problem) => {
+                assert_eq!(row.state, SagaState::Failed, "{what}: {row:#?}");
+                assert!(row.error.as_ref().is_some_and(|error| error.contains(problem)), "{row:#?}");
+            }
+            None => assert_eq!(row.state, SagaState::Completed, "{what}: {row:#?}"),
+        }
+    }
+    assert!(!shed.things.lock().unwrap().contains(&"vanish".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_given_up_says_what_it_was_given_up_for() {
+    let room = Room::new(false, &[("look shed", unavailable(Cause::Connect, "no road to the shed"))]).await;
+    let shed = room.shed.clone();
+    let room = room.again(registry(&shed).workflow(Stack).workflow(Trying)).await;
+    let new = room.engine.new_saga::<Trying>("look", &"look".to_owned()).unwrap();
+    let saga = room.engine.begin(new).await.unwrap().saga().clone();
+    let row = room.engine.wait(&saga, secs(2 * 3600), |_| false).await.unwrap().unwrap();
+    assert_eq!(row.state, SagaState::Failed, "{row:#?}");
+    let error = row.error.unwrap();
+    assert!(error.contains("gave_up: not within its time"), "{error}");
+    assert!(error.contains("connect: no road to the shed"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

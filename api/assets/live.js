@@ -3,6 +3,7 @@
 "use strict";
 
 const EVERY_MS = 2000;
+let tag = null;
 const news = document.getElementById("news");
 
 function say(text, well) {
@@ -38,8 +39,15 @@ function replace(piece, fresh) {
 async function renew() {
   if (!document.hidden) {
     try {
-      const answer = await fetch(location.href, { headers: { accept: "text/html" } });
+      const headers = tag ? { accept: "text/html", "if-none-match": tag } : { accept: "text/html" };
+      const answer = await fetch(location.href, { headers });
+      // Nothing has changed since: the server has read hardly anything, and there is nothing to replace.
+      if (answer.status === 304) {
+        say("● live", true);
+        return setTimeout(renew, EVERY_MS);
+      }
       if (!answer.ok) throw new Error(String(answer.status));
+      tag = answer.headers.get("etag");
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
       document.title = fresh.title;
       for (const piece of document.querySelectorAll("[data-live][id]")) {

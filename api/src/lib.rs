@@ -5,6 +5,7 @@ pub mod bench;
 pub mod cli;
 pub mod dashboard;
 pub mod extract;
+pub mod fresh;
 pub mod jobs;
 pub mod problem;
 pub mod product;

@@ -231,12 +231,17 @@ impl From<store::Error> for Problem {
                 tracing::warn!(%error, "the store did not take a request");
                 Self::new(Code::StoreUnavailable, "The database cannot take this just now.")
             }
+            store::Error::TooLong { .. } => Self::invalid(format!("{error}.")),
+            store::Error::Refused(_) | store::Error::KeyTaken(_) => {
+                tracing::warn!(%error, "the database refuses what a request asks for");
+                Self::invalid(format!("{error}."))
+            }
             store::Error::Closed => Self::new(Code::Draining, "The database is being closed."),
             store::Error::Job(amends_engine::Failure::Refused(refusal)) => {
                 let code = match refusal.code.as_str() {
                     "not_found" | "no_such_instance" => Code::NotFound,
                     "key_reused" | "idempotency_key_reused" => Code::IdempotencyKeyReused,
-                    "invalid" | "malformed" | "unknown_template" => Code::ValidationFailed,
+                    "invalid" | "malformed" | "too_long" | "unknown_template" => Code::ValidationFailed,
                     _ => Code::StateConflict,
                 };
                 Self::new(code, refusal.message.clone())

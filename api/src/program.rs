@@ -11,7 +11,7 @@ use amends_engine::{Engine, Env};
 use anyhow::Context;
 use tokio::sync::watch;
 
-use amends_sandbox::{Config, Fault, Kind, Pace, Provider, Sandbox, Urls};
+use amends_sandbox::{Config, Fault, Kind, Options, Pace, Provider, Sandbox, Urls};
 use amends_workflows::Clients;
 
 use crate::cli::{shell_word, warn};
@@ -102,10 +102,13 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs only the sandbox's providers, until a signal comes.
-pub async fn sandbox(settings: Settings) -> anyhow::Result<()> {
+/// Runs only the sandbox's providers, with these faults, until a signal comes.
+pub async fn sandbox(settings: Settings, faults: Vec<Fault>) -> anyhow::Result<()> {
     log();
     let sandbox = start_sandbox(&settings, None).await?;
+    for fault in faults {
+        sandbox.set_fault(fault).map_err(|problem| anyhow::anyhow!("--fault: {problem}"))?;
+    }
     let program = std::env::args().next().unwrap_or_else(|| "amends".to_owned());
     warn(format_args!(
         "amends: the sandbox listens; AMENDS_SANDBOX_URL=http://{} {} serve",
@@ -122,7 +125,8 @@ async fn start_sandbox(settings: &Settings, file: Option<PathBuf>) -> anyhow::Re
     // Ids must differ from those that were drawn before a restart.
     let seed = Env::system().below(u64::MAX);
     let config = Config { listen, pace: settings.sandbox_profile, seed, file };
-    Sandbox::start(config).await.with_context(|| {
+    let hosts = settings.sandbox_hosts.iter().filter(|host| !host.is_empty()).cloned().collect();
+    Sandbox::start_with(config, Options { hosts, ..Options::default() }).await.with_context(|| {
         format!("the sandbox cannot listen on {listen}; set AMENDS_SANDBOX_LISTEN to another address")
     })
 }

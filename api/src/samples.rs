@@ -165,6 +165,61 @@ fn refusal(code: &str, message: &str) -> Refusal {
     Refusal { code: code.into(), message: message.into() }
 }
 
+/// A claim that waits in every way that has no time of its own: at a gate for a credential, to be looked for there, for
+/// a child, and for an answer that may take as long as it likes.
+pub fn without_end() -> Journal {
+    let gated = |step: &str, ms| Event::AttemptDeferred {
+        step: step.into(),
+        attempt: None,
+        cause: Cause::RateLimited,
+        detail: "gate railway is closed until it is opened: ann: a new token comes; 0 wait before it".into(),
+        retry_at: at(ms),
+        gate: Some("railway".into()),
+        asked: None,
+        fingerprint: String::new(),
+    };
+    Journal::of("claim")
+        .tries(5, "project", "railway.create_project", Some(Resource::new("railway", "project", "p")))
+        .then(
+            10,
+            Event::AttemptDeferred {
+                step: "project".into(),
+                attempt: Some(1),
+                cause: Cause::Credential,
+                detail: "401: no such token".into(),
+                retry_at: at(60_000),
+                gate: None,
+                asked: None,
+                fingerprint: String::new(),
+            },
+        )
+        .then(60_000, gated("project", 60_000))
+        .tries(61_000, "key", "openrouter.mint_key", Some(Resource::new("openrouter", "key", "k")))
+        .then(
+            62_000,
+            Event::AttemptLost {
+                step: "key".into(),
+                attempt: 1,
+                cause: Cause::Reset,
+                detail: "the line broke".into(),
+                look_at: at(92_000),
+                fingerprint: String::new(),
+            },
+        )
+        .then(92_000, gated("key", 92_000))
+        .then(
+            93_000,
+            Event::TimerSet { step: "approval".into(), due_at: Timestamp::NEVER, signal: Some("yes".into()) },
+        )
+}
+
+/// What no text for a person may hold: the end of time, in any of the ways in which it has been said.
+pub fn says_never(text: &str) -> bool {
+    ["292214", "292277", "294247", "9223372036854775807", "106751991"]
+        .iter()
+        .any(|wrong| text.contains(wrong))
+}
+
 /// A replenish whose deploy failed for good, and whose number cannot be taken back.
 pub fn stuck() -> Journal {
     let mut journal = Journal::of("replenish")

@@ -26,6 +26,10 @@ pub struct Settings {
     /// Where the sandbox's providers listen.
     #[arg(long, env = "AMENDS_SANDBOX_LISTEN", default_value = "127.0.0.1:7301", value_name = "ADDRESS")]
     pub sandbox_listen: SocketAddr,
+    /// Names by which other machines reach the sandbox, without a port and separated by commas; while there are none it
+    /// listens only on loopback addresses. It has no authentication.
+    #[arg(long, env = "AMENDS_SANDBOX_HOSTS", value_delimiter = ',', value_name = "NAMES")]
+    pub sandbox_hosts: Vec<String>,
     /// How quick the sandbox's providers are: quick, or true to the times that the real ones state.
     #[arg(long, env = "AMENDS_SANDBOX_PROFILE", value_name = "NAME", default_value = "quick")]
     pub sandbox_profile: Pace,

@@ -279,7 +279,7 @@ impl Timeline {
             }
             Event::TimerSet { step, due_at, signal } => {
                 let why = signal.clone().map_or(Wait::Timer, Wait::Signal);
-                self.row(step, state).begin_wait(why, Some(*due_at), at);
+                self.row(step, state).begin_wait(why, due_at.ever(), at);
             }
             Event::TimerFired { step }
             | Event::SignalReceived { step, .. }

@@ -320,7 +320,7 @@ impl Step {
         pivot: Option<&StepKey>,
     ) -> Self {
         let asked = step.asked.as_ref();
-        let (phase, next_at) = if step.at_gate.is_some() { ("at_gate", None) } else { phase(&step.phase) };
+        let phase = if step.at_gate.is_some() { "at_gate" } else { phase(&step.phase) };
         Self {
             key: step.key.to_string(),
             activity: asked.map(|asked| asked.activity.clone()),
@@ -330,7 +330,7 @@ impl Step {
                 .unwrap_or_default(),
             pivot: pivot == Some(&step.key) || asked.is_some_and(|asked| asked.pivot),
             local: asked.is_some_and(|asked| asked.local.is_some()),
-            next_at: text(next_at),
+            next_at: text(step.next_at()),
             input: asked.map(|asked| asked.input.clone()),
             output: step.output.clone(),
             refusal: step.refusal.as_ref().map(ToString::to_string),
@@ -366,22 +366,21 @@ fn attempts(row: &timeline::Row) -> Vec<Attempt> {
     attempts
 }
 
-/// A step's phase in one word, and when it changes by itself.
-fn phase(phase: &Phase) -> (&'static str, Option<Timestamp>) {
+/// A step's phase in one word.
+fn phase(phase: &Phase) -> &'static str {
     match phase {
-        Phase::Trying { .. } => ("trying", None),
-        Phase::Deferred { retry_at } => ("deferred", Some(*retry_at)),
-        Phase::InDoubt { look_at } => ("in_doubt", Some(*look_at)),
-        Phase::Undecidable => ("undecidable", None),
-        Phase::Waiting { due_at, .. } => ("waiting", Some(*due_at)),
-        Phase::Registered => ("put_off", None),
-        Phase::Child => ("child_runs", None),
-        Phase::Completed => ("completed", None),
-        Phase::Refused => ("refused", None),
-        Phase::Removing { under_way: Some(_), .. } => ("removing", None),
-        Phase::Removing { due_at, .. } => ("removing", Some(*due_at)),
-        Phase::Undone => ("undone", None),
-        Phase::Skipped(_) => ("skipped", None),
+        Phase::Trying { .. } => "trying",
+        Phase::Deferred { .. } => "deferred",
+        Phase::InDoubt { .. } => "in_doubt",
+        Phase::Undecidable => "undecidable",
+        Phase::Waiting { .. } => "waiting",
+        Phase::Registered => "put_off",
+        Phase::Child => "child_runs",
+        Phase::Completed => "completed",
+        Phase::Refused => "refused",
+        Phase::Removing { .. } => "removing",
+        Phase::Undone => "undone",
+        Phase::Skipped(_) => "skipped",
     }
 }
 
@@ -406,7 +405,7 @@ impl Resource {
 }
 
 fn text(at: Option<Timestamp>) -> Option<String> {
-    at.map(|at| at.to_string())
+    at.and_then(Timestamp::ever).map(|at| at.to_string())
 }
 
 #[cfg(test)]
@@ -421,5 +420,16 @@ mod tests {
         let sent = serde_json::to_value(&detail).unwrap();
         let read: SagaDetail = serde_json::from_value(sent.clone()).unwrap();
         assert!(serde_json::to_value(read).unwrap() == sent, "a client that sends it on sends the same");
+    }
+
+    #[test]
+    fn what_is_due_at_no_time_is_shown_without_one() {
+        let detail = SagaDetail::of(&samples::without_end().view(), samples::at(300_000));
+        let sent = serde_json::to_string(&detail).unwrap();
+        assert!(!samples::says_never(&sent), "{sent}");
+        assert_eq!(detail.saga.next_at, None);
+        assert!(detail.steps.iter().all(|step| step.next_at.is_none()), "{sent}");
+        assert!(detail.why.now.contains("a new token comes"), "{:?}", detail.why.now);
+        assert!(detail.why.you.contains("open gate railway"), "{:?}", detail.why.you);
     }
 }

@@ -55,6 +55,7 @@ pub fn attention(attention: Attention) -> &'static str {
         Attention::Late => "its deadline has passed",
         Attention::PauseEnding => "its pause ends within a quarter of an hour",
         Attention::Leak => "it has ended, and something it made is outside",
+        Attention::StoreRefused => "the database refuses what it has to write",
         Attention::OverLimit => "it has grown beyond a limit, and was parked for it",
         Attention::Diverged => "its function asks for something else than its journal holds",
         Attention::Unreadable => "a line of its journal cannot be read",

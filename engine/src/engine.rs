@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::activity::{Failure, Local, Registry};
 use crate::bulk::BULK_MAX;
 use crate::env::Env;
-use crate::gate::{GateAct, GateView};
+use crate::gate::{GateAct, GateView, Times};
 use crate::ids::{OperationId, SagaId, StepKey};
 use crate::journal::act::{Act, Verdict};
 use crate::journal::why::why_unreadable;
@@ -18,9 +18,6 @@ use crate::store::{
     SagaRow, Started, Store,
 };
 use crate::worker::{self, Counts, DryRun, Shared};
-
-/// How long a waiting caller may miss a write that another process made.
-const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(250);
 
 /// A running engine: sagas are started with it, looked at, acted on and waited for. Clones share it.
 ///
@@ -341,8 +338,8 @@ impl Engine {
     /// Every gate that was ever closed, is limited, or holds somebody up, by key.
     pub async fn gates(&self) -> Result<Vec<GateView>, Error> {
         let rows = self.shared.store.gates(self.shared.granted_since()).await?;
-        let now = self.shared.env.now();
-        Ok(rows.iter().map(|row| GateView::of(row, now)).collect())
+        let (now, times) = (self.shared.env.now(), Times::of(&self.shared.env));
+        Ok(rows.iter().map(|row| GateView::of(row, now, &times)).collect())
     }
 
     /// Closes a gate to everybody, compensations too, until a person opens it. What waits there uses no attempts.
@@ -442,6 +439,9 @@ impl Engine {
     }
 
     /// Waits until the saga's row is as `until` asks, or the saga has ended, or the time is up; the row as it is then.
+    ///
+    /// However many wait in one process, what another process writes is read for all of them at a time, every quarter
+    /// of a second; what this one writes is told without a read.
     pub async fn wait(
         &self,
         saga: &SagaId,
@@ -455,18 +455,18 @@ impl Engine {
         let mut known = self.shared.row(saga);
         loop {
             let row = match known.take() {
-                Some(row) => Some(Arc::unwrap_or_clone(row)),
-                None => self.shared.store.saga(saga).await?,
+                Some(row) => Some(row),
+                None => self.shared.look(saga).await?,
             };
             let now = self.shared.env.now();
-            if row.as_ref().is_none_or(is_over) || now >= deadline {
-                return Ok(row);
+            if row.as_deref().is_none_or(is_over) || now >= deadline {
+                return Ok(row.map(Arc::unwrap_or_clone));
             }
-            // What this process writes is seen at once; what another does is looked for.
+            // What this process writes is seen at once; what another does is looked for, for all who wait.
             known = tokio::select! {
                 biased;
                 row = watch.until(is_over) => row,
-                () = self.shared.env.sleep(LOOK_AGAIN.min(deadline.since(now))) => None,
+                () = self.shared.env.sleep(deadline.since(now)) => None,
             };
         }
     }

@@ -15,6 +15,14 @@ use uuid::Uuid;
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
+    /// The end of time, which stands for *never*: what is due then is due at no time. It is said as that to nobody.
+    pub const NEVER: Self = Self(i64::MAX);
+
+    /// Itself, unless it stands for *never*.
+    pub fn ever(self) -> Option<Self> {
+        (self != Self::NEVER).then_some(self)
+    }
+
     /// This much later; stays at the end of time rather than wrapping.
     pub fn plus(self, wait: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(wait.as_micros()).unwrap_or(i64::MAX)))
@@ -27,10 +35,11 @@ impl Timestamp {
 }
 
 impl fmt::Display for Timestamp {
-    /// RFC 3339 in UTC, with milliseconds.
+    /// RFC 3339 in UTC, with milliseconds; `never` behind the last year that has four digits.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match jiff::Timestamp::from_microsecond(self.0) {
             Ok(at) => write!(f, "{at:.3}"),
+            Err(_) if self.0 > 0 => f.write_str("never"),
             Err(_) => write!(f, "{} us", self.0),
         }
     }

@@ -139,7 +139,7 @@
 //! | what a person can do | [`journal::Act`], [`Engine::act`], [`Engine::plan`], [`Engine::dry_run`], [`bulk`] |
 //! | secrets | [`secret`], [`Call::seal`], [`Call::open`] |
 //! | another database | [`store::Store`] |
-//! | testing your sagas | the module `testing`, behind the feature `testing`: a kit that crashes a saga at every point and makes every call fail in every way; cases for a store of your own |
+//! | testing your sagas | the module `testing`, behind the feature `testing`: a kit that crashes a saga at every point and makes every call fail in every way; cases for a store of your own; `call`, for the unit tests of an activity |
 //!
 //! The package's `examples` show one thing each: `hello_saga`, `unwinding`, `in_doubt`, `parallel`, `another_way`,
 //! `human_approval`, `child_sagas`, `crash_and_go_on`, `own_provider`.
@@ -158,7 +158,9 @@ pub mod store;
 pub mod testing;
 mod worker;
 
-pub use activity::{Activity, Call, Effect, Failure, Found, Gate, Local, Refusal, Registry, Resource, secs};
+pub use activity::{
+    Activity, Call, Effect, Failure, Found, Gate, Local, Refusal, Registry, Removal, Removed, Resource, secs,
+};
 pub use engine::{ActError, Engine, Preview, SagaView};
 pub use env::{Env, Timestamp};
 pub use ids::{ResourceId, SagaId, SecretRef, StepKey};

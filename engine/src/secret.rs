@@ -88,6 +88,7 @@ impl Key {
     /// Reads the key file.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let name = || path.display().to_string();
+        tighten(path);
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(Error::Missing(name())),
@@ -128,6 +129,29 @@ impl Key {
         blake3::keyed_hash(&self.0, b"amends key fingerprint").to_hex().as_str().chars().take(16).collect()
     }
 }
+
+/// Takes from everybody but its owner what they may do with a file, and says so; says it too where that is not allowed.
+/// A file that is not there is left alone.
+#[cfg(unix)]
+pub(crate) fn tighten(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let Ok(known) = std::fs::metadata(path) else { return };
+    let mode = known.permissions().mode() & 0o7777;
+    if mode & 0o077 == 0 {
+        return;
+    }
+    match std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode & 0o700)) {
+        Ok(()) => tracing::info!(
+            file = %path.display(), was = format!("{mode:04o}"), "now for its owner alone"
+        ),
+        Err(error) => tracing::warn!(
+            file = %path.display(), mode = format!("{mode:04o}"), %error, "others than its owner can use this file"
+        ),
+    }
+}
+
+#[cfg(not(unix))]
+pub(crate) fn tighten(_: &Path) {}
 
 impl Vault {
     /// Binds a key to the installation whose secrets it seals.

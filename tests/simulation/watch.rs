@@ -139,9 +139,12 @@ impl Followed {
                     effect => Err(format!("{effect:?} was sent again while it was in doubt")),
                 }
             }
+            (Event::AttemptDeferred { gate: Some(_), .. }, Some(Phase::InDoubt { look_at })) => {
+                says(*look_at <= at || at_gate, "came to its gate to be looked for before its time")
+            }
             (Event::StepFound { .. }, Some(Phase::InDoubt { look_at })) => {
                 let by_hand = matches!(self.act, Some(Act::Settle { .. }));
-                says(*look_at <= at || by_hand, "looked for before its time")
+                says(*look_at <= at || by_hand || at_gate, "looked for before its time")
             }
             (Event::CompensationStarted { .. }, Some(Phase::Removing { due_at, .. })) => {
                 says(*due_at <= at || at_gate, "taken back again before its time")

@@ -142,7 +142,8 @@ async fn bind(
     };
     saga.step("configure", configure).await?;
     if !instance.settings.conversations {
-        saga.pivot("configured", VerifyConfigured { domain, token }).await?;
+        let epoch = instance.epoch;
+        saga.pivot("configured", VerifyConfigured { domain, token, epoch }).await?;
         return Ok(None);
     }
     let join = JoinConversation {

@@ -85,6 +85,10 @@ impl Activity for Join {
         }
         Ok(Joined { conversation: "c1".to_owned() })
     }
+    async fn compensate(&self, containers: &Containers, _: &Joined, _: &Call) -> Result<(), Failure> {
+        containers.say("leave", &self.0);
+        Ok(())
+    }
 }
 
 impl Activity for Observe {

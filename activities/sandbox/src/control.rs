@@ -1,4 +1,4 @@
-//! Control: the sandbox's own API: set faults, see what the fakes hold and what was asked of them.
+//! Control: the sandbox's own API: set faults, see which there are, what the fakes hold and what was asked of them.
 
 use std::sync::Arc;
 
@@ -10,8 +10,9 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
+use crate::Shared;
 use crate::fault::Fault;
-use crate::{Shared, holdings};
+use crate::holdings::holdings;
 
 pub(crate) fn routes() -> Router<Arc<Shared>> {
     Router::new()
@@ -22,17 +23,14 @@ pub(crate) fn routes() -> Router<Arc<Shared>> {
 }
 
 async fn list(State(shared): State<Arc<Shared>>) -> Json<Value> {
-    Json(json!({"items": shared.world().faults.all(), "next_cursor": null}))
+    let (set, catalogue) = (shared.world().faults.all(), crate::fault::catalogue());
+    Json(json!({"items": set, "next_cursor": null, "known": catalogue}))
 }
 
 async fn set(State(shared): State<Arc<Shared>>, body: Bytes) -> axum::response::Response {
     let asked = serde_json::from_slice::<Fault>(&body).map_err(|error| error.to_string());
-    let asked = asked.and_then(|fault| fault.problem().map_or(Ok(fault), Err));
-    match asked {
-        Ok(fault) => {
-            shared.world().faults.set(fault.clone());
-            (StatusCode::CREATED, Json(json!(fault))).into_response()
-        }
+    match asked.and_then(|fault| shared.set_fault(&fault).map(|()| fault)) {
+        Ok(fault) => (StatusCode::CREATED, Json(json!(fault))).into_response(),
         Err(problem) => {
             let body = json!({"type": "about:blank", "title": "The fault is not one", "status": 400, "detail": problem});
             (StatusCode::BAD_REQUEST, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string())
@@ -42,7 +40,7 @@ async fn set(State(shared): State<Arc<Shared>>, body: Bytes) -> axum::response::
 }
 
 async fn clear(State(shared): State<Arc<Shared>>) -> StatusCode {
-    shared.world().faults.clear();
+    shared.clear_faults();
     StatusCode::NO_CONTENT
 }
 

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::fault::{Kind, Provider};
 use crate::request::{Answer, Request};
 use crate::world::World;
 
@@ -34,8 +35,11 @@ pub fn digest(name: &str, tag: &str) -> String {
     format!("sha256:{:016x}{:016x}{:016x}{:016x}", round(1), round(2), round(3), round(4))
 }
 
-pub(crate) fn act(_: &mut World, operation: &'static str, request: &Request) -> Answer {
+pub(crate) fn act(world: &mut World, operation: &'static str, request: &Request) -> Answer {
     if operation == "getToken" {
+        if !request.query.contains_key("scope") {
+            return error(401, "UNAUTHORIZED");
+        }
         return Answer::json(200, json!({"token": TOKEN}));
     }
     if request.bearer() != Some(TOKEN) {
@@ -50,6 +54,9 @@ pub(crate) fn act(_: &mut World, operation: &'static str, request: &Request) -> 
         return Answer::json(200, json!({"name": name, "tags": ["production", "staging"]}));
     }
     let tag = request.path.last().cloned().unwrap_or_default();
+    if world.faults.take(Provider::Ghcr, "headManifest", Kind::ImageAbsent).is_some() {
+        return error(404, "MANIFEST_UNKNOWN");
+    }
     // Any image is there, under the tags of environments and commits.
     if tag != "production"
         && tag != "staging"
@@ -63,5 +70,9 @@ pub(crate) fn act(_: &mut World, operation: &'static str, request: &Request) -> 
     let body =
         json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": []});
     let answer = Answer::json(200, body).with("docker-content-digest", digest);
-    if request.method == "HEAD" { Answer { body: None, ..answer } } else { answer }
+    if request.method == "HEAD" {
+        return Answer { body: None, ..answer }
+            .with("content-type", "application/vnd.oci.image.index.v1+json");
+    }
+    answer
 }

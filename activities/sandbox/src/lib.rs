@@ -4,12 +4,23 @@
 //! flight. Nothing in it knows the engine; only the wire is shared.
 
 mod agentmail;
+mod call;
+mod clock;
+mod container;
 mod control;
 mod dice;
 pub mod fault;
 mod ghcr;
+mod graphql;
+mod guard;
+mod happening;
+mod holdings;
+mod lists;
+mod memory;
 mod openrouter;
+mod proxy;
 mod railway;
+mod refusal;
 mod request;
 mod runtime;
 mod server;
@@ -21,10 +32,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use fault::{Fault, Kind, Provider};
+pub use clock::{Clock, ManualClock};
+pub use fault::{Fault, Kind, Preset, Provider, Spoiled, SpoiledBody, catalogue};
 pub use ghcr::digest;
-pub use runtime::TOKEN_VARIABLE;
-use serde_json::{Value, json};
+use holdings::holdings;
+use memory::Memory;
+pub use runtime::{TOKEN_VARIABLE, fingerprint};
+use serde_json::Value;
 pub use world::Pace;
 use world::World;
 
@@ -39,6 +53,19 @@ pub struct Config {
     pub seed: u64,
     /// Where what it holds is kept, so that it survives its process; nowhere if none. No secret is in it.
     pub file: Option<PathBuf>,
+}
+
+/// What is seldom set of a sandbox.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// What it reads the time from: real time, unless a test holds it.
+    pub clock: Clock,
+    /// Where the containers' memories are, a directory for each. Without it: beside the file of [`Config`]; and
+    /// without that one either, in a temporary directory that goes with the sandbox.
+    pub memory: Option<PathBuf>,
+    /// Names by which other machines reach it, without a port. While there are none it listens only on a loopback
+    /// address. It has no authentication: whoever reaches it sets its faults.
+    pub hosts: Vec<String>,
 }
 
 /// Base URLs for the clients.
@@ -115,8 +142,34 @@ impl Shared {
         }
     }
 
+    /// Everything, brought to the present.
     pub(crate) fn world(&self) -> MutexGuard<'_, World> {
-        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
+        if world.settle() {
+            self.keep(&world);
+        }
+        world
+    }
+
+    pub(crate) fn set_fault(&self, fault: &Fault) -> Result<(), String> {
+        if let Some(problem) = fault.problem() {
+            return Err(problem);
+        }
+        let mut world = self.world();
+        if fault.now {
+            happening::happen(&mut world, fault, None)?;
+            world.faults.note(fault.provider, &fault.operation, fault.fault);
+            self.keep(&world);
+        } else {
+            world.faults.set(fault.clone());
+        }
+        Ok(())
+    }
+
+    pub(crate) fn clear_faults(&self) {
+        let mut world = self.world();
+        world.faults.clear();
+        world.quotas.clear();
     }
 }
 
@@ -124,20 +177,37 @@ impl Sandbox {
     /// Starts to listen.
     ///
     /// # Errors
-    /// The address is taken or not ours.
+    /// The address is taken, not ours, or can be reached from other machines.
     pub async fn start(config: Config) -> std::io::Result<Self> {
+        Self::start_with(config, Options::default()).await
+    }
+
+    /// Starts to listen, with a clock, a place for memories, or names of its own.
+    ///
+    /// # Errors
+    /// The address is taken, not ours, or can be reached from other machines and no name for them is given; the
+    /// directory of memories cannot be made.
+    pub async fn start_with(config: Config, options: Options) -> std::io::Result<Self> {
+        guard::may_listen(config.listen, &options.hosts)?;
         let listener = tokio::net::TcpListener::bind(config.listen).await?;
         let address = listener.local_addr()?;
-        let mut world = World::new(config.pace.factor(), config.seed);
+        let beside = || config.file.as_ref().map(|file| file.with_extension("memory"));
+        let memory = Memory::open(options.memory.clone().or_else(beside))?;
+        let mut world = World::new(config.pace.factor(), config.seed, options.clock, memory);
         if let Some(kept) = config.file.as_ref().filter(|file| file.exists()) {
-            let (pace, dice) = (world.pace, std::mem::take(&mut world.dice));
-            world = serde_json::from_slice(&std::fs::read(kept)?)?;
-            (world.pace, world.dice) = (pace, dice);
+            let known: World = serde_json::from_slice(&std::fs::read(kept)?)?;
+            world = World {
+                pace: world.pace,
+                clock: world.clock,
+                dice: world.dice,
+                memory: world.memory,
+                ..known
+            };
         }
         let shared = Arc::new(Shared { world: Mutex::new(world), file: config.file });
         let stop = tokio::sync::watch::Sender::new(false);
         let mut stopped = stop.subscribe();
-        let app = server::app(shared.clone());
+        let app = server::app(shared.clone(), options.hosts.into());
         tokio::spawn(async move {
             let serve = axum::serve(listener, app).with_graceful_shutdown(async move {
                 let _ = stopped.wait_for(|stopped| *stopped).await;
@@ -159,18 +229,23 @@ impl Sandbox {
         Urls::of(&self.address.to_string())
     }
 
-    /// Sets a fault, or says what is wrong with it.
+    /// Sets a fault, or makes it happen if it is to happen at once.
+    ///
+    /// # Errors
+    /// What is wrong with it, or that there is nothing for it to happen to.
     pub fn set_fault(&self, fault: Fault) -> Result<(), String> {
-        if let Some(problem) = fault.problem() {
-            return Err(problem);
-        }
-        self.shared.world().faults.set(fault);
-        Ok(())
+        self.shared.set_fault(&fault)
     }
 
-    /// Takes all faults away.
+    /// The directory in which the agent of this domain keeps its memory: empty while it is clean, gone with its
+    /// project.
+    pub fn memory(&self, domain: &str) -> Option<PathBuf> {
+        self.shared.world().memory.directory(domain)
+    }
+
+    /// Takes all faults away. What has happened already stays: a dead container is dead.
     pub fn clear_faults(&self) {
-        self.shared.world().faults.clear();
+        self.shared.clear_faults();
     }
 
     /// How often each call was made, by `provider.operation`.
@@ -208,51 +283,4 @@ impl Sandbox {
     pub fn stop(&self) {
         self.stop.send_replace(true);
     }
-}
-
-pub(crate) fn holdings(world: &World) -> Value {
-    let projects: Vec<Value> = world
-        .projects
-        .iter()
-        .filter(|project| project.is_there())
-        .map(|project| {
-            json!({"id": project.id, "name": project.name, "workspace": project.workspace,
-            "description": project.description, "created_at": project.created_at.to_string()})
-        })
-        .collect();
-    let keys: Vec<Value> = world
-        .keys
-        .iter()
-        .filter(|key| key.is_there())
-        .map(|key| json!({"hash": key.hash, "name": key.name, "limit": key.limit}))
-        .collect();
-    let inboxes: Vec<Value> = world
-        .inboxes
-        .iter()
-        .filter(|inbox| inbox.is_there())
-        .map(|inbox| json!({"address": inbox.address, "client_id": inbox.client_id}))
-        .collect();
-    let numbers: Vec<Value> = world
-        .numbers
-        .iter()
-        .filter(|number| number.is_ours())
-        .map(|number| {
-            json!({"id": number.id, "phone_number": number.phone_number, "reference": number.reference,
-            "messaging_profile_id": number.profile})
-        })
-        .collect();
-    let orders: Vec<Value> = world
-        .orders
-        .iter()
-        .map(
-            |order| json!({"id": order.id, "phone_number": order.phone_number, "reference": order.reference}),
-        )
-        .collect();
-    let profiles: Vec<Value> =
-        world.profiles.iter().map(|profile| json!({"id": profile.id, "name": profile.name})).collect();
-    let agents: Vec<Value> = world.agents.iter().map(|(domain, agent)| agent.summary(domain)).collect();
-    json!({
-        "railway": {"projects": projects}, "openrouter": {"keys": keys}, "agentmail": {"inboxes": inboxes},
-        "telnyx": {"numbers": numbers, "orders": orders, "profiles": profiles}, "runtime": {"agents": agents},
-    })
 }

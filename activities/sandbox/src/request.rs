@@ -23,6 +23,32 @@ impl Request {
         self.headers.get("authorization")?.strip_prefix("Bearer ")
     }
 
+    /// What the call names: the parts of its path, its query, the texts and names in its body, and what stands before
+    /// a tag or digest in any of them.
+    pub(crate) fn named(&self) -> Vec<String> {
+        let mut named = self.path.clone();
+        named.push(self.path.join("/"));
+        // An image's name has parts of its own.
+        for end in 2..self.path.len() {
+            named.push(self.path.get(1..end).unwrap_or_default().join("/"));
+        }
+        named.extend(self.query.values().cloned());
+        texts(&self.body, &mut named);
+        let bare = |text: &String| {
+            text.split_once('@')
+                .map(|(before, _)| before.to_owned())
+                .into_iter()
+                .chain(
+                    text.strip_prefix("repository:")
+                        .and_then(|rest| Some(rest.rsplit_once(':')?.0.to_owned())),
+                )
+                .collect::<Vec<_>>()
+        };
+        let bare: Vec<String> = named.iter().flat_map(bare).collect();
+        named.extend(bare);
+        named
+    }
+
     pub(crate) fn text(&self, pointer: &str) -> Option<String> {
         self.body.pointer(pointer)?.as_str().map(str::to_owned)
     }
@@ -32,7 +58,7 @@ impl Request {
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Option<Value>,
 }
 
@@ -45,8 +71,8 @@ impl Answer {
         Self { status, headers: Vec::new(), body: None }
     }
 
-    pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.headers.push((name, value.into()));
+    pub(crate) fn with(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.headers.push((name.to_owned(), value.into()));
         self
     }
 
@@ -55,12 +81,26 @@ impl Answer {
         let mut response = Response::new(Body::from(text.clone().unwrap_or_default()));
         *response.status_mut() =
             StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let kind = text.map(|_| ("content-type", "application/json".to_owned()));
-        for (name, value) in self.headers.into_iter().chain(kind) {
+        let kind = text.map(|_| ("content-type".to_owned(), "application/json".to_owned()));
+        for (name, value) in kind.into_iter().chain(self.headers) {
             if let (Ok(name), Ok(value)) = (header::HeaderName::try_from(name), value.parse()) {
                 response.headers_mut().insert(name, value);
             }
         }
         response
+    }
+}
+
+fn texts(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::String(text) => found.push(text.clone()),
+        Value::Array(all) => all.iter().for_each(|one| texts(one, found)),
+        Value::Object(all) => {
+            for (name, one) in all {
+                found.push(name.clone());
+                texts(one, found);
+            }
+        }
+        _ => {}
     }
 }

@@ -2,23 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, Method, Response};
+use axum::response::Html;
 use axum::routing::any;
 use serde_json::Value;
 
-use crate::fault::{Fault, Kind, Provider};
+use crate::call::{Ending, answer};
+use crate::fault::Provider;
 use crate::request::{Answer, Request};
-use crate::{Shared, agentmail, control, ghcr, openrouter, railway, runtime, telnyx, world};
+use crate::world::World;
+use crate::{Shared, agentmail, control, ghcr, guard, openrouter, proxy, railway, runtime, telnyx};
 
 /// No request is larger.
 const BODY_MAX: usize = 1 << 20;
 
-pub(crate) fn app(shared: Arc<Shared>) -> Router {
+pub(crate) fn app(shared: Arc<Shared>, hosts: Arc<[String]>) -> Router {
     let provider = |provider: Provider| {
         any(
             move |State(shared): State<Arc<Shared>>,
@@ -35,15 +37,18 @@ pub(crate) fn app(shared: Arc<Shared>) -> Router {
             },
         )
     };
-    Router::new()
+    let routes = Router::new()
         .route("/railway/graphql/v2", provider(Provider::Railway))
         .route("/openrouter/api/v1/{*rest}", provider(Provider::Openrouter))
         .route("/agentmail/v0/{*rest}", provider(Provider::Agentmail))
         .route("/telnyx/v2/{*rest}", provider(Provider::Telnyx))
         .route("/ghcr/{*rest}", provider(Provider::Ghcr))
         .route("/runtime/{*rest}", provider(Provider::Runtime))
+        // Where a redirect of the proxy leads to.
+        .route("/login", any(|| async { Html(proxy::PAGE) }))
         .merge(control::routes())
-        .with_state(shared)
+        .with_state(shared);
+    guard::guarded(routes, hosts)
 }
 
 async fn read(
@@ -101,81 +106,22 @@ fn serde_urlencoded(query: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Ends the connection without a word: the task that serves it unwinds, and its socket closes.
-fn drop_line() -> ! {
-    std::panic::resume_unwind(Box::new("the line was dropped, as asked for"))
-}
-
 async fn serve(shared: Arc<Shared>, provider: Provider, request: Request) -> Response<Body> {
     let Some(operation) = operation(provider, &request) else {
         return match provider {
-            Provider::Railway => railway::unknown(),
+            Provider::Railway => railway::unknown(&request),
             _ => Answer::json(404, serde_json::json!({"error": "no such route"})),
         }
         .into_response();
     };
+    let clock = shared.world().clock.clone();
     // A server does not stop because its caller hung up.
-    let answered = tokio::spawn(answer(shared, provider, operation, request)).await;
-    match answered {
-        Ok(Some(answer)) => answer.into_response(),
-        _ => drop_line(),
+    match tokio::spawn(answer(shared, provider, operation, request)).await {
+        Ok(Ending::Answer(answer)) => answer.into_response(),
+        Ok(Ending::Spoiled(answer, spoiled)) => proxy::spoil(answer, &spoiled, &clock),
+        Ok(Ending::Hang) => match proxy::hang().await {},
+        Ok(Ending::Drop) | Err(_) => proxy::drop_line(),
     }
-}
-
-/// What the call is answered; nothing when the line drops.
-async fn answer(
-    shared: Arc<Shared>,
-    provider: Provider,
-    operation: &'static str,
-    request: Request,
-) -> Option<Answer> {
-    let take = |kind| shared.world().faults.take(provider, operation, kind);
-    *shared.world().calls.entry(format!("{provider}.{operation}")).or_default() += 1;
-    if let Some(Fault { ms: Some(ms), .. }) = take(Kind::Latency) {
-        world::sleep(Duration::from_millis(ms)).await;
-    }
-    if take(Kind::Unauthorized).is_some() {
-        return Some(unauthorized(provider));
-    }
-    if let Some(fault) = take(Kind::RateLimited) {
-        let answer = too_many(provider);
-        return Some(match fault.retry_after {
-            Some(seconds) => answer.with("retry-after", seconds.to_string()),
-            None => answer,
-        });
-    }
-    if take(Kind::ErrorBefore).is_some() {
-        return Some(broken(provider));
-    }
-    if take(Kind::ThrottleText).is_some() {
-        return Some(match provider {
-            Provider::Railway => railway::throttle(operation),
-            _ => too_many(provider),
-        });
-    }
-    if take(Kind::Refuse).is_some() {
-        return Some(refuse(provider, operation));
-    }
-    if take(Kind::LoseRequest).is_some() {
-        return None;
-    }
-    if let Some(fault) = take(Kind::CommitLate) {
-        let most = fault.seconds.unwrap_or(1.0);
-        let wait = Duration::from_secs_f64(most * (0.5 + 0.5 * shared.world().dice.unit()));
-        tokio::spawn(async move {
-            world::sleep(wait).await;
-            act(&shared, provider, operation, &request);
-        });
-        return None;
-    }
-    let answer = act(&shared, provider, operation, &request);
-    if take(Kind::LoseAnswer).is_some() {
-        return None;
-    }
-    if take(Kind::ErrorAfter).is_some() {
-        return Some(broken(provider));
-    }
-    Some(answer)
 }
 
 fn operation(provider: Provider, request: &Request) -> Option<&'static str> {
@@ -189,67 +135,19 @@ fn operation(provider: Provider, request: &Request) -> Option<&'static str> {
     }
 }
 
-fn act(shared: &Shared, provider: Provider, operation: &'static str, request: &Request) -> Answer {
-    let mut world = shared.world();
-    let answer = match provider {
-        Provider::Railway => railway::act(&mut world, operation, request),
-        Provider::Openrouter => openrouter::act(&mut world, operation, request),
-        Provider::Agentmail => agentmail::act(&mut world, operation, request),
-        Provider::Telnyx => telnyx::act(&mut world, operation, request),
-        Provider::Ghcr => ghcr::act(&mut world, operation, request),
-        Provider::Runtime => runtime::act(&mut world, operation, request),
-    };
-    // A read changes nothing; what it would keep is kept already.
-    if request.method != "GET" && request.method != "HEAD" {
-        shared.keep(&world);
-    }
-    answer
-}
-
-fn refuse(provider: Provider, operation: &str) -> Answer {
+/// Carries a call out.
+pub(crate) fn act(
+    world: &mut World,
+    provider: Provider,
+    operation: &'static str,
+    request: &Request,
+) -> Answer {
     match provider {
-        Provider::Railway => railway::refuse(operation),
-        Provider::Openrouter => openrouter::error(400, "The sandbox was told to refuse this"),
-        Provider::Agentmail => agentmail::error(403, "limit_exceeded", "The sandbox was told to refuse this"),
-        Provider::Telnyx => telnyx::error(422, "10015", "The sandbox was told to refuse this"),
-        Provider::Ghcr => ghcr::error(404, "MANIFEST_UNKNOWN"),
-        Provider::Runtime => runtime::error(400, "the sandbox was told to refuse this"),
-    }
-}
-
-fn unauthorized(provider: Provider) -> Answer {
-    match provider {
-        Provider::Railway => railway::unauthorized(),
-        Provider::Openrouter => openrouter::error(401, "User not found."),
-        Provider::Agentmail => agentmail::error(401, "unknown_api_key", "The API key is not known"),
-        Provider::Telnyx => telnyx::error(401, "10009", "Authentication failed"),
-        Provider::Ghcr => ghcr::error(401, "UNAUTHORIZED"),
-        Provider::Runtime => runtime::error(401, "unauthorized"),
-    }
-}
-
-fn too_many(provider: Provider) -> Answer {
-    match provider {
-        Provider::Railway => {
-            Answer::json(429, serde_json::json!({"errors": [{"message": "Too many requests"}]}))
-        }
-        Provider::Openrouter => openrouter::error(429, "Rate limit exceeded"),
-        Provider::Agentmail => agentmail::error(429, "rate_limit_exceeded", "Too many requests"),
-        Provider::Telnyx => telnyx::error(429, "10011", "Too many requests"),
-        Provider::Ghcr => ghcr::error(429, "TOOMANYREQUESTS"),
-        Provider::Runtime => runtime::error(429, "too many requests"),
-    }
-}
-
-fn broken(provider: Provider) -> Answer {
-    match provider {
-        Provider::Railway => {
-            Answer::json(500, serde_json::json!({"errors": [{"message": "Internal server error"}]}))
-        }
-        Provider::Openrouter => openrouter::error(500, "Internal Server Error"),
-        Provider::Agentmail => agentmail::error(500, "internal_error", "Internal server error"),
-        Provider::Telnyx => telnyx::error(500, "10007", "Unexpected error"),
-        Provider::Ghcr => ghcr::error(500, "UNKNOWN"),
-        Provider::Runtime => runtime::error(500, "internal error"),
+        Provider::Railway => railway::act(world, request),
+        Provider::Openrouter => openrouter::act(world, operation, request),
+        Provider::Agentmail => agentmail::act(world, operation, request),
+        Provider::Telnyx => telnyx::act(world, operation, request),
+        Provider::Ghcr => ghcr::act(world, operation, request),
+        Provider::Runtime => runtime::act(world, operation, request),
     }
 }

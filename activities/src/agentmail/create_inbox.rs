@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::http;
+use crate::answer::{Answered, in_doubt, not_yet, unreadable};
 use amends_engine::{Activity, Call, Effect, Failure, Gate, Resource, secs};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -26,6 +26,18 @@ pub struct Inbox {
     /// The address, which is also its id.
     pub address: String,
 }
+
+impl CreateInbox {
+    /// The inbox that has our name as its user name, if it is ours.
+    async fn taken(&self, agentmail: &AgentMail, name: &str) -> Result<Option<Inbox>, Failure> {
+        let there = agentmail.get(&format!("{name}@{DOMAIN}")).await?;
+        let ours = there.filter(|inbox| inbox.text("/client_id").as_deref() == Some(name));
+        ours.map(|inbox| Ok(Inbox { address: inbox.needed("/inbox_id")? })).transpose()
+    }
+}
+
+/// Where an inbox is whose domain is not said.
+const DOMAIN: &str = "agentmail.to";
 
 impl Activity for CreateInbox {
     const NAME: &'static str = "agentmail.create_inbox";
@@ -52,17 +64,30 @@ impl Activity for CreateInbox {
             "client_id": name, "username": name, "display_name": self.display_name,
             "metadata": {"amends": call.tag()},
         });
-        let reply = agentmail.create(&asked).await?;
-        if reply.text("/client_id").as_deref() != Some(&name) {
-            return Err(Failure::refused("foreign_inbox", "AgentMail answered an inbox that is not ours"));
+        match agentmail.create(&asked).await? {
+            Answered::Taken(words) => match self.taken(agentmail, &name).await.map_err(in_doubt)? {
+                Some(inbox) => Ok(inbox),
+                None => Err(Failure::refused("resource_taken", words)),
+            },
+            answered => {
+                let reply = answered.done()?;
+                if reply.text("/client_id").as_deref() != Some(&name) {
+                    return Err(in_doubt(unreadable("AgentMail answered an inbox that is not ours")));
+                }
+                let address = reply.needed("/inbox_id")?;
+                // It may remember an inbox that is gone by now.
+                match agentmail.get(&address).await.map_err(in_doubt)? {
+                    Some(_) => Ok(Inbox { address }),
+                    None => Err(in_doubt(unreadable("AgentMail answered an inbox that does not show"))),
+                }
+            }
         }
-        Ok(Inbox { address: reply.needed("/inbox_id")? })
     }
 
     async fn compensate(&self, agentmail: &AgentMail, made: &Inbox, _: &Call) -> Result<(), Failure> {
         agentmail.delete(&made.address).await?;
         if agentmail.get(&made.address).await?.is_some() {
-            Err(http::not_yet("AgentMail still has the inbox"))
+            Err(not_yet("AgentMail still has the inbox"))
         } else {
             Ok(())
         }

@@ -1,5 +1,6 @@
 //! AgentMail.
 
+pub(crate) mod answers;
 mod client;
 pub mod create_inbox;
 pub mod delete_inbox;

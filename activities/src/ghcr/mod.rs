@@ -1,5 +1,6 @@
 //! Ghcr.
 
+pub(crate) mod answers;
 mod client;
 pub mod pin_digest;
 

@@ -7,6 +7,7 @@ use amends_engine::{Activity, Call, Effect, Failure, Gate};
 use serde::{Deserialize, Serialize};
 
 use super::Ghcr;
+use crate::answer::unreadable;
 
 /// Asks which digest a tag stands for now.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,11 +41,7 @@ impl Activity for PinDigest {
         let name = self.image.strip_prefix("ghcr.io/").unwrap_or(&self.image);
         let manifest = ghcr.manifest(name, &self.tag).await?;
         let digest = manifest.headers.get("docker-content-digest").and_then(|digest| digest.to_str().ok());
-        match digest {
-            Some(digest) if digest.starts_with("sha256:") => {
-                Ok(Pinned { reference: format!("{}@{digest}", self.image), digest: digest.to_owned() })
-            }
-            _ => Err(Failure::refused("no_digest", "the registry answered no digest")),
-        }
+        let digest = digest.ok_or_else(|| unreadable("the registry answered no digest"))?;
+        Ok(Pinned { reference: format!("{}@{digest}", self.image), digest: digest.to_owned() })
     }
 }

@@ -1,17 +1,21 @@
 //! OpenRouter's client: management of keys.
 
 use amends_engine::Failure;
+use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
+use super::answers;
+use crate::answer::{Answered, Operation, Reply, unreadable};
 use crate::census::{Seen, time};
-use crate::http::{self, Reply, escaped};
+use crate::http::walk::Walk;
+use crate::http::{self, Http, escaped};
 
 /// OpenRouter, by its management key.
 pub struct OpenRouter {
     url: String,
     key: SecretString,
-    http: reqwest::Client,
+    pub(crate) http: Http,
 }
 
 /// A key as the list shows it.
@@ -22,56 +26,73 @@ pub(crate) struct Listed {
     created_at: Option<String>,
 }
 
-/// So many keys are on a full page.
-const PAGE: usize = 100;
-
 impl OpenRouter {
     /// OpenRouter at this base URL.
     pub fn new(url: impl Into<String>, key: SecretString) -> Self {
-        Self { url: url.into(), key, http: http::client() }
+        Self { url: url.into(), key, http: Http::new() }
     }
 
-    async fn send(&self, request: reqwest::RequestBuilder, call: http::Call) -> Result<Reply, Failure> {
-        let reply = http::send(request.bearer_auth(self.key.expose_secret()), call).await?;
-        if reply.is_success() || reply.status == 404 {
-            return Ok(reply);
-        }
-        let message = reply.text("/error/message").unwrap_or_default();
-        Err(http::refused(reply.status, "openrouter", &message))
+    async fn call(
+        &self,
+        operation: &'static Operation,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Answered, Failure> {
+        let request = self.http.request(operation, method, &format!("{}{path}", self.url))?;
+        let request = request.bearer_auth(self.key.expose_secret());
+        http::send(operation, body.into_iter().fold(request, |request, body| request.json(body))).await
     }
 
     pub(crate) async fn create(&self, body: &Value) -> Result<Reply, Failure> {
-        self.send(self.http.post(format!("{}/keys", self.url)).json(body), http::Call::Write).await
+        self.call(&answers::CREATE, Method::POST, "/keys", Some(body)).await?.done()
     }
 
     /// Whether a key is there.
     pub(crate) async fn is_there(&self, hash: &str) -> Result<bool, Failure> {
-        let request = self.http.get(format!("{}/keys/{}", self.url, escaped(hash)));
-        Ok(self.send(request, http::Call::Read).await?.status != 404)
+        let path = format!("/keys/{}", escaped(hash));
+        match self.call(&answers::GET, Method::GET, &path, None).await?.found()? {
+            Some(reply) if reply.text("/data/hash").as_deref() != Some(hash) => {
+                Err(unreadable("OpenRouter answered another key than was asked for"))
+            }
+            reply => Ok(reply.is_some()),
+        }
     }
 
-    /// Deletes a key; one that is not there is deleted.
+    /// Deletes a key; one that is not there is deleted. What is answered is no proof of it.
     pub(crate) async fn delete(&self, hash: &str) -> Result<(), Failure> {
-        let request = self.http.delete(format!("{}/keys/{}", self.url, escaped(hash)));
-        self.send(request, http::Call::Write).await.map(drop)
+        let path = format!("/keys/{}", escaped(hash));
+        self.call(&answers::DELETE, Method::DELETE, &path, None).await?.found().map(drop)
     }
 
     /// Every key, through all pages. Deleting shifts the pages, so nothing is deleted on the way.
     pub(crate) async fn list(&self) -> Result<Vec<Listed>, Failure> {
-        let mut all = Vec::new();
+        let (mut all, mut walk) = (Vec::<Listed>::new(), Walk::new("keys"));
+        let mut known = std::collections::HashSet::new();
         loop {
-            let url = format!("{}/keys?offset={}&include_disabled=true", self.url, all.len());
-            let reply = self.send(self.http.get(url), http::Call::Read).await?;
-            let page = reply.body.get("data").and_then(Value::as_array).cloned().unwrap_or_default();
-            let field = |key: &Value, name: &str| key.get(name).and_then(Value::as_str).map(str::to_owned);
-            all.extend(page.iter().map(|key| Listed {
-                hash: field(key, "hash").unwrap_or_default(),
-                name: field(key, "name").unwrap_or_default(),
-                created_at: field(key, "created_at"),
-            }));
-            if page.len() < PAGE {
+            let path = format!("/keys?offset={}&include_disabled=true", all.len());
+            let mut page = self.call(&answers::LIST, Method::GET, &path, None).await?.done()?;
+            let rows = page.rows("/data");
+            walk.read(rows.len())?;
+            // How long a page is only its documentation says. The end is where nothing follows.
+            if rows.is_empty() {
                 return Ok(all);
             }
+            let field = |key: &Value, name: &str| key.get(name).and_then(Value::as_str).map(str::to_owned);
+            let listed: Vec<Listed> = rows
+                .iter()
+                .map(|key| Listed {
+                    hash: field(key, "hash").unwrap_or_default(),
+                    name: field(key, "name").unwrap_or_default(),
+                    created_at: field(key, "created_at"),
+                })
+                // What was made meanwhile pushes the last ones of a page onto the next.
+                .filter(|key| known.insert(key.hash.clone()))
+                .collect();
+            if listed.is_empty() {
+                return Err(unreadable("the list of keys turns in a circle: a page came twice"));
+            }
+            all.extend(listed);
         }
     }
 

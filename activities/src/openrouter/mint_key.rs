@@ -3,7 +3,7 @@
 //! The secret is shown once, and names are not unique. So a key that is found again is of no use: it is
 //! deleted and another one minted.
 
-use crate::http;
+use crate::answer::not_yet;
 use amends_engine::{Activity, Call, Effect, Failure, Found, Gate, Resource, SecretRef, secs};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -74,7 +74,7 @@ impl Activity for MintKey {
             openrouter.delete(&twin.hash).await?;
         }
         if openrouter.is_there(&made.hash).await? {
-            Err(http::not_yet("OpenRouter still has the key"))
+            Err(not_yet("OpenRouter still has the key"))
         } else {
             Ok(())
         }

@@ -1,5 +1,6 @@
 //! OpenRouter.
 
+pub(crate) mod answers;
 mod client;
 pub mod key_gone;
 pub mod mint_key;

@@ -57,16 +57,31 @@ pub struct InstanceFilter {
 
 /// A page of instances, the last id first.
 pub async fn instances(store: &dyn Store, filter: &InstanceFilter) -> Result<Vec<Instance>, Error> {
-    let states = serde_json::json!(filter.states);
-    let rows = store
-        .fetch(
-            "select * from instance
-             where ($1 = '[]' or state in (select value from json_each($1))) and ($2 is null or id < $2)
-             order by id desc limit $3"
-                .into(),
-            params![states, filter.before.clone(), filter.limit.clamp(1, 1000)],
-        )
-        .await?;
+    let limit = filter.limit.clamp(1, 1000);
+    // No id is above this one.
+    let before = filter.before.clone().unwrap_or_else(|| "~".to_owned());
+    if filter.states.is_empty() {
+        let sql = "select * from instance where id < $1 order by id desc limit $2";
+        return page(store, sql, params![before, limit]).await;
+    }
+    let states: std::collections::BTreeSet<&String> = filter.states.iter().collect();
+    let mut all = Vec::new();
+    for state in states {
+        // Each by itself, in the order of the index, so that no more is read than is shown.
+        let sql = "select * from instance where state = $1 and id < $2 order by id desc limit $3";
+        all.extend(page(store, sql, params![state, before.clone(), limit]).await?);
+    }
+    all.sort_by(|one, other| other.id.cmp(&one.id));
+    all.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    Ok(all)
+}
+
+async fn page(
+    store: &dyn Store,
+    sql: &'static str,
+    params: Vec<amends_engine::store::tx::Param>,
+) -> Result<Vec<Instance>, Error> {
+    let rows = store.fetch(sql.into(), params).await?;
     rows.iter().map(|row| read(row).map_err(unreadable)).collect()
 }
 

@@ -4,16 +4,17 @@
 
 use std::time::Duration;
 
-use super::client::Error;
-use amends_engine::activity::Cause;
+use super::client::next_page;
+use crate::answer::not_yet;
+use crate::http::walk::Walk;
 use amends_engine::{Activity, Call, Effect, Failure, Found, Gate, Made, Resource, secs};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::Railway;
 use super::create_project::Project;
 use super::create_service::Service;
 use super::read_environment::Environment;
+use super::{Railway, answers};
 
 /// Asks for a volume at a mount path of the service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,7 +38,37 @@ pub struct Volume {
 
 const VOLUME_CREATE: &str =
     "mutation VolumeCreate($input: VolumeCreateInput!) { volumeCreate(input: $input) { id name createdAt } }";
-const VOLUMES: &str = "query Volumes($id: String!, $projectId: String!, $first: Int) { environment(id: $id, projectId: $projectId) { id volumeInstances(first: $first) { edges { node { id volumeId serviceId mountPath state deletedAt isPendingDeletion } } } } }";
+const VOLUMES: &str = "query Volumes($id: String!, $projectId: String!, $first: Int, $after: String) { environment(id: $id, projectId: $projectId) { id volumeInstances(first: $first, after: $after) { edges { node { id volumeId serviceId mountPath state deletedAt isPendingDeletion } } pageInfo { hasNextPage endCursor } } } }";
+
+impl AttachVolume {
+    /// The volumes that hang on our service and are not on their way out; nothing where the environment is not there.
+    async fn look(&self, railway: &Railway) -> Result<Option<Vec<Value>>, Failure> {
+        let (mut ours, mut walk, mut after) = (Vec::new(), Walk::new("volumes"), Value::Null);
+        loop {
+            let variables = json!({
+                "id": self.environment.id, "projectId": self.project.id, "first": 100, "after": after,
+            });
+            let environment = railway
+                .call(&answers::ENVIRONMENT, &self.project.workspace, VOLUMES, variables)
+                .await?
+                .found()?;
+            let Some(mut environment) = environment else { return Ok(None) };
+            let next = next_page(&environment.body, "/volumeInstances/pageInfo")?;
+            let edges = environment.rows("/volumeInstances/edges");
+            walk.read(edges.len())?;
+            ours.extend(edges.into_iter().map(|mut edge| edge["node"].take()).filter(|volume| {
+                volume["serviceId"] == self.service.id.as_str()
+                    && volume["deletedAt"].is_null()
+                    && volume["isPendingDeletion"] == false
+                    && volume["state"] != "DELETING"
+                    && volume["state"] != "DELETED"
+            }));
+            let Some(cursor) = next else { return Ok(Some(ours)) };
+            walk.goes_to(&cursor)?;
+            after = cursor.into();
+        }
+    }
+}
 
 impl Activity for AttachVolume {
     const NAME: &'static str = "railway.attach_volume";
@@ -61,40 +92,35 @@ impl Activity for AttachVolume {
         Some(made.id.clone())
     }
 
-    async fn execute(&self, railway: &Railway, call: &Call) -> Result<Volume, Failure> {
+    async fn execute(&self, railway: &Railway, _: &Call) -> Result<Volume, Failure> {
         let input = json!({
             "projectId": self.project.id, "environmentId": self.environment.id, "serviceId": self.service.id,
             "mountPath": self.mount_path,
         });
-        let made = railway
-            .write(super::throttle(call), &self.project.workspace, VOLUME_CREATE, json!({"input": input}))
-            .await;
-        let made = made.map_err(Error::young)?;
-        let id = made["id"].as_str().ok_or_else(|| Failure::NoAnswer {
-            cause: Cause::Unreadable,
-            detail: "Railway answered a volume without an id".to_owned(),
-        })?;
-        Ok(Volume { id: id.to_owned() })
+        let workspace = &self.project.workspace;
+        let made =
+            railway.call(&answers::VOLUME_CREATE, workspace, VOLUME_CREATE, json!({"input": input})).await?;
+        Ok(Volume { id: made.done()?.needed("/id")? })
     }
 
     async fn find(&self, railway: &Railway, _: &Call) -> Result<Found<Volume>, Failure> {
-        let variables = json!({"id": self.environment.id, "projectId": self.project.id, "first": 100});
-        let environment = match railway.read(&self.project.workspace, VOLUMES, variables).await {
-            Err(Error::NotFound(_)) => return Ok(Found::Nothing),
-            other => other?,
+        let Some(ours) = self.look(railway).await? else {
+            // Where the whole project is gone nothing hangs in it. Otherwise it is not visible yet.
+            return match railway.project(&self.project.workspace, &self.project.id).await? {
+                None => Ok(Found::Nothing),
+                Some(_) => Err(not_yet("the environment does not show yet")),
+            };
         };
-        let edges = environment
-            .pointer("/volumeInstances/edges")
-            .and_then(Value::as_array)
-            .cloned()
-            .unwrap_or_default();
-        let is_ours = |instance: &&Value| {
-            instance["serviceId"] == self.service.id.as_str()
-                && instance["deletedAt"].is_null()
-                && instance["isPendingDeletion"] != true
-        };
-        let ours = edges.iter().filter_map(|edge| edge.get("node")).find(is_ours);
-        let id = ours.and_then(|instance| instance["volumeId"].as_str());
-        Ok(id.map_or(Found::Nothing, |id| Found::Usable(Volume { id: id.to_owned() })))
+        // A volume bears no name. One of our service, in our project, at our path can only be ours.
+        Ok(match ours.as_slice() {
+            [] => Found::Nothing,
+            [volume] if volume["mountPath"] == self.mount_path.as_str() => {
+                match volume["volumeId"].as_str() {
+                    Some(id) => Found::Usable(Volume { id: id.to_owned() }),
+                    None => Found::Unknowable,
+                }
+            }
+            _ => Found::Unknowable,
+        })
     }
 }

@@ -1,63 +1,24 @@
-//! Railway's client: GraphQL in which the text of an error says what it is.
-//!
-//! Resolver failures come as HTTP 200 with `errors`; `extensions.code` is nearly always the same, so the message
-//! decides. Texts and limits as published clients and issues of Railway's report them (October 2026).
+//! Railway's client: one GraphQL field at a time, with the tokens of a workspace in turns.
 
-use std::time::Duration;
-
+use amends_engine::Failure;
 use amends_engine::activity::Cause;
-use amends_engine::{Failure, secs};
+use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
+use super::answers;
+use super::tokens::{Token, Tokens};
+use crate::answer::outcome::denied;
+use crate::answer::{Answered, Operation, not_yet, unreadable};
 use crate::census::{Seen, time};
-use crate::http;
+use crate::http::walk::Walk;
+use crate::http::{self, Http};
 
 /// Railway, by workspace and token.
 pub struct Railway {
     url: String,
-    tokens: Vec<(String, SecretString)>,
-    http: reqwest::Client,
-}
-
-/// What Railway answered instead of data.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Error {
-    /// It is not there, or not visible yet.
-    NotFound(String),
-    /// Its name is taken.
-    Exists(String),
-    /// A bad token, or an object that is somebody else's or gone.
-    NotAuthorized,
-    /// Anything that is the same everywhere.
-    Failed(Failure),
-}
-
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Self {
-        Self::Failed(failure)
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::NotFound(message) => Failure::refused("not_found", message),
-            Error::Exists(message) => Failure::refused("exists", message),
-            Error::NotAuthorized => http::refused(401, "not_authorized", "Not Authorized"),
-            Error::Failed(failure) => failure,
-        }
-    }
-}
-
-impl Error {
-    /// Inside a project that we just made, what is not there is not visible yet.
-    pub(crate) fn young(self) -> Failure {
-        match self {
-            Error::NotFound(message) => http::not_yet(&message),
-            other => other.into(),
-        }
-    }
+    tokens: Tokens,
+    pub(crate) http: Http,
 }
 
 /// A project as the list shows it.
@@ -74,139 +35,152 @@ const PROJECT: &str = "query ProjectGet($id: String!) { project(id: $id) { id na
 const PROJECT_DELETE: &str = "mutation ProjectDelete($id: String!) { projectDelete(id: $id) }";
 const API_TOKEN: &str = "query ApiToken { apiToken { workspaces { id name } } }";
 const PAGE: u32 = 100;
-/// How long a workspace that made something waits before it makes the next.
-pub(crate) const THROTTLE: Duration = secs(31);
 
 impl Railway {
-    /// Railway at this URL, with a token for each workspace.
+    /// Railway at this URL, with tokens for each workspace. Several of one workspace take turns, and one that Railway
+    /// refuses is set aside.
     pub fn new(url: impl Into<String>, tokens: Vec<(String, SecretString)>) -> Self {
-        Self { url: url.into(), tokens, http: http::client() }
+        Self { url: url.into(), tokens: Tokens::new(tokens), http: Http::new() }
     }
 
     /// The workspaces that there are tokens for.
     pub fn workspaces(&self) -> Vec<String> {
-        self.tokens.iter().map(|(workspace, _)| workspace.clone()).collect()
+        self.tokens.workspaces()
     }
 
-    pub(crate) async fn read(&self, workspace: &str, query: &str, variables: Value) -> Result<Value, Error> {
-        self.send(workspace, query, variables, http::Call::Read, THROTTLE).await
-    }
-
-    pub(crate) async fn write(
+    /// Asks for the one field that the operation is named after.
+    pub(crate) async fn call(
         &self,
-        throttle: Duration,
+        operation: &'static Operation,
         workspace: &str,
         query: &str,
         variables: Value,
-    ) -> Result<Value, Error> {
-        self.send(workspace, query, variables, http::Call::Write, throttle).await
-    }
-
-    /// The data of the one field that is asked for.
-    async fn send(
-        &self,
-        workspace: &str,
-        query: &str,
-        variables: Value,
-        kind: http::Call,
-        throttle: Duration,
-    ) -> Result<Value, Error> {
-        let token = self.tokens.iter().find(|(name, _)| name == workspace);
-        let (_, token) =
-            token.ok_or_else(|| http::refused(401, "no_token", "there is no token for this workspace"))?;
-        let request = self.http.post(&self.url).bearer_auth(token.expose_secret());
-        let reply = http::send(request.json(&json!({"query": query, "variables": variables})), kind).await?;
-        match reply.text("/errors/0/message") {
-            Some(message) => Err(classify(&message, reply.status, kind, throttle)),
-            None if !reply.is_success() => {
-                Err(http::refused(reply.status, "railway", "Railway refused").into())
-            }
-            None => {
-                let field =
-                    reply.body.get("data").and_then(Value::as_object).and_then(|data| data.values().next());
-                field.cloned().ok_or_else(|| classify("Problem processing request", 200, kind, throttle))
+    ) -> Result<Answered, Failure> {
+        let mut refused = Failure::Unavailable {
+            cause: Cause::Credential,
+            detail: "there is no token for this workspace".to_owned(),
+            retry_after: None,
+        };
+        // A token that is refused did nothing, so that the next one may ask for the same.
+        for token in self.tokens.of(workspace) {
+            match self.call_by(token, operation, query, &variables).await {
+                Err(failure @ Failure::Unavailable { cause: Cause::Credential, .. }) => {
+                    token.set_aside();
+                    refused = failure;
+                }
+                answered => return answered,
             }
         }
+        Err(refused)
+    }
+
+    async fn call_by(
+        &self,
+        token: &Token,
+        operation: &'static Operation,
+        query: &str,
+        variables: &Value,
+    ) -> Result<Answered, Failure> {
+        let answered = self.send(token, operation, query, variables).await?;
+        if !matches!(answered, Answered::Ambiguous) || operation.name == answers::API_TOKEN.name {
+            return Ok(answered);
+        }
+        // "Not Authorized" is a token that is revoked, a thing of somebody else's, or one that is gone. That the same
+        // token works elsewhere rules out the first; otherwise a revoked token would mark the whole fleet as deleted.
+        match self.send(token, &answers::API_TOKEN, API_TOKEN, &Value::Null).await? {
+            Answered::Done(_) => Ok(Answered::Ambiguous),
+            _ => Err(Failure::Unavailable {
+                cause: Cause::Credential,
+                detail: "railway refused the credential (Not Authorized)".to_owned(),
+                retry_after: None,
+            }),
+        }
+    }
+
+    async fn send(
+        &self,
+        token: &Token,
+        operation: &'static Operation,
+        query: &str,
+        variables: &Value,
+    ) -> Result<Answered, Failure> {
+        let request = self.http.request(operation, Method::POST, &self.url)?;
+        let request = request.bearer_auth(token.secret.expose_secret());
+        http::send(operation, request.json(&json!({"query": query, "variables": variables}))).await
     }
 
     /// Every project of a workspace, through all pages, newest first.
     pub(crate) async fn projects(&self, workspace: &str) -> Result<Vec<Listed>, Failure> {
-        let mut all = Vec::new();
-        let mut after = Value::Null;
+        let (mut all, mut walk, mut after) = (Vec::new(), Walk::new("projects"), Value::Null);
         loop {
             let variables = json!({"workspaceId": workspace, "first": PAGE, "after": after});
-            let page = self.read(workspace, PROJECTS, variables).await?;
-            let edges = page.get("edges").and_then(Value::as_array).cloned().unwrap_or_default();
+            let mut page = self.call(&answers::PROJECTS, workspace, PROJECTS, variables).await?.done()?;
+            let next = next_page(&page.body, "/pageInfo")?;
+            let nodes: Vec<Value> =
+                page.rows("/edges").into_iter().map(|mut edge| edge["node"].take()).collect();
+            walk.read(nodes.len())?;
             let field = |node: &Value, name: &str| {
                 node.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
             };
-            all.extend(
-                edges
-                    .iter()
-                    .filter_map(|edge| edge.get("node"))
-                    .filter(|node| node["deletedAt"].is_null())
-                    .map(|node| Listed {
-                        id: field(node, "id"),
-                        name: field(node, "name"),
-                        description: field(node, "description"),
-                        created_at: field(node, "createdAt"),
-                    }),
-            );
-            // The last page has a cursor too.
-            if page.pointer("/pageInfo/hasNextPage") != Some(&Value::Bool(true)) {
-                return Ok(all);
+            all.extend(nodes.iter().filter(|node| node["deletedAt"].is_null()).map(|node| Listed {
+                id: field(node, "id"),
+                name: field(node, "name"),
+                description: field(node, "description"),
+                created_at: field(node, "createdAt"),
+            }));
+            let Some(cursor) = next else { return Ok(all) };
+            walk.goes_to(&cursor)?;
+            after = cursor.into();
+        }
+    }
+
+    /// A project; nothing where Railway's own words say that there is none, or that it was deleted.
+    pub(crate) async fn project(&self, workspace: &str, id: &str) -> Result<Option<Value>, Failure> {
+        match self.project_or_not(workspace, id).await? {
+            Answered::Ambiguous => Err(denied("Railway does not authorize what is asked of the project")),
+            answered => Ok(answered.found()?.map(|reply| reply.body)),
+        }
+    }
+
+    async fn project_or_not(&self, workspace: &str, id: &str) -> Result<Answered, Failure> {
+        let answered = self.call(&answers::PROJECT, workspace, PROJECT, json!({"id": id})).await?;
+        match &answered {
+            Answered::Done(reply) if reply.body["id"] != id => {
+                Err(unreadable("Railway answered another project than was asked for"))
             }
-            after = page.pointer("/pageInfo/endCursor").cloned().unwrap_or(Value::Null);
+            Answered::Done(reply) if !reply.body["deletedAt"].is_null() => Ok(Answered::Gone),
+            _ => Ok(answered),
         }
     }
 
-    pub(crate) async fn project(&self, workspace: &str, id: &str) -> Result<Value, Error> {
-        let project = self.read(workspace, PROJECT, json!({"id": id})).await?;
-        if project.is_null() || !project["deletedAt"].is_null() {
-            return Err(Error::NotFound("Project not found".to_owned()));
-        }
-        Ok(project)
-    }
-
-    /// Whether a project is gone. "Not Authorized" says so only if the token works elsewhere in the same minute:
-    /// otherwise a revoked token would mark the whole fleet as deleted.
+    /// Whether a project is gone. A project that the token may not see counts as gone when the token is good: it was
+    /// ours, and nobody gives one away.
     pub(crate) async fn is_gone(&self, workspace: &str, id: &str) -> Result<bool, Failure> {
-        match self.project(workspace, id).await {
-            Ok(_) => Ok(false),
-            Err(Error::NotFound(_)) => Ok(true),
-            Err(Error::NotAuthorized) => {
-                self.read(workspace, API_TOKEN, Value::Null).await?;
-                Ok(true)
-            }
-            Err(Error::Failed(failure)) => Err(failure),
-            Err(other) => Err(other.into()),
+        match self.project_or_not(workspace, id).await? {
+            Answered::Gone | Answered::Ambiguous => Ok(true),
+            answered => answered.done().map(|_| false),
         }
     }
 
-    /// Asks for a project to be deleted; one that is not there is deleted.
-    pub(crate) async fn delete(&self, throttle: Duration, workspace: &str, id: &str) -> Result<(), Failure> {
+    /// Asks for a project to be deleted; one that is not there is deleted. What is answered is no proof of it.
+    pub(crate) async fn delete(&self, workspace: &str, id: &str) -> Result<(), Failure> {
         if self.is_gone(workspace, id).await? {
             return Ok(());
         }
-        match self.write(throttle, workspace, PROJECT_DELETE, json!({"id": id})).await {
-            Ok(_) | Err(Error::NotFound(_)) => Ok(()),
-            Err(Error::NotAuthorized) if self.is_gone(workspace, id).await? => Ok(()),
-            Err(error) => Err(error.into()),
+        match self.call(&answers::PROJECT_DELETE, workspace, PROJECT_DELETE, json!({"id": id})).await? {
+            Answered::Gone => Ok(()),
+            Answered::Ambiguous if self.is_gone(workspace, id).await? => Ok(()),
+            answered => answered.done().map(drop),
         }
     }
 
     /// Deletes a project and sees that it is gone.
-    pub(crate) async fn delete_and_see(
-        &self,
-        throttle: Duration,
-        workspace: &str,
-        id: &str,
-    ) -> Result<(), Failure> {
-        self.delete(throttle, workspace, id).await?;
+    pub(crate) async fn delete_and_see(&self, workspace: &str, id: &str) -> Result<(), Failure> {
+        self.delete(workspace, id).await?;
         if self.is_gone(workspace, id).await? {
             Ok(())
         } else {
-            Err(http::not_yet("Railway still has the project"))
+            Err(not_yet("Railway still has the project"))
         }
     }
 
@@ -231,68 +205,24 @@ impl Railway {
     /// Deletes what a census saw, if it still bears the name.
     pub async fn remove(&self, seen: &Seen) -> Result<(), Failure> {
         let workspace = seen.workspace.clone().unwrap_or_default();
-        match self.project(&workspace, &seen.external_id).await {
-            Ok(project) if project["name"] == seen.name.as_str() => {
-                self.delete(THROTTLE, &workspace, &seen.external_id).await
+        match self.project(&workspace, &seen.external_id).await? {
+            Some(project) if project["name"] == seen.name.as_str() => {
+                self.delete(&workspace, &seen.external_id).await
             }
-            Ok(_) => Err(Failure::refused("renamed", "it bears another name now")),
-            Err(Error::NotFound(_)) => Ok(()),
-            Err(error) => Err(error.into()),
+            Some(_) => Err(Failure::refused("renamed", "it bears another name now")),
+            None => Ok(()),
         }
     }
 }
 
-/// What a message means.
-fn classify(message: &str, status: u16, kind: http::Call, throttle: Duration) -> Error {
-    let has = |text: &str| message.to_lowercase().contains(text);
-    let short: String = message.chars().take(200).collect();
-    if has("too quickly") || has("whoa there pal") || has("every 30s") {
-        return Error::Failed(Failure::Unavailable {
-            cause: Cause::RateLimited,
-            detail: short,
-            retry_after: Some(throttle),
-        });
+/// Where the next page begins, if there is one. The last page has a cursor too.
+pub(crate) fn next_page(body: &Value, at: &str) -> Result<Option<String>, Failure> {
+    let info = body.pointer(at).unwrap_or(&Value::Null);
+    if info["hasNextPage"] != true {
+        return Ok(None);
     }
-    if has("not authorized") {
-        return Error::NotAuthorized;
-    }
-    if has("not found") {
-        return Error::NotFound(short);
-    }
-    if has("already exists") {
-        return Error::Exists(short);
-    }
-    if has("please wait") || has("already in progress") || has("please try again") {
-        return Error::Failed(http::not_yet(&short));
-    }
-    if has("problem processing request") || has("upstream") {
-        return Error::Failed(match kind {
-            http::Call::Read => {
-                Failure::Unavailable { cause: Cause::ServerError, detail: short, retry_after: None }
-            }
-            http::Call::Write => Failure::NoAnswer { cause: Cause::ServerError, detail: short },
-        });
-    }
-    Error::Failed(http::refused(if status == 200 { 400 } else { status }, "railway", &short))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_text_of_an_error_says_what_it_is() {
-        let write = |message: &str| classify(message, 200, http::Call::Write, secs(31));
-        let throttled =
-            write("You are creating projects too quickly. This workspace allows 1 project per 30 seconds.");
-        let Error::Failed(Failure::Unavailable { cause, retry_after, .. }) = throttled else { panic!() };
-        assert_eq!((cause, retry_after), (Cause::RateLimited, Some(secs(31))));
-        assert_eq!(write("Project not found"), Error::NotFound("Project not found".into()));
-        assert_eq!(write("Not Authorized"), Error::NotAuthorized);
-        assert!(matches!(write("A service named \"x\" already exists in this project"), Error::Exists(_)));
-        assert!(matches!(write("Problem processing request"), Error::Failed(Failure::NoAnswer { .. })));
-        assert!(matches!(write("Invalid mountPath"), Error::Failed(Failure::Refused(_))));
-        let read = classify("Problem processing request", 200, http::Call::Read, secs(31));
-        assert!(matches!(read, Error::Failed(Failure::Unavailable { .. })));
+    match info["endCursor"].as_str() {
+        Some(cursor) if !cursor.is_empty() => Ok(Some(cursor.to_owned())),
+        _ => Err(unreadable("a page says that another follows, and not where")),
     }
 }

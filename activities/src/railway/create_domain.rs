@@ -2,16 +2,15 @@
 
 use std::time::Duration;
 
-use super::client::Error;
-use amends_engine::activity::Cause;
+use crate::answer::{in_doubt, not_yet, unreadable};
 use amends_engine::{Activity, Call, Effect, Failure, Found, Gate, Made, Resource, secs};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::Railway;
 use super::create_project::Project;
 use super::create_service::Service;
 use super::read_environment::Environment;
+use super::{Railway, answers};
 
 /// Asks for the service's public domain.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,16 +40,26 @@ fn read(domain: &Value) -> Option<Domain> {
 }
 
 impl CreateDomain {
+    /// The domain of our service. The service is ours and has one, so that its place is its mark.
     async fn look(&self, railway: &Railway) -> Result<Option<Domain>, Failure> {
         let variables = json!({
             "projectId": self.project.id, "environmentId": self.environment.id, "serviceId": self.service.id,
         });
-        let domains = match railway.read(&self.project.workspace, DOMAINS, variables).await {
-            Err(Error::NotFound(_)) => return Ok(None),
-            other => other?,
+        let workspace = &self.project.workspace;
+        let domains = railway.call(&answers::DOMAINS, workspace, DOMAINS, variables).await?.found()?;
+        let Some(mut domains) = domains else {
+            // Where the whole project is gone nothing hangs in it. Otherwise it is not visible yet.
+            return match railway.project(workspace, &self.project.id).await? {
+                None => Ok(None),
+                Some(_) => Err(not_yet("the service does not show yet")),
+            };
         };
-        let all = domains["serviceDomains"].as_array().cloned().unwrap_or_default();
-        Ok(all.iter().filter(|domain| domain["deletedAt"].is_null()).find_map(read))
+        let is_there = |domain: &&Value| {
+            domain["deletedAt"].is_null()
+                && domain["syncStatus"] != "DELETING"
+                && domain["syncStatus"] != "DELETED"
+        };
+        Ok(domains.rows("/serviceDomains").iter().find(is_there).and_then(read))
     }
 }
 
@@ -73,19 +82,17 @@ impl Activity for CreateDomain {
         Some(made.id.clone())
     }
 
-    async fn execute(&self, railway: &Railway, call: &Call) -> Result<Domain, Failure> {
+    async fn execute(&self, railway: &Railway, _: &Call) -> Result<Domain, Failure> {
         // A service has one; the one that is there is it.
         if let Some(there) = self.look(railway).await? {
             return Ok(there);
         }
         let input = json!({"environmentId": self.environment.id, "serviceId": self.service.id});
-        let made = railway
-            .write(super::throttle(call), &self.project.workspace, DOMAIN_CREATE, json!({"input": input}))
-            .await;
-        read(&made.map_err(Error::young)?).ok_or_else(|| Failure::NoAnswer {
-            cause: Cause::Unreadable,
-            detail: "Railway answered a domain without a name".to_owned(),
-        })
+        let workspace = &self.project.workspace;
+        let made =
+            railway.call(&answers::DOMAIN_CREATE, workspace, DOMAIN_CREATE, json!({"input": input})).await?;
+        read(&made.done()?.body)
+            .ok_or_else(|| in_doubt(unreadable("Railway answered a domain without a name")))
     }
 
     async fn find(&self, railway: &Railway, _: &Call) -> Result<Found<Domain>, Failure> {

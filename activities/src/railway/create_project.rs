@@ -5,12 +5,11 @@
 
 use std::time::Duration;
 
-use amends_engine::activity::Cause;
 use amends_engine::{Activity, Call, Effect, Failure, Found, Gate, Resource, secs};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::Railway;
+use super::{Railway, answers};
 
 /// Asks Railway for a new, empty project.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,12 +32,8 @@ pub struct Project {
 const PROJECT_CREATE: &str = "mutation ProjectCreate($input: ProjectCreateInput!) { projectCreate(input: $input) { id name workspaceId createdAt primaryEnvironmentId } }";
 
 impl CreateProject {
-    fn project(&self, id: Option<&str>) -> Result<Project, Failure> {
-        let id = id.ok_or_else(|| Failure::NoAnswer {
-            cause: Cause::Unreadable,
-            detail: "Railway answered a project without an id".to_owned(),
-        })?;
-        Ok(Project { id: id.to_owned(), workspace: self.workspace.clone() })
+    fn project(&self, id: String) -> Project {
+        Project { id, workspace: self.workspace.clone() }
     }
 }
 
@@ -67,9 +62,10 @@ impl Activity for CreateProject {
             "defaultEnvironmentName": "production", "isPublic": false,
         });
         let made = railway
-            .write(super::throttle(call), &self.workspace, PROJECT_CREATE, json!({"input": input}))
-            .await?;
-        self.project(made["id"].as_str())
+            .call(&answers::PROJECT_CREATE, &self.workspace, PROJECT_CREATE, json!({"input": input}))
+            .await?
+            .done()?;
+        Ok(self.project(made.needed("/id")?))
     }
 
     async fn find(&self, railway: &Railway, call: &Call) -> Result<Found<Project>, Failure> {
@@ -81,12 +77,12 @@ impl Activity for CreateProject {
         let mut ours = ours.into_iter();
         let Some(oldest) = ours.next() else { return Ok(Found::Nothing) };
         for twin in ours {
-            railway.delete(super::throttle(call), &self.workspace, &twin.id).await?;
+            railway.delete(&self.workspace, &twin.id).await?;
         }
-        Ok(Found::Usable(self.project(Some(&oldest.id))?))
+        Ok(Found::Usable(self.project(oldest.id)))
     }
 
-    async fn compensate(&self, railway: &Railway, made: &Project, call: &Call) -> Result<(), Failure> {
-        railway.delete_and_see(super::throttle(call), &made.workspace, &made.id).await
+    async fn compensate(&self, railway: &Railway, made: &Project, _: &Call) -> Result<(), Failure> {
+        railway.delete_and_see(&made.workspace, &made.id).await
     }
 }

@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
-use super::client::Error;
-use crate::http;
+use crate::answer::{Answered, in_doubt, not_yet};
 use amends_engine::{Activity, Call, Effect, Failure, Found, Gate, Made, Resource, secs};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::Railway;
 use super::create_project::Project;
 use super::read_environment::Environment;
+use super::{Railway, answers};
 
 /// Asks for a service without a source.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,22 +31,20 @@ pub struct Service {
 
 const SERVICE_CREATE: &str = "mutation ServiceCreate($input: ServiceCreateInput!) { serviceCreate(input: $input) { id name projectId createdAt } }";
 
-fn id(service: &Value) -> Result<Service, Failure> {
-    let id =
-        service["id"].as_str().ok_or_else(|| http::not_yet("Railway answered a service without an id"))?;
-    Ok(Service { id: id.to_owned() })
-}
-
 impl CreateService {
+    /// The service of our name. It is in a project that bears our mark, in which a name is given once.
     async fn look(&self, railway: &Railway, call: &Call) -> Result<Option<Service>, Failure> {
-        let project = match railway.project(&self.project.workspace, &self.project.id).await {
-            Err(Error::NotFound(_)) => return Ok(None),
-            other => other?,
+        let Some(project) = railway.project(&self.project.workspace, &self.project.id).await? else {
+            return Ok(None);
         };
-        let edges = project.pointer("/services/edges").and_then(Value::as_array).cloned().unwrap_or_default();
-        let named = edges.iter().filter_map(|edge| edge.get("node"));
-        let mut ours = named.filter(|service| service["name"] == call.name(&self.name).as_str());
-        ours.next().map(id).transpose()
+        let name = call.name(&self.name);
+        let edges = project["services"]["edges"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let mut ours = edges
+            .iter()
+            .map(|edge| &edge["node"])
+            .filter(|service| service["name"] == name.as_str() && service["deletedAt"].is_null());
+        let id = ours.next().and_then(|service| service["id"].as_str());
+        Ok(id.map(|id| Service { id: id.to_owned() }))
     }
 }
 
@@ -74,16 +71,17 @@ impl Activity for CreateService {
         let input = json!({
             "projectId": self.project.id, "environmentId": self.environment.id, "name": call.name(&self.name),
         });
+        let workspace = &self.project.workspace;
         let made = railway
-            .write(super::throttle(call), &self.project.workspace, SERVICE_CREATE, json!({"input": input}))
-            .await;
+            .call(&answers::SERVICE_CREATE, workspace, SERVICE_CREATE, json!({"input": input}))
+            .await?;
         match made {
-            Ok(made) => id(&made),
             // The name is unique in a project that is ours alone, so it is our own.
-            Err(Error::Exists(_)) => {
-                self.look(railway, call).await?.ok_or_else(|| http::not_yet("the service does not show yet"))
+            Answered::Taken(_) => {
+                let there = self.look(railway, call).await.map_err(in_doubt)?;
+                there.ok_or_else(|| in_doubt(not_yet("the service does not show yet")))
             }
-            Err(error) => Err(error.young()),
+            made => Ok(Service { id: made.done()?.needed("/id")? }),
         }
     }
 

@@ -27,7 +27,7 @@ impl Activity for DeleteProject {
         super::gates(&self.workspace)
     }
 
-    async fn execute(&self, railway: &Railway, call: &Call) -> Result<(), Failure> {
-        railway.delete(super::throttle(call), &self.workspace, &self.project_id).await
+    async fn execute(&self, railway: &Railway, _: &Call) -> Result<(), Failure> {
+        railway.delete(&self.workspace, &self.project_id).await
     }
 }

@@ -5,18 +5,20 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::client::Error;
+use super::client::next_page;
+use crate::answer::not_yet;
+use crate::http::walk::Walk;
 use amends_engine::{Activity, Call, Effect, Failure, Found, Gate, Made, Resource, SecretRef, secs};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::Railway;
 use super::attach_volume::Volume;
 use super::create_domain::Domain;
 use super::create_project::Project;
 use super::create_service::Service;
 use super::read_environment::Environment;
+use super::{Railway, answers};
 use crate::openrouter::LlmKey;
 
 /// Commits the patch that starts the container.
@@ -55,10 +57,13 @@ pub struct Deployment {
     pub message: String,
     /// The image it carries.
     pub image: String,
+    /// The workflow that applies it; none where the patch was found again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow: Option<String>,
 }
 
 const PATCH_COMMIT: &str = "mutation EnvironmentPatchCommit($environmentId: String!, $patch: EnvironmentConfig!, $commitMessage: String) { environmentPatchCommit(environmentId: $environmentId, patch: $patch, commitMessage: $commitMessage) }";
-const PATCHES: &str = "query EnvironmentPatches($environmentId: String!, $first: Int!) { environmentPatches(environmentId: $environmentId, first: $first) { edges { node { id status message createdAt appliedAt lastAppliedError } } } }";
+const PATCHES: &str = "query EnvironmentPatches($environmentId: String!, $first: Int!, $after: String) { environmentPatches(environmentId: $environmentId, first: $first, after: $after) { edges { node { id status message createdAt appliedAt lastAppliedError } } pageInfo { hasNextPage endCursor } } }";
 
 impl Activity for DeployImage {
     const NAME: &'static str = "railway.deploy_image";
@@ -101,22 +106,58 @@ impl Activity for DeployImage {
             "patch": {"services": {self.service.id.clone(): service}},
         });
         let committed =
-            railway.write(super::throttle(call), &self.project.workspace, PATCH_COMMIT, patch).await;
-        committed.map_err(Error::young)?;
-        Ok(Deployment { message: call.tag(), image: self.image.clone() })
+            railway.call(&answers::PATCH_COMMIT, &self.project.workspace, PATCH_COMMIT, patch).await?;
+        let workflow = Some(committed.done()?.needed("")?);
+        Ok(Deployment { message: call.tag(), image: self.image.clone(), workflow })
     }
 
     async fn find(&self, railway: &Railway, call: &Call) -> Result<Found<Deployment>, Failure> {
-        let variables = json!({"environmentId": self.environment.id, "first": 20});
-        let patches = match railway.read(&self.project.workspace, PATCHES, variables).await {
-            Err(Error::NotFound(_)) => return Ok(Found::Nothing),
-            other => other?,
-        };
-        let edges = patches["edges"].as_array().cloned().unwrap_or_default();
-        let is_there = edges
-            .iter()
-            .any(|edge| edge.pointer("/node/message").and_then(Value::as_str) == Some(&call.tag()));
-        let deployment = Deployment { message: call.tag(), image: self.image.clone() };
-        Ok(if is_there { Found::Usable(deployment) } else { Found::Nothing })
+        let (workspace, message) = (&self.project.workspace, call.tag());
+        match patch_of(railway, workspace, &self.environment.id, &message).await? {
+            Patches::Ours(_) => {
+                Ok(Found::Usable(Deployment { message, image: self.image.clone(), workflow: None }))
+            }
+            Patches::None => Ok(Found::Nothing),
+            // Where the whole project is gone nothing was patched in it. Otherwise it is not visible yet.
+            Patches::NoEnvironment => match railway.project(workspace, &self.project.id).await? {
+                None => Ok(Found::Nothing),
+                Some(_) => Err(not_yet("the environment does not show yet")),
+            },
+        }
+    }
+}
+
+/// What an environment's patches say of one.
+pub(crate) enum Patches {
+    /// The one that bears our message.
+    Ours(Value),
+    /// None of them does.
+    None,
+    /// There is no such environment.
+    NoEnvironment,
+}
+
+/// The patch that bears our message, through all pages.
+pub(crate) async fn patch_of(
+    railway: &Railway,
+    workspace: &str,
+    environment: &str,
+    message: &str,
+) -> Result<Patches, Failure> {
+    let (mut walk, mut after) = (Walk::new("patches"), Value::Null);
+    loop {
+        let variables = json!({"environmentId": environment, "first": 20, "after": after});
+        let page = railway.call(&answers::PATCHES, workspace, PATCHES, variables).await?.found()?;
+        let Some(mut page) = page else { return Ok(Patches::NoEnvironment) };
+        let next = next_page(&page.body, "/pageInfo")?;
+        let edges = page.rows("/edges");
+        walk.read(edges.len())?;
+        let mut nodes = edges.into_iter().map(|mut edge| edge["node"].take());
+        if let Some(ours) = nodes.find(|patch| patch["message"] == message) {
+            return Ok(Patches::Ours(ours));
+        }
+        let Some(cursor) = next else { return Ok(Patches::None) };
+        walk.goes_to(&cursor)?;
+        after = cursor.into();
     }
 }

@@ -1,5 +1,6 @@
 //! Railway.
 
+pub(crate) mod answers;
 pub mod attach_volume;
 mod client;
 pub mod create_domain;
@@ -10,6 +11,7 @@ pub mod deploy_image;
 pub mod observe_deploy;
 pub mod project_gone;
 pub mod read_environment;
+mod tokens;
 
 pub use attach_volume::{AttachVolume, Volume};
 pub use client::Railway;
@@ -37,9 +39,4 @@ pub(crate) fn gates(workspace: &str) -> Vec<Gate> {
 pub(crate) fn slow_gates(workspace: &str, operation: &str) -> Vec<Gate> {
     let slot = Gate::spaced(format!("railway:{workspace}:{operation}"), secs(31));
     gates(workspace).into_iter().chain([slot]).collect()
-}
-
-/// How long to wait behind a create that came too soon, at the engine's pace.
-pub(crate) fn throttle(call: &amends_engine::Call) -> std::time::Duration {
-    call.paced(client::THROTTLE)
 }

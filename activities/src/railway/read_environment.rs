@@ -1,7 +1,6 @@
 //! Read a project's environment: Railway makes one with every project, and we use that one.
 
-use super::client::Error;
-use crate::http;
+use crate::answer::not_yet;
 use amends_engine::{Activity, Call, Effect, Failure, Gate, Made};
 use serde::{Deserialize, Serialize};
 
@@ -33,11 +32,9 @@ impl Activity for ReadEnvironment {
     }
 
     async fn execute(&self, railway: &Railway, _: &Call) -> Result<Environment, Failure> {
-        let project =
-            railway.project(&self.project.workspace, &self.project.id).await.map_err(Error::young)?;
+        let project = railway.project(&self.project.workspace, &self.project.id).await?;
+        let project = project.ok_or_else(|| not_yet("the project does not show yet"))?;
         let id = project["primaryEnvironmentId"].as_str();
-        Ok(Environment {
-            id: id.ok_or_else(|| http::not_yet("the project has no environment yet"))?.to_owned(),
-        })
+        Ok(Environment { id: id.ok_or_else(|| not_yet("the project has no environment yet"))?.to_owned() })
     }
 }

@@ -1,16 +1,19 @@
 //! The runtime's client: the agent in the container, under its own domain.
 
 use amends_engine::{Call, Failure, SecretRef};
+use reqwest::Method;
 use secrecy::ExposeSecret;
 use serde_json::Value;
 
-use crate::http::{self, Reply};
+use super::answers;
+use crate::answer::{Answered, Operation, Reply, not_yet};
+use crate::http::{self, Http};
 
 /// Every agent, by its domain.
 pub struct Runtime {
     /// With `{domain}` in it.
     template: String,
-    http: reqwest::Client,
+    pub(crate) http: Http,
 }
 
 /// What a runtime says of itself.
@@ -19,99 +22,134 @@ pub(crate) struct Status {
     pub(crate) conversation: Option<String>,
     pub(crate) is_pending: bool,
     pub(crate) is_clean: bool,
+    /// Whose doing its conversation is, if it says so.
+    pub(crate) operation: Option<String>,
+    /// The claim that spoke to it last, if it says so.
+    pub(crate) epoch: Option<i64>,
 }
 
 impl Runtime {
     /// Agents at `https://{domain}`, or as this template has it.
     pub fn new(template: impl Into<String>) -> Self {
-        Self { template: template.into(), http: http::client() }
+        Self { template: template.into(), http: Http::new() }
     }
 
-    fn url(&self, domain: &str, path: &str) -> String {
+    /// The address of an operation: what its table says behind the method.
+    fn url(&self, domain: &str, operation: &Operation) -> String {
+        let path = operation.request.split_once(' ').map_or("", |(_, path)| path);
         format!("{}{path}", self.template.replace("{domain}", domain))
     }
 
-    /// How it is; anything but 200 is not ready.
+    /// How it is; anything that is no answer of its own is not ready.
     pub(crate) async fn health(&self, domain: &str) -> Result<Option<Reply>, Failure> {
-        match http::send(self.http.get(self.url(domain, "/pool/health")), http::Call::Read).await {
-            Ok(reply) => Ok(reply.is_success().then_some(reply)),
+        let url = self.url(domain, &answers::HEALTH);
+        let request = self.http.request(&answers::HEALTH, Method::GET, &url)?;
+        match http::send(&answers::HEALTH, request).await {
+            Ok(answered) => answered.found(),
             // It has not started to listen, or says 503.
             Err(Failure::Unavailable { .. }) => Ok(None),
             Err(failure) => Err(failure),
         }
     }
 
-    /// What it is bound to; nothing when there is no such container any more.
+    /// What it is bound to, by its own word. That nothing answers under its domain says nothing of it.
     pub(crate) async fn status(
         &self,
         domain: &str,
         token: &SecretRef,
         call: &Call,
-    ) -> Result<Option<Status>, Failure> {
+    ) -> Result<Status, Failure> {
         let token = call.open(token).await?;
-        let request = self.http.get(self.url(domain, "/convos/status")).bearer_auth(token.expose_secret());
-        let reply = http::send(request, http::Call::Read).await?;
-        match reply.status {
-            404 => Ok(None),
-            200..300 => Ok(Some(Status {
-                conversation: reply.text("/conversationId"),
-                is_pending: reply.body.get("pending") == Some(&Value::Bool(true)),
-                is_clean: reply.body.get("clean") == Some(&Value::Bool(true)),
-            })),
-            status => Err(http::refused(status, "runtime", "the runtime refused its token")),
-        }
+        self.status_by(domain, token.expose_secret()).await
     }
 
-    /// Tells it to do something, under the claim's epoch and the call's key. 412 is for the caller: a newer claim
-    /// speaks to it.
+    pub(crate) async fn status_by(&self, domain: &str, token: &str) -> Result<Status, Failure> {
+        let url = self.url(domain, &answers::STATUS);
+        let request = self.http.request(&answers::STATUS, Method::GET, &url)?.bearer_auth(token);
+        let reply = http::send(&answers::STATUS, request).await?.done()?;
+        Ok(Status {
+            conversation: reply.text("/conversationId"),
+            is_pending: reply.body["pending"] == true,
+            is_clean: reply.body["clean"] == true,
+            operation: reply.text("/operationId"),
+            epoch: reply.body["epoch"].as_i64(),
+        })
+    }
+
+    /// Tells it to do something, under the claim's epoch and this operation id: a repeated one gets its stored answer.
     pub(crate) async fn tell(
         &self,
-        domain: &str,
-        path: &str,
-        token: &SecretRef,
-        epoch: i64,
+        operation: &'static Operation,
+        agent: Agent<'_>,
+        id: &str,
         call: &Call,
         body: &Value,
-    ) -> Result<Reply, Failure> {
-        let token = call.open(token).await?;
-        let request = self
-            .http
-            .post(self.url(domain, path))
-            .bearer_auth(token.expose_secret())
-            .header("x-amends-operation", format!("{}{path}", call.key()))
-            .header("x-amends-epoch", epoch)
-            .json(body);
-        let reply = http::send(request, http::Call::Write).await?;
-        match reply.status {
-            200..300 | 404 | 409 | 412 => Ok(reply),
-            status => {
-                let message = reply.text("/error").unwrap_or_default();
-                Err(http::refused(status, "runtime", &message))
-            }
-        }
+    ) -> Result<Answered, Failure> {
+        let token = call.open(agent.token).await?;
+        self.tell_by(operation, agent.domain, token.expose_secret(), agent.epoch, id, body).await
     }
 
-    /// Empties it and sees that it is clean. A newer claim, or no container, is as good; and one that is bound to
-    /// a conversation other than `ours` is somebody's, who is not thrown out of it.
+    pub(crate) async fn tell_by(
+        &self,
+        operation: &'static Operation,
+        domain: &str,
+        token: &str,
+        epoch: i64,
+        id: &str,
+        body: &Value,
+    ) -> Result<Answered, Failure> {
+        let request = self
+            .http
+            .request(operation, Method::POST, &self.url(domain, operation))?
+            .bearer_auth(token)
+            .header("x-amends-operation", id)
+            .header("x-amends-epoch", epoch)
+            .json(body);
+        http::send(operation, request).await
+    }
+
+    /// Empties it and sees that it is clean, under the epoch behind the claim's: a call of the claim that is still on
+    /// its way is refused then. A newer claim that speaks to it is as good. One that is bound to a conversation which
+    /// is not this claim's is somebody's, who is not thrown out of it.
     pub(crate) async fn reset(
         &self,
-        domain: &str,
-        token: &SecretRef,
-        epoch: i64,
+        agent: Agent<'_>,
         call: &Call,
         ours: Option<&str>,
     ) -> Result<(), Failure> {
-        let Some(status) = self.status(domain, token, call).await? else { return Ok(()) };
-        if status.conversation.is_some() && status.conversation.as_deref() != ours {
+        let status = self.status(agent.domain, agent.token, call).await?;
+        let is_of_claim = status.epoch.is_some_and(|epoch| epoch == agent.epoch || epoch == agent.epoch + 1);
+        if status.conversation.is_some() && status.conversation.as_deref() != ours && !is_of_claim {
             return Ok(());
         }
-        let reply = self.tell(domain, "/convos/reset", token, epoch, call, &serde_json::json!({})).await?;
-        if matches!(reply.status, 404 | 412) {
-            return Ok(());
-        }
-        match self.status(domain, token, call).await? {
-            Some(status) if !status.is_clean => Err(http::not_yet("the runtime is not clean yet")),
-            _ => Ok(()),
+        // Each try is one of its own: a stored answer would say of a reset that it was done, and do none.
+        let id = format!("{}/{}", operation_id(call, &answers::RESET), call.attempt());
+        let next = Agent { epoch: agent.epoch + 1, ..agent };
+        match self.tell(&answers::RESET, next, &id, call, &serde_json::json!({})).await {
+            Err(Failure::Refused(refusal)) if refusal.code == answers::SUPERSEDED => return Ok(()),
+            answered => answered?.done()?,
+        };
+        let status = self.status(agent.domain, agent.token, call).await?;
+        if status.is_clean && !status.is_pending && status.conversation.is_none() {
+            Ok(())
+        } else {
+            Err(not_yet("the runtime is not clean yet"))
         }
     }
+}
+
+/// An agent, and the claim that speaks to it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Agent<'a> {
+    /// Where it answers, without a scheme.
+    pub(crate) domain: &'a str,
+    /// The instance's bearer token.
+    pub(crate) token: &'a SecretRef,
+    /// The claim; an older one is refused.
+    pub(crate) epoch: i64,
+}
+
+/// The operation id of a call: the mark by which what it made is known. All attempts of a generation are one operation.
+pub(crate) fn operation_id(call: &Call, operation: &Operation) -> String {
+    format!("{}/{}", call.key(), operation.name)
 }

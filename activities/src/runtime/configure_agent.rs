@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use crate::http;
+use crate::answer::Answered;
 use amends_engine::{Activity, Call, Effect, Failure, Resource, SecretRef, secs};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::Runtime;
+use super::client::{Agent, operation_id};
+use super::{Runtime, answers};
 
 /// Sends the runtime its instructions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,6 +42,12 @@ pub struct ToolHandle {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Configured {}
 
+impl ConfigureAgent {
+    fn agent(&self) -> Agent<'_> {
+        Agent { domain: &self.domain, token: &self.token, epoch: self.epoch }
+    }
+}
+
 impl Activity for ConfigureAgent {
     const NAME: &'static str = "runtime.configure_agent";
     const EFFECT: Effect = Effect::Repeatable;
@@ -57,17 +64,15 @@ impl Activity for ConfigureAgent {
             "agentName": self.agent_name, "instructions": self.instructions,
             "metadata": {"model": self.model, "tools": self.tools},
         });
-        let reply =
-            runtime.tell(&self.domain, "/pool/provision", &self.token, self.epoch, call, &body).await?;
-        match reply.status {
-            404 => Err(http::not_yet("the runtime does not answer")),
-            409 | 412 => Err(Failure::refused("superseded", "the runtime speaks for another claim")),
-            _ => Ok(Configured {}),
+        let id = operation_id(call, &answers::PROVISION);
+        match runtime.tell(&answers::PROVISION, self.agent(), &id, call, &body).await? {
+            // A call of ours that is repeated gets its stored answer, so that who bound it was somebody else.
+            Answered::Taken(words) => Err(Failure::refused("foreign_conversation", words)),
+            answered => answered.done().map(|_| Configured {}),
         }
     }
 
     async fn compensate(&self, runtime: &Runtime, _: &Configured, call: &Call) -> Result<(), Failure> {
-        // Under the next epoch, so that a call of this claim that is still on its way is refused.
-        runtime.reset(&self.domain, &self.token, self.epoch + 1, call, None).await
+        runtime.reset(self.agent(), call, None).await
     }
 }

@@ -1,15 +1,18 @@
 //! Join a conversation: the step after which an instance is somebody's.
 //!
-//! When the answer is lost the runtime is asked, never reset: a reset would throw a bound user out.
+//! When the answer is lost the runtime is asked, never reset: a reset would throw a bound user out. A conversation is ours
+//! if the runtime says that our operation made it; which one it is proves nothing.
 
 use std::time::Duration;
 
-use crate::http;
+use crate::answer::{Answered, Operation, in_doubt, not_yet};
+use amends_engine::activity::Cause;
 use amends_engine::{Activity, Call, Effect, Failure, Found, Resource, SecretRef, secs};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::Runtime;
+use super::client::{Agent, operation_id};
+use super::{Runtime, answers};
 
 /// Has the runtime join a conversation, or open one of its own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,47 +50,58 @@ impl Activity for JoinConversation {
     }
 
     async fn execute(&self, runtime: &Runtime, call: &Call) -> Result<Joined, Failure> {
-        let (path, body) = match &self.join_url {
-            Some(url) => ("/convos/join", json!({"joinUrl": url})),
-            None => ("/convos/conversation", json!({})),
+        let body = match &self.join_url {
+            Some(url) => json!({"inviteUrl": url}),
+            None => json!({}),
         };
-        let reply = runtime.tell(&self.domain, path, &self.token, self.epoch, call, &body).await?;
-        match reply.status {
-            404 => Err(http::not_yet("the runtime does not answer")),
-            409 => match self.find(runtime, call).await? {
+        let operation = self.operation();
+        let id = operation_id(call, operation);
+        match runtime.tell(operation, self.agent(), &id, call, &body).await? {
+            // Bound already: by an attempt of ours, or by somebody else.
+            Answered::Taken(_) => match self.find(runtime, call).await.map_err(in_doubt)? {
                 Found::Usable(joined) => Ok(joined),
-                _ => Err(Failure::refused(
-                    "foreign_conversation",
-                    "the runtime is bound to another conversation",
-                )),
+                _ => Err(waits("the runtime says that it is bound, and shows no conversation")),
             },
-            412 => Err(Failure::refused("superseded", "the runtime speaks for another claim")),
-            _ => Ok(Joined { conversation: reply.needed("/conversationId")? }),
+            answered => match answered.done()?.text("/conversationId") {
+                Some(conversation) => Ok(Joined { conversation }),
+                None => Err(waits("the invitation is not accepted yet")),
+            },
         }
     }
 
     // Never a reset: only the runtime knows what became of a join whose answer was lost.
     async fn find(&self, runtime: &Runtime, call: &Call) -> Result<Found<Joined>, Failure> {
-        let Some(status) = runtime.status(&self.domain, &self.token, call).await? else {
-            return Ok(Found::Nothing);
-        };
-        if status.is_pending {
-            return Err(http::not_yet("the runtime is still joining"));
-        }
-        let wanted = self.join_url.as_ref().and_then(|url| url.rsplit('/').next());
+        let status = runtime.status(&self.domain, &self.token, call).await?;
+        let id = operation_id(call, self.operation());
+        let is_ours = status.operation.as_ref() == Some(&id);
         match status.conversation {
-            None => Ok(Found::Nothing),
-            Some(bound) if wanted.is_none_or(|wanted| wanted == bound) => {
-                Ok(Found::Usable(Joined { conversation: bound }))
+            Some(bound) if is_ours => Ok(Found::Usable(Joined { conversation: bound })),
+            None if status.is_pending && (is_ours || status.operation.is_none()) => {
+                Err(not_yet("the runtime is still joining"))
             }
-            Some(_) => {
+            None if !status.is_pending => Ok(Found::Nothing),
+            _ => {
                 Err(Failure::refused("foreign_conversation", "the runtime is bound to another conversation"))
             }
         }
     }
 
     async fn compensate(&self, runtime: &Runtime, made: &Joined, call: &Call) -> Result<(), Failure> {
-        // Under the next epoch, so that a call of this claim that is still on its way is refused.
-        runtime.reset(&self.domain, &self.token, self.epoch + 1, call, Some(&made.conversation)).await
+        runtime.reset(self.agent(), call, Some(&made.conversation)).await
     }
+}
+
+impl JoinConversation {
+    fn agent(&self) -> Agent<'_> {
+        Agent { domain: &self.domain, token: &self.token, epoch: self.epoch }
+    }
+
+    fn operation(&self) -> &'static Operation {
+        if self.join_url.is_some() { &answers::JOIN } else { &answers::CONVERSATION }
+    }
+}
+
+/// It may come yet: the runtime is asked later what became of it.
+fn waits(detail: &str) -> Failure {
+    Failure::NoAnswer { cause: Cause::NotYet, detail: detail.to_owned() }
 }

@@ -1,5 +1,6 @@
 //! Runtime.
 
+pub(crate) mod answers;
 pub mod check_health;
 mod client;
 pub mod configure_agent;

@@ -1,6 +1,6 @@
 //! Observe a conversation: the read on which a claim turns from undoable to done.
 
-use crate::http;
+use crate::answer::not_yet;
 use amends_engine::{Activity, Call, Effect, Failure, Made, SecretRef};
 use serde::{Deserialize, Serialize};
 
@@ -33,13 +33,12 @@ impl Activity for ObserveConversation {
 
     async fn execute(&self, runtime: &Runtime, call: &Call) -> Result<Bound, Failure> {
         let status = runtime.status(&self.domain, &self.token, call).await?;
-        let status = status.ok_or_else(|| http::not_yet("the runtime does not answer"))?;
         match status.conversation {
             Some(bound) if bound == self.conversation.conversation => Ok(Bound { conversation: bound }),
             Some(_) => {
                 Err(Failure::refused("foreign_conversation", "the runtime is bound to another conversation"))
             }
-            None => Err(http::not_yet("the runtime is not in its conversation yet")),
+            None => Err(not_yet("the runtime is not in its conversation yet")),
         }
     }
 }

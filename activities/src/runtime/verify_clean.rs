@@ -26,6 +26,7 @@ impl Activity for VerifyClean {
 
     async fn execute(&self, runtime: &Runtime, call: &Call) -> Result<Option<Clean>, Failure> {
         let status = runtime.status(&self.domain, &self.token, call).await?;
-        Ok(status.filter(|status| status.is_clean && status.conversation.is_none()).map(|_| Clean {}))
+        let is_clean = status.is_clean && !status.is_pending && status.conversation.is_none();
+        Ok(is_clean.then_some(Clean {}))
     }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Runtime;
 use super::configure_agent::Configured;
-use crate::http;
+use crate::answer::not_yet;
 
 /// Asks whether the runtime is configured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -14,6 +14,8 @@ pub struct VerifyConfigured {
     pub domain: String,
     /// The instance's bearer token.
     pub token: SecretRef,
+    /// The claim that configured it.
+    pub epoch: i64,
 }
 
 impl Activity for VerifyConfigured {
@@ -24,9 +26,11 @@ impl Activity for VerifyConfigured {
 
     async fn execute(&self, runtime: &Runtime, call: &Call) -> Result<Configured, Failure> {
         let status = runtime.status(&self.domain, &self.token, call).await?;
-        match status {
-            Some(status) if !status.is_clean => Ok(Configured {}),
-            _ => Err(http::not_yet("the runtime does not show its configuration yet")),
+        // Another claim's configuration is none of ours; a runtime that keeps no epochs cannot tell.
+        if !status.is_clean && status.epoch.is_none_or(|epoch| epoch == self.epoch) {
+            Ok(Configured {})
+        } else {
+            Err(not_yet("the runtime does not show its configuration yet"))
         }
     }
 }

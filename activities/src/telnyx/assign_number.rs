@@ -1,11 +1,12 @@
 //! Assign a number to a messaging profile: from then on messages reach the instance.
 
-use crate::http;
+use crate::answer::{in_doubt, not_yet, unreadable};
+use crate::http::escaped;
 use amends_engine::{Activity, Call, Effect, Failure, Gate, Resource};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::Telnyx;
+use super::{Telnyx, answers};
 
 /// Sets the messaging profile of a number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,10 +47,11 @@ impl Activity for AssignNumber {
     }
 
     async fn execute(&self, telnyx: &Telnyx, _: &Call) -> Result<Assignment, Failure> {
-        let path = format!("/phone_numbers/{}/messaging", http::escaped(&self.number_id));
-        let reply = telnyx.patch(&path, &json!({"messaging_profile_id": self.profile})).await?;
-        if reply.status == 404 {
-            return Err(http::not_yet("the number does not show yet"));
+        let path = format!("/phone_numbers/{}/messaging", escaped(&self.number_id));
+        let asked = json!({"messaging_profile_id": self.profile});
+        let reply = telnyx.patch(&answers::ASSIGN, &path, &asked).await?.done()?;
+        if reply.text("/data/messaging_profile_id").as_deref() != Some(&self.profile) {
+            return Err(in_doubt(unreadable("Telnyx answered another profile than was assigned")));
         }
         Ok(Assignment { number_id: self.number_id.clone(), profile: self.profile.clone() })
     }
@@ -57,7 +59,7 @@ impl Activity for AssignNumber {
     async fn compensate(&self, telnyx: &Telnyx, made: &Assignment, _: &Call) -> Result<(), Failure> {
         telnyx.unassign(&made.number_id).await?;
         match telnyx.profile_of(&made.number_id).await? {
-            Some(_) => Err(http::not_yet("the number still has its profile")),
+            Some(_) => Err(not_yet("the number still has its profile")),
             None => Ok(()),
         }
     }

@@ -1,11 +1,11 @@
 //! Await a number: an order is taken at once, and filled later.
 
-use crate::http;
+use crate::http::escaped;
 use amends_engine::{Activity, Call, Effect, Failure, Gate, Made};
 use serde::{Deserialize, Serialize};
 
-use super::Telnyx;
 use super::order_number::Order;
+use super::{Telnyx, answers};
 
 /// Asks whether the number is ours yet; none while it is not.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,7 +39,8 @@ impl Activity for AwaitNumber {
 
     async fn execute(&self, telnyx: &Telnyx, _: &Call) -> Result<Option<Number>, Failure> {
         if !self.order.id.is_empty() {
-            let order = telnyx.get(&format!("/number_orders/{}", http::escaped(&self.order.id))).await?;
+            let path = format!("/number_orders/{}", escaped(&self.order.id));
+            let order = telnyx.get(&answers::ORDER_GET, &path).await?.done()?;
             if order.text("/data/status").as_deref() == Some("failure") {
                 return Err(Failure::refused("order_failed", "Telnyx did not fill the order"));
             }

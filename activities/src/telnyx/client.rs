@@ -1,17 +1,21 @@
 //! Telnyx's client: numbers, orders and messaging profiles.
 
 use amends_engine::Failure;
+use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
+use super::answers;
+use crate::answer::{Answered, Operation, unreadable};
 use crate::census::Seen;
-use crate::http::{self, Reply, escaped};
+use crate::http::walk::Walk;
+use crate::http::{self, Http, escaped};
 
 /// Telnyx, by its account's key.
 pub struct Telnyx {
     url: String,
     key: SecretString,
-    http: reqwest::Client,
+    pub(crate) http: Http,
 }
 
 const PAGE: usize = 250;
@@ -19,40 +23,65 @@ const PAGE: usize = 250;
 impl Telnyx {
     /// Telnyx at this base URL.
     pub fn new(url: impl Into<String>, key: SecretString) -> Self {
-        Self { url: url.into(), key, http: http::client() }
+        Self { url: url.into(), key, http: Http::new() }
     }
 
-    async fn send(&self, request: reqwest::RequestBuilder, call: http::Call) -> Result<Reply, Failure> {
-        let reply = http::send(request.bearer_auth(self.key.expose_secret()), call).await?;
-        if reply.is_success() || reply.status == 404 {
-            return Ok(reply);
-        }
-        let code = reply.text("/errors/0/code").unwrap_or_default();
-        let title = reply.text("/errors/0/title").unwrap_or_default();
-        Err(http::refused(reply.status, &format!("telnyx_{code}"), &title))
+    async fn call(
+        &self,
+        operation: &'static Operation,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Answered, Failure> {
+        let request = self.http.request(operation, method, &format!("{}{path}", self.url))?;
+        let request = request.bearer_auth(self.key.expose_secret());
+        http::send(operation, body.into_iter().fold(request, |request, body| request.json(body))).await
     }
 
-    pub(crate) async fn get(&self, path: &str) -> Result<Reply, Failure> {
-        self.send(self.http.get(format!("{}{path}", self.url)), http::Call::Read).await
+    pub(crate) async fn get(&self, operation: &'static Operation, path: &str) -> Result<Answered, Failure> {
+        self.call(operation, Method::GET, path, None).await
     }
 
-    pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Reply, Failure> {
-        self.send(self.http.post(format!("{}{path}", self.url)).json(body), http::Call::Write).await
+    pub(crate) async fn post(
+        &self,
+        operation: &'static Operation,
+        path: &str,
+        body: &Value,
+    ) -> Result<Answered, Failure> {
+        self.call(operation, Method::POST, path, Some(body)).await
     }
 
-    pub(crate) async fn patch(&self, path: &str, body: &Value) -> Result<Reply, Failure> {
-        self.send(self.http.patch(format!("{}{path}", self.url)).json(body), http::Call::Write).await
+    pub(crate) async fn patch(
+        &self,
+        operation: &'static Operation,
+        path: &str,
+        body: &Value,
+    ) -> Result<Answered, Failure> {
+        self.call(operation, Method::PATCH, path, Some(body)).await
     }
 
     /// Everything on a list, through all pages.
-    pub(crate) async fn list(&self, path: &str, filter: &str) -> Result<Vec<Value>, Failure> {
-        let mut all = Vec::new();
-        for page in 1.. {
-            let reply =
-                self.get(&format!("{path}?{filter}&page%5Bnumber%5D={page}&page%5Bsize%5D={PAGE}")).await?;
-            let data = reply.body.get("data").and_then(Value::as_array).cloned().unwrap_or_default();
+    pub(crate) async fn list(
+        &self,
+        operation: &'static Operation,
+        path: &str,
+        filter: &str,
+    ) -> Result<Vec<Value>, Failure> {
+        let (mut all, mut walk) = (Vec::new(), Walk::new(operation.name));
+        for page in 1_u64.. {
+            let path = format!("{path}?{filter}&page%5Bnumber%5D={page}&page%5Bsize%5D={PAGE}");
+            let mut reply = self.get(operation, &path).await?.done()?;
             let pages = reply.body.pointer("/meta/total_pages").and_then(Value::as_u64).unwrap_or(0);
-            all.extend(data);
+            let at = reply.body.pointer("/meta/page_number").and_then(Value::as_u64);
+            if at.is_some_and(|at| at != page) {
+                return Err(unreadable(format!("the list {} answered another page", operation.name)));
+            }
+            let rows = reply.rows("/data");
+            walk.read(rows.len())?;
+            if rows.is_empty() && page < pages {
+                return Err(unreadable(format!("the list {} has a page with nothing on it", operation.name)));
+            }
+            all.extend(rows);
             if page >= pages {
                 break;
             }
@@ -60,12 +89,11 @@ impl Telnyx {
         Ok(all)
     }
 
-    /// Our number of these digits, once it shows. Telnyx finds digits only.
+    /// The number of ours, once it shows and is in service. Telnyx finds digits only.
     pub(crate) async fn owned(&self, phone_number: &str) -> Result<Option<Value>, Failure> {
-        let digits = phone_number.trim_start_matches('+');
-        let found =
-            self.list("/phone_numbers", &format!("filter%5Bphone_number%5D={}", escaped(digits))).await?;
-        let is_it = |number: &Value| number["phone_number"] == phone_number && number["status"] != "deleted";
+        let filter = format!("filter%5Bphone_number%5D={}", escaped(phone_number.trim_start_matches('+')));
+        let found = self.list(&answers::NUMBERS, "/phone_numbers", &filter).await?;
+        let is_it = |number: &Value| number["phone_number"] == phone_number && number["status"] == "active";
         Ok(found.into_iter().find(is_it))
     }
 
@@ -76,7 +104,7 @@ impl Telnyx {
         phone_number: &str,
     ) -> Result<Option<Value>, Failure> {
         let filter = format!("filter%5Bcustomer_reference%5D={}", escaped(reference));
-        let orders = self.list("/number_orders", &filter).await?;
+        let orders = self.list(&answers::ORDERS, "/number_orders", &filter).await?;
         let is_it = |order: &Value| {
             order["status"] != "failure"
                 && order["customer_reference"] == reference
@@ -89,18 +117,23 @@ impl Telnyx {
     /// Takes the messaging profile off a number; a number that is not there has none.
     pub(crate) async fn unassign(&self, number_id: &str) -> Result<(), Failure> {
         let body = serde_json::json!({"messaging_profile_id": ""});
-        self.patch(&format!("/phone_numbers/{}/messaging", escaped(number_id)), &body).await.map(drop)
+        let path = format!("/phone_numbers/{}/messaging", escaped(number_id));
+        self.patch(&answers::ASSIGN, &path, &body).await?.found().map(drop)
     }
 
     /// The messaging profile of a number, if it has one.
     pub(crate) async fn profile_of(&self, number_id: &str) -> Result<Option<String>, Failure> {
-        let reply = self.get(&format!("/phone_numbers/{}/messaging", escaped(number_id))).await?;
+        let path = format!("/phone_numbers/{}/messaging", escaped(number_id));
+        let Some(reply) = self.get(&answers::SETTINGS, &path).await?.found()? else { return Ok(None) };
+        if reply.text("/data/id").as_deref() != Some(number_id) {
+            return Err(unreadable("Telnyx answered another number than was asked for"));
+        }
         Ok(reply.text("/data/messaging_profile_id").filter(|profile| !profile.is_empty()))
     }
 
     /// Every number whose reference begins with our prefix.
     pub async fn census(&self, prefix: &str) -> Result<Vec<Seen>, Failure> {
-        let numbers = self.list("/phone_numbers", "").await?;
+        let numbers = self.list(&answers::NUMBERS, "/phone_numbers", "").await?;
         let seen = numbers.iter().map(|number| Seen {
             provider: "telnyx",
             kind: "number",

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::http;
+use crate::http::escaped;
 use amends_engine::{Activity, Call, Effect, Failure, Found, Gate, Resource, secs};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::Telnyx;
+use super::{Telnyx, answers};
 
 /// Asks for the profile of this name; adopts the one that is there.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,9 +25,13 @@ pub struct MessagingProfile {
 
 impl EnsureMessagingProfile {
     async fn look(&self, telnyx: &Telnyx) -> Result<Option<MessagingProfile>, Failure> {
-        let filter = format!("filter%5Bname%5D%5Beq%5D={}", http::escaped(&self.name));
-        let found = telnyx.list("/messaging_profiles", &filter).await?;
-        let ours = found.iter().find(|profile| profile["name"] == self.name.as_str());
+        let filter = format!("filter%5Bname%5D%5Beq%5D={}", escaped(&self.name));
+        let found = telnyx.list(&answers::PROFILES, "/messaging_profiles", &filter).await?;
+        // Of two that two processes made at once all take the same one.
+        let ours = found
+            .iter()
+            .filter(|profile| profile["name"] == self.name.as_str())
+            .min_by_key(|profile| (profile["created_at"].as_str(), profile["id"].as_str()));
         Ok(ours.and_then(|profile| profile["id"].as_str()).map(|id| MessagingProfile { id: id.to_owned() }))
     }
 }
@@ -57,7 +61,7 @@ impl Activity for EnsureMessagingProfile {
             return Ok(there);
         }
         let asked = json!({"name": self.name, "whitelisted_destinations": ["US", "CA"]});
-        let reply = telnyx.post("/messaging_profiles", &asked).await?;
+        let reply = telnyx.post(&answers::PROFILE_CREATE, "/messaging_profiles", &asked).await?.done()?;
         Ok(MessagingProfile { id: reply.needed("/data/id")? })
     }
 

@@ -1,11 +1,12 @@
 //! Mark a number as ours, so that a sweep knows it again.
 
-use crate::http;
+use crate::answer::{in_doubt, unreadable};
+use crate::http::escaped;
 use amends_engine::{Activity, Call, Effect, Failure, Gate};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::Telnyx;
+use super::{Telnyx, answers};
 
 /// Sets reference and tags of a number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,8 +30,12 @@ impl Activity for MarkNumber {
     }
 
     async fn execute(&self, telnyx: &Telnyx, _: &Call) -> Result<(), Failure> {
-        let path = format!("/phone_numbers/{}", http::escaped(&self.number_id));
-        let reply = telnyx.patch(&path, &json!({"customer_reference": self.reference})).await?;
-        if reply.status == 404 { Err(http::not_yet("the number does not show yet")) } else { Ok(()) }
+        let path = format!("/phone_numbers/{}", escaped(&self.number_id));
+        let asked = json!({"customer_reference": self.reference});
+        let reply = telnyx.patch(&answers::MARK, &path, &asked).await?.done()?;
+        if reply.text("/data/customer_reference").as_deref() != Some(&self.reference) {
+            return Err(in_doubt(unreadable("Telnyx answered another reference than was set")));
+        }
+        Ok(())
     }
 }

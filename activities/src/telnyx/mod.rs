@@ -1,5 +1,6 @@
 //! Telnyx.
 
+pub(crate) mod answers;
 pub mod assign_number;
 pub mod await_number;
 mod client;
@@ -16,6 +17,6 @@ pub use client::Telnyx;
 pub use ensure_messaging_profile::{EnsureMessagingProfile, MessagingProfile};
 pub use mark_number::MarkNumber;
 pub use number_unassigned::NumberUnassigned;
-pub use order_number::{Order, OrderNumber};
+pub use order_number::{NUMBER_TAKEN, Order, OrderNumber};
 pub use search_numbers::{Candidates, SearchNumbers};
 pub use unassign_number::UnassignNumber;

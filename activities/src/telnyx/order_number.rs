@@ -1,15 +1,16 @@
 //! Order a number: the one call here that costs money twice if it is made twice.
 //!
 //! One number can be sold once, so an order is repeated only for the same number. It is found again by its
-//! reference, and then by the number being ours.
+//! reference, which the order has and later the number.
 
 use std::time::Duration;
 
+use crate::answer::{Answered, in_doubt, not_yet};
 use amends_engine::{Activity, Call, Effect, Failure, Found, Gate, Resource, secs};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::Telnyx;
+use super::{Telnyx, answers};
 
 /// Orders one number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,19 +28,21 @@ pub struct Order {
     pub id: String,
 }
 
+/// The code of a refusal that is about the number: somebody else has it by now, and another one may be tried.
+pub const NUMBER_TAKEN: &str = "number_taken";
+
+/// So often an order that shows nowhere is looked for, where the number is said to be taken.
+const LOOKS: u32 = 3;
+
 impl OrderNumber {
-    /// By our reference, and then by the number being ours and not spoken for.
+    /// By our reference alone: that the account has the number says nothing of who ordered it.
     async fn look(&self, telnyx: &Telnyx) -> Result<Option<Order>, Failure> {
         if let Some(order) = telnyx.ordered(&self.reference, &self.phone_number).await? {
-            return Ok(Some(Order { id: order["id"].as_str().unwrap_or_default().to_owned() }));
+            return Ok(order["id"].as_str().map(|id| Order { id: id.to_owned() }));
         }
         let owned = telnyx.owned(&self.phone_number).await?;
-        let is_free = |number: &Value| {
-            number["customer_reference"]
-                .as_str()
-                .is_none_or(|reference| reference.is_empty() || reference == self.reference)
-        };
-        Ok(owned.filter(is_free).map(|_| Order { id: String::new() }))
+        let ours = owned.filter(|number| number["customer_reference"] == self.reference.as_str());
+        Ok(ours.map(|_| Order { id: String::new() }))
     }
 }
 
@@ -63,18 +66,20 @@ impl Activity for OrderNumber {
         Some(made.id.clone()).filter(|id| !id.is_empty())
     }
 
-    async fn execute(&self, telnyx: &Telnyx, _: &Call) -> Result<Order, Failure> {
+    async fn execute(&self, telnyx: &Telnyx, call: &Call) -> Result<Order, Failure> {
         let asked = json!({
             "phone_numbers": [{"phone_number": self.phone_number}], "customer_reference": self.reference,
         });
-        match telnyx.post("/number_orders", &asked).await {
-            Ok(reply) => Ok(Order { id: reply.needed("/data/id")? }),
-            // Taken: by somebody else, or by an attempt of ours.
-            Err(Failure::Refused(refusal)) => match self.look(telnyx).await? {
+        match telnyx.post(&answers::ORDER, "/number_orders", &asked).await? {
+            // Taken: by somebody else, or by an attempt of ours, whose order may not show yet.
+            Answered::Taken(words) => match self.look(telnyx).await.map_err(in_doubt)? {
                 Some(order) => Ok(order),
-                None => Err(Failure::Refused(refusal)),
+                None if call.attempt() < LOOKS => {
+                    Err(in_doubt(not_yet("the number is taken, and no order of ours shows yet")))
+                }
+                None => Err(Failure::refused(NUMBER_TAKEN, words)),
             },
-            Err(failure) => Err(failure),
+            answered => Ok(Order { id: answered.done()?.needed("/data/id")? }),
         }
     }
 

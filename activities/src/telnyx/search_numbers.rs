@@ -1,11 +1,11 @@
 //! Search numbers that can be bought: only what a search returned can be ordered.
 
-use crate::http;
+use crate::http::escaped;
 use amends_engine::{Activity, Call, Effect, Failure, Gate};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Telnyx;
+use super::{Telnyx, answers};
 
 /// Asks for numbers of a country that can send messages.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,10 +34,10 @@ impl Activity for SearchNumbers {
     async fn execute(&self, telnyx: &Telnyx, _: &Call) -> Result<Candidates, Failure> {
         let path = format!(
             "/available_phone_numbers?filter%5Bcountry_code%5D={}&filter%5Bfeatures%5D%5B%5D=sms&filter%5Blimit%5D=20",
-            http::escaped(&self.country)
+            escaped(&self.country)
         );
-        let reply = telnyx.get(&path).await?;
-        let data = reply.body.get("data").and_then(Value::as_array).cloned().unwrap_or_default();
+        let mut reply = telnyx.get(&answers::SEARCH, &path).await?.done()?;
+        let data: Vec<Value> = reply.rows("/data");
         let numbers = data.iter().filter_map(|number| number["phone_number"].as_str().map(str::to_owned));
         Ok(Candidates { phone_numbers: numbers.collect() })
     }

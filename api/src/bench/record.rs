@@ -116,6 +116,9 @@ impl Store for Recorder {
     async fn saga(&self, saga: &SagaId) -> Result<Option<SagaRow>, Error> {
         self.inner.saga(saga).await
     }
+    async fn rows(&self, sagas: &[SagaId]) -> Result<Vec<Option<SagaRow>>, Error> {
+        self.inner.rows(sagas).await
+    }
     async fn output(&self, saga: &SagaId) -> Result<Option<Value>, Error> {
         self.inner.output(saga).await
     }
@@ -151,6 +154,9 @@ impl Store for Recorder {
     }
     async fn feed(&self, after: i64, limit: u32) -> Result<Vec<Fed>, Error> {
         self.inner.feed(after, limit).await
+    }
+    async fn feed_head(&self) -> Result<i64, Error> {
+        self.inner.feed_head().await
     }
     async fn run(&self, job: LooseJob) -> Result<(Value, Vec<SagaId>), Error> {
         self.inner.run(job).await

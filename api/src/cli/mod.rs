@@ -5,6 +5,7 @@ mod bench;
 mod client;
 mod exit;
 mod list;
+mod sandbox;
 mod start;
 mod table;
 
@@ -73,7 +74,7 @@ enum Command {
     /// Run the engine, the API and the dashboard; with a sandbox, unless providers of your own are set
     Serve(Settings),
     /// Run only the sandbox's providers, for a server elsewhere
-    Sandbox(Settings),
+    Sandbox(sandbox::Sandbox),
     /// Look at sagas and act on them
     #[command(subcommand)]
     Saga(SagaCommand),
@@ -171,7 +172,7 @@ async fn dispatch(line: Line) -> anyhow::Result<Exit> {
     match line.command {
         None => program::serve(line.settings).await.map(|()| Exit::Done),
         Some(Command::Serve(settings)) => program::serve(settings).await.map(|()| Exit::Done),
-        Some(Command::Sandbox(settings)) => program::sandbox(settings).await.map(|()| Exit::Done),
+        Some(Command::Sandbox(sandbox)) => sandbox.run().await,
         Some(Command::Saga(SagaCommand::List(list))) => list.run().await,
         Some(Command::Saga(SagaCommand::Show(one))) => one.show().await,
         Some(Command::Saga(SagaCommand::Why(one))) => one.why().await,

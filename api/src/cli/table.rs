@@ -264,6 +264,12 @@ mod tests {
     }
 
     #[test]
+    fn no_time_that_stands_for_never_is_told() {
+        let told = saga(&SagaDetail::of(&samples::without_end().view(), samples::at(300_000)));
+        assert!(!samples::says_never(&told), "{told}");
+    }
+
+    #[test]
     fn a_saga_is_told_with_its_steps_and_what_is_outside() {
         insta::assert_snapshot!(saga(&detail()));
     }

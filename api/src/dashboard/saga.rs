@@ -6,7 +6,7 @@ use amends_engine::journal::story;
 use amends_engine::store::AuditRow;
 use amends_engine::{SagaView, Timestamp};
 use axum::extract::{FromRequest, Request, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use maud::{Markup, html};
 use serde::Deserialize;
@@ -14,6 +14,7 @@ use serde::Deserialize;
 use super::{drawing, frame};
 use crate::act::{Field, FieldForm, Words, fields, meaning};
 use crate::extract::{self, Query, SagaPath};
+use crate::fresh::Tag;
 use crate::problem::Problem;
 use crate::server::App;
 use crate::timeline::timeline;
@@ -31,8 +32,14 @@ pub struct PageQuery {
 pub async fn show(
     State(app): State<App>,
     SagaPath(saga): SagaPath,
+    headers: HeaderMap,
     Query(query): Query<PageQuery>,
 ) -> Result<Response, Problem> {
+    let row = app.engine.row(&saga).await?.ok_or_else(|| Problem::not_found(format!("saga {saga}")))?;
+    let tag = Tag::of_saga(&row, app.now());
+    if let Some(unchanged) = tag.unchanged(&headers) {
+        return Ok(unchanged);
+    }
     let view = app.engine.view(&saga).await?.ok_or_else(|| Problem::not_found(format!("saga {saga}")))?;
     let audit = if query.asked.is_some() { app.engine.audit(&saga).await? } else { Vec::new() };
     let notice = query.asked.map_or_else(|| html! {}, |operation| notice(&audit, &operation));
@@ -42,7 +49,7 @@ pub async fn show(
     let title = format!("{} {}", view.row.workflow, view.row.state);
     // One that has ended stays as it is.
     let live = !view.row.state.is_ended();
-    Ok(super::page(StatusCode::OK, frame::frame(&app.environment, &title, live, &body)))
+    Ok(tag.on(super::page(StatusCode::OK, frame::frame(&app.environment, &title, live, &body))))
 }
 
 /// What acts through the dashboard are signed with, for want of names.
@@ -346,6 +353,12 @@ mod tests {
         let (before, after) = page.split_once("<svg").unwrap();
         let (_, after) = after.split_once("</svg>").unwrap();
         insta::assert_snapshot!(format!("{before}[picture]{after}").replace("><", ">\n<"));
+    }
+
+    #[test]
+    fn no_time_that_stands_for_never_is_on_a_page() {
+        let page = body(&samples::without_end().view(), &html! {}, "key", samples::at(300_000)).into_string();
+        assert!(!samples::says_never(&page), "{page}");
     }
 
     #[test]

@@ -2,12 +2,13 @@
 
 use amends_engine::store::SagaFilter;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use maud::{Markup, html};
 
 use super::frame;
 use crate::extract::Query;
+use crate::fresh::Tag;
 use crate::problem::Problem;
 use crate::routes::sagas::ListQuery;
 use crate::server::App;
@@ -27,8 +28,16 @@ const VIEWS: [(&str, &str); 6] = [
 ];
 
 /// `GET /`
-pub async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> Result<Response, Problem> {
+pub async fn list(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Query(query): Query<ListQuery>,
+) -> Result<Response, Problem> {
     let (filter, limit) = query.filter()?;
+    let tag = Tag::of_lists(&app).await?;
+    if let Some(unchanged) = tag.unchanged(&headers) {
+        return Ok(unchanged);
+    }
     let rows = app.engine.sagas(filter).await?;
     let troubled = SagaFilter { attention: true, limit: COUNT_MAX, ..SagaFilter::default() };
     let troubled = app.engine.sagas(troubled).await?.len();
@@ -64,7 +73,7 @@ pub async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> Res
         div #list data-live { (table(&page.items)) }
         @if let Some(next) = next { p { a href=(next) { "Older" } } }
     };
-    Ok(super::page(StatusCode::OK, frame::frame(&app.environment, "Sagas", true, &body)))
+    Ok(tag.on(super::page(StatusCode::OK, frame::frame(&app.environment, "Sagas", true, &body))))
 }
 
 fn table(sagas: &[Saga]) -> Markup {

@@ -3,10 +3,13 @@
 use amends_engine::ResourceId;
 use amends_engine::store::ResourceFilter;
 use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
 use super::{limit, page, states};
 use crate::extract::{self, Query};
+use crate::fresh::Tag;
 use crate::problem::{Code, Problem};
 use crate::server::App;
 use crate::view::{Page, Resource};
@@ -32,8 +35,9 @@ pub struct ListQuery {
 /// `GET /v1/resources`
 pub async fn list(
     State(app): State<App>,
+    headers: HeaderMap,
     Query(query): Query<ListQuery>,
-) -> Result<axum::Json<Page<Resource>>, Problem> {
+) -> Result<Response, Problem> {
     let limit = limit(query.limit)?;
     let given = |text: Option<String>| text.filter(|text| !text.is_empty());
     let holder = match (given(query.instance), given(query.saga)) {
@@ -54,6 +58,11 @@ pub async fn list(
         before,
         limit: limit + 1,
     };
+    let tag = Tag::of_lists(&app).await?;
+    if let Some(unchanged) = tag.unchanged(&headers) {
+        return Ok(unchanged);
+    }
     let rows = app.engine.resources(filter).await?;
-    Ok(axum::Json(page(rows, limit, |row| row.id.to_string(), Resource::of)))
+    let page: Page<Resource> = page(rows, limit, |row| row.id.to_string(), Resource::of);
+    Ok(tag.on(axum::Json(page).into_response()))
 }

@@ -5,7 +5,7 @@ use amends_engine::ids::OperationId;
 use amends_engine::journal::Act;
 use amends_engine::store::SagaFilter;
 use axum::extract::State;
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use super::{limit, page, states};
 use crate::act::Words;
 use crate::extract::{self, Body, IdempotencyKey, IfMatch, Query, SagaPath};
+use crate::fresh::Tag;
 use crate::problem::{Code, Problem};
 use crate::server::App;
 use crate::view::{INSTANCE_LABEL, Page, Saga, SagaDetail};
@@ -71,12 +72,18 @@ impl ListQuery {
 /// `GET /v1/sagas`
 pub async fn list(
     State(app): State<App>,
+    headers: HeaderMap,
     Query(query): Query<ListQuery>,
-) -> Result<axum::Json<Page<Saga>>, Problem> {
+) -> Result<Response, Problem> {
     let (filter, limit) = query.filter()?;
+    let tag = Tag::of_lists(&app).await?;
+    if let Some(unchanged) = tag.unchanged(&headers) {
+        return Ok(unchanged);
+    }
     let rows = app.engine.sagas(filter).await?;
     let now = app.now();
-    Ok(axum::Json(page(rows, limit, |row| row.id.to_string(), |row| Saga::of(row, now))))
+    let page: Page<Saga> = page(rows, limit, |row| row.id.to_string(), |row| Saga::of(row, now));
+    Ok(tag.on(axum::Json(page).into_response()))
 }
 
 /// How to look at one.

@@ -1,5 +1,6 @@
 //! Call: what an activity knows of the attempt it is part of, and its way to secrets.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use secrecy::SecretString;
@@ -11,7 +12,8 @@ use crate::ids::{InstallationId, SagaId, SecretRef, StepKey};
 use crate::secret::{Sealed, Vault};
 use crate::store::Store;
 
-/// One attempt of a step, seen from inside the activity.
+/// One attempt of a step, seen from inside the activity. In a unit test of an activity one is made by `testing::call`,
+/// behind the feature `testing`.
 #[derive(Clone)]
 pub struct Call {
     pub(crate) installation: InstallationId,
@@ -20,8 +22,12 @@ pub struct Call {
     pub(crate) step: StepKey,
     pub(crate) generation: u32,
     pub(crate) attempt: u32,
+    /// Since when what this is about has been seen to be absent.
+    pub(crate) absent_since: Option<crate::env::Timestamp>,
     pub(crate) outside: Arc<Outside>,
     pub(crate) sealed: Arc<Mutex<Vec<Sealed>>>,
+    /// The activity was asked what it makes and has no answer of its own.
+    pub(crate) says_no_resource: Arc<AtomicBool>,
 }
 
 /// What every call of one engine shares.
@@ -83,6 +89,26 @@ impl Call {
         self.outside.env.now()
     }
 
+    /// Says that what this attempt is about was looked for and is not there.
+    ///
+    /// An absence is believed at the second look, `settle_after` apart: the first one is a failure that is tried again
+    /// then. To be used where being gone is success, in a compensation or a [`Removal`](crate::Removal).
+    ///
+    /// # Errors
+    /// It was not absent at the attempt before, or not for so long.
+    pub fn absent(&self, settle_after: std::time::Duration) -> Result<(), Failure> {
+        let (now, settle_after) = (self.now(), self.paced(settle_after));
+        let waited = self.absent_since.map_or(std::time::Duration::ZERO, |since| now.since(since));
+        if self.absent_since.is_some() && waited >= settle_after {
+            return Ok(());
+        }
+        Err(Failure::Unavailable {
+            cause: Cause::AbsentOnce,
+            detail: "it is not there; that is believed at the second look".to_owned(),
+            retry_after: Some(settle_after.saturating_sub(waited)),
+        })
+    }
+
     /// Puts a secret away. It is written, sealed, with the record of this step; the reference is for the output.
     pub fn seal(&self, kind: &str, value: &SecretString) -> Result<SecretRef, Failure> {
         let sealed = self.outside.vault.seal(kind, value, &self.outside.env).map_err(secret_failure)?;
@@ -91,8 +117,20 @@ impl Call {
         Ok(id)
     }
 
-    /// Opens a secret that a step or a start recorded.
+    /// What an activity answers that does not say what it makes.
+    pub(super) fn no_resource(&self) -> Option<super::Resource> {
+        self.says_no_resource.store(true, Ordering::Relaxed);
+        None
+    }
+
+    /// Opens a secret that a step or a start recorded, or that this call has put away.
     pub async fn open(&self, reference: &SecretRef) -> Result<SecretString, Failure> {
+        let own = self.sealed.lock().unwrap_or_else(PoisonError::into_inner).iter().find_map(|sealed| {
+            (sealed.id == *reference).then(|| self.outside.vault.open(sealed).map_err(secret_failure))
+        });
+        if let Some(own) = own {
+            return own;
+        }
         let sealed = self.outside.store.secret(reference).await.map_err(|error| Failure::Unavailable {
             cause: Cause::Database,
             detail: error.to_string(),

@@ -7,9 +7,12 @@
 pub mod attempt;
 pub mod call;
 pub mod registry;
+pub mod removal;
 pub mod retry;
 
 use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -17,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use call::Call;
 pub use registry::Registry;
+pub use removal::{Removal, Removed};
 
 use crate::env::Timestamp;
 pub use crate::gate::Gate;
@@ -133,7 +137,17 @@ impl Resource {
 /// Something done outside, found again, and taken back.
 ///
 /// An activity that names a [`Resource`] is compensable: what it makes is on the ledger before the
-/// call leaves, and is taken back when the saga unwinds. One that names none has nothing to take back.
+/// call leaves, and is taken back when the saga unwinds. One that names none has nothing to take back. The two go
+/// together: a [`compensate`](Self::compensate) without a [`resource`](Self::resource) would never be called, and a
+/// resource without a `compensate` could not be taken back, unless it is [kept](Resource::kept_by) by somebody or lives
+/// [within](Resource::within) another. A saga that asks for one like that is told so before anything is called.
+///
+/// **What panics.** Each function of an activity may; it is caught, and shown by its name and without its text, which
+/// may hold a secret. In `execute`, `find` and `compensate` it is an answer that did not come. Before a call
+/// (`resource`, `removes`, `gates`, or reading the activity from its journal) nothing leaves: a saga that asks for the
+/// step waits for a person, and goes on with a [retry](crate::Engine::retry) once it is mended; on the way back it is
+/// tried again every ten minutes. `external_id` is asked for when it is known what was made: without an answer the thing
+/// is on the ledger by its name alone, and a person is told.
 ///
 /// Journals hold activities and their outputs as JSON for as long as their sagas last, and an older one must still
 /// read: a new field has `#[serde(default)]`, and `skip_serializing_if` so that what was recorded without it still
@@ -159,8 +173,8 @@ pub trait Activity: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// The name is what [`find`](Self::find) looks for, so it must be one saga's alone: made of the saga's input, or
     /// of [`Call::key`], and passed through [`Call::name`], which makes each generation's another. Asked again for
     /// the same call it must answer the same.
-    fn resource(&self, _call: &Call) -> Option<Resource> {
-        None
+    fn resource(&self, call: &Call) -> Option<Resource> {
+        call.no_resource()
     }
 
     /// The ledger rows that success closes, for an activity that takes away what another saga made and saw it gone.
@@ -168,7 +182,8 @@ pub trait Activity: Serialize + DeserializeOwned + Send + Sync + 'static {
         Vec::new()
     }
 
-    /// The gates the call passes: its credential's, and any of its operation's own.
+    /// The gates the call passes: its credential's first, which closes when a provider asks to be left alone, and any of
+    /// its operation's own. [`find`](Self::find) and [`compensate`](Self::compensate) pass them too.
     fn gates(&self, _client: &Self::Client) -> Vec<Gate> {
         Vec::new()
     }
@@ -205,9 +220,18 @@ pub trait Activity: Serialize + DeserializeOwned + Send + Sync + 'static {
         _made: &Self::Output,
         _call: &Call,
     ) -> impl Future<Output = Result<(), Failure>> + Send {
-        async {
-            Err(Failure::refused("no_undo", format!("{} does not say how it is taken back", Self::NAME)))
-        }
+        Uncompensated(Self::NAME)
+    }
+}
+
+/// What an activity answers that does not say how it is taken back.
+pub(crate) struct Uncompensated(&'static str);
+
+impl Future for Uncompensated {
+    type Output = Result<(), Failure>;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(Err(Failure::refused("no_undo", format!("{} does not say how it is taken back", self.0))))
     }
 }
 

@@ -1,31 +1,39 @@
 //! The registry: activities and workflows by name, so that a journal alone can call them.
 
+use std::any::TypeId;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use serde_json::Value;
 
-use super::{Activity, CALL_MAX, Call, Effect, Failure, Found, Gate, Local, Resource};
+use super::attempt::{done, panicked, said, unpanicked};
+use super::removal::{Removal, Remove};
+use super::{Activity, CALL_MAX, Call, Cause, Effect, Failure, Found, Gate, Local, Resource, Uncompensated};
 use crate::ids::ResourceId;
 use crate::journal::State;
 use crate::journal::act::{Act, Verdict};
 use crate::journal::event::LocalRule;
 use crate::saga::{Saga, Workflow};
 use crate::store::tx::Tx;
+use crate::worker::gates::Leave;
 
 /// An activity as a journal knows it: by name, with its input as JSON.
 #[async_trait]
 pub(crate) trait AnyActivity: Send + Sync {
     fn facts(&self, input: &Value, call: &Call) -> Result<ActivityFacts, Failure>;
-    fn external_id(&self, made: &Value) -> Option<String>;
+    fn passage(&self, input: &Value) -> Result<Passage, Failure>;
+    fn external_id(&self, made: &Value) -> Result<Option<String>, Failure>;
     /// What stands against this as what it made.
     fn problem_of(&self, made: &Value) -> Option<String>;
-    async fn execute(&self, input: &Value, call: &Call) -> Result<Value, Failure>;
-    async fn find(&self, input: &Value, call: &Call) -> Result<Found<Value>, Failure>;
-    async fn compensate(&self, input: &Value, made: &Value, call: &Call) -> Result<(), Failure>;
+    // Called with a permit, or not at all.
+    async fn execute(&self, input: &Value, call: &Call, leave: Leave) -> Result<Value, Failure>;
+    async fn find(&self, input: &Value, call: &Call, leave: Leave) -> Result<Found<Value>, Failure>;
+    async fn compensate(&self, input: &Value, made: &Value, call: &Call, leave: Leave)
+    -> Result<(), Failure>;
 }
 
 /// What an activity says of itself before it is called.
@@ -37,6 +45,36 @@ pub(crate) struct ActivityFacts {
     pub(crate) resource: Option<Resource>,
     pub(crate) removes: Vec<ResourceId>,
     pub(crate) gates: Vec<Gate>,
+    /// It has a `resource` of its own.
+    pub(crate) says_resource: bool,
+    /// It has a `compensate` of its own.
+    pub(crate) says_undo: bool,
+}
+
+/// What an activity says of a call that makes nothing: to look for what was made, or to take it back.
+#[derive(Debug, Clone)]
+pub(crate) struct Passage {
+    pub(crate) time_limit: Duration,
+    pub(crate) gates: Vec<Gate>,
+}
+
+impl ActivityFacts {
+    /// What of it could never be done: a way back that nothing leads to, or a thing without a way back.
+    pub(crate) fn contradiction(&self) -> Option<String> {
+        match &self.resource {
+            None if self.says_undo && !self.says_resource => Some(
+                "says how it is taken back and names no resource, so that it never would be: name what it makes in \
+                 `resource`"
+                    .to_owned(),
+            ),
+            // What lives in another thing goes with that, and what is kept is handed over.
+            Some(Resource { kind, name, within: None, keeper: None, .. }) if !self.says_undo => Some(format!(
+                "makes {kind} {name:?} and does not say how that is taken back: write `compensate`, or say who keeps it \
+                 (`Resource::kept_by`)"
+            )),
+            _ => None,
+        }
+    }
 }
 
 /// A local activity as a journal knows it.
@@ -51,7 +89,7 @@ pub(crate) trait AnyLocal: Send + Sync {
 /// A workflow as a journal knows it.
 pub(crate) trait AnyWorkflow: Send + Sync {
     fn run(&self, saga: Saga, input: Value) -> BoxFuture<'static, crate::saga::Result<Value>>;
-    fn owner(&self, input: &Value, output: &Value) -> Option<String>;
+    fn owner(&self, input: &Value, output: &Value) -> Result<Option<String>, Failure>;
 }
 
 /// All that this binary offers: its activities, each with the client it calls with, and its workflows.
@@ -77,6 +115,12 @@ impl Registry {
     pub fn activity<A: Activity>(mut self, client: Arc<A::Client>) -> Self {
         self.activities.insert(A::NAME, Arc::new(Bound::<A> { client }));
         self
+    }
+
+    /// Offers a removal, called with this client.
+    #[must_use]
+    pub fn removal<R: Removal>(self, client: Arc<R::Client>) -> Self {
+        self.activity::<Remove<R>>(client)
     }
 
     /// Offers a local activity.
@@ -140,58 +184,107 @@ fn unreadable(name: &str, error: &serde_json::Error) -> Failure {
 }
 
 fn read<T: serde::de::DeserializeOwned>(name: &str, value: &Value) -> Result<T, Failure> {
-    T::deserialize(value).map_err(|error| unreadable(name, &error))
+    said("deserialize", name, || T::deserialize(value))?.map_err(|error| unreadable(name, &error))
 }
 
-fn write<T: serde::Serialize>(name: &str, value: &T) -> Result<Value, Failure> {
-    serde_json::to_value(value).map_err(|error| unreadable(name, &error))
+/// What was made, as the journal keeps it. By now it is there, so that what cannot be written is in doubt, never
+/// refused.
+fn written<T: serde::Serialize>(name: &str, made: &T) -> Result<Value, Failure> {
+    match unpanicked(|| serde_json::to_value(made)) {
+        Some(Ok(value)) => Ok(value),
+        Some(Err(error)) => Err(Failure::NoAnswer {
+            cause: Cause::Unreadable,
+            detail: format!("{name}: what it made cannot be written: {error}"),
+        }),
+        None => {
+            let detail = panicked(&format!("serialize of {name}"));
+            Err(Failure::NoAnswer { cause: Cause::Panic, detail })
+        }
+    }
+}
+
+/// Whether an activity has a `compensate` of its own: the one that it has otherwise answers with a type that nobody
+/// else can name. Nothing is called for that.
+fn says_undo<A: Activity>() -> bool {
+    fn answer_of<A: Activity, F, R: 'static>(_: F) -> TypeId
+    where
+        F: FnOnce(&'static A, &'static A::Client, &'static A::Output, &'static Call) -> R,
+    {
+        TypeId::of::<R>()
+    }
+    let answer =
+        answer_of(|activity: &'static A, client, made, call| activity.compensate(client, made, call));
+    answer != TypeId::of::<Uncompensated>()
 }
 
 struct Bound<A: Activity> {
     client: Arc<A::Client>,
 }
 
+impl<A: Activity> Bound<A> {
+    /// Permits and windows reckon with no call that takes longer.
+    fn time_limit() -> Duration {
+        A::TIME_LIMIT.min(CALL_MAX)
+    }
+}
+
 #[async_trait]
 impl<A: Activity> AnyActivity for Bound<A> {
     fn facts(&self, input: &Value, call: &Call) -> Result<ActivityFacts, Failure> {
         let activity: A = read(A::NAME, input)?;
+        call.says_no_resource.store(false, Ordering::Relaxed);
+        let resource = said("resource", A::NAME, || activity.resource(call))?;
         Ok(ActivityFacts {
             effect: A::EFFECT,
-            // Permits and windows reckon with no call that takes longer.
-            time_limit: A::TIME_LIMIT.min(CALL_MAX),
+            time_limit: Self::time_limit(),
             give_up_after: A::GIVE_UP_AFTER,
-            resource: activity.resource(call),
-            removes: activity.removes(),
-            gates: activity.gates(&self.client),
+            resource,
+            removes: said("removes", A::NAME, || activity.removes())?,
+            gates: said("gates", A::NAME, || activity.gates(&self.client))?,
+            says_resource: !call.says_no_resource.load(Ordering::Relaxed),
+            says_undo: says_undo::<A>(),
         })
     }
 
-    fn external_id(&self, made: &Value) -> Option<String> {
-        A::external_id(&read(A::NAME, made).ok()?)
+    fn passage(&self, input: &Value) -> Result<Passage, Failure> {
+        let activity: A = read(A::NAME, input)?;
+        let gates = said("gates", A::NAME, || activity.gates(&self.client))?;
+        Ok(Passage { time_limit: Self::time_limit(), gates })
+    }
+
+    fn external_id(&self, made: &Value) -> Result<Option<String>, Failure> {
+        match read(A::NAME, made) {
+            Ok(made) => said("external_id", A::NAME, || A::external_id(&made)),
+            Err(failure) if failure.is_panic() => Err(failure),
+            Err(_) => Ok(None),
+        }
     }
 
     fn problem_of(&self, made: &Value) -> Option<String> {
-        let read = <A::Output as serde::Deserialize>::deserialize(made);
-        read.err().map(|error| format!("{} does not make that: {error}", A::NAME))
+        match said("deserialize", A::NAME, || <A::Output as serde::Deserialize>::deserialize(made).map(drop))
+        {
+            Ok(read) => read.err().map(|error| format!("{} does not make that: {error}", A::NAME)),
+            Err(failure) => Some(failure.detail()),
+        }
     }
 
-    async fn execute(&self, input: &Value, call: &Call) -> Result<Value, Failure> {
+    async fn execute(&self, input: &Value, call: &Call, _: Leave) -> Result<Value, Failure> {
         let activity: A = read(A::NAME, input)?;
         let made = activity.execute(&self.client, call).await?;
-        write(A::NAME, &made)
+        written(A::NAME, &made)
     }
 
-    async fn find(&self, input: &Value, call: &Call) -> Result<Found<Value>, Failure> {
+    async fn find(&self, input: &Value, call: &Call, _: Leave) -> Result<Found<Value>, Failure> {
         let activity: A = read(A::NAME, input)?;
         Ok(match activity.find(&self.client, call).await? {
             Found::Nothing => Found::Nothing,
             Found::Unknowable => Found::Unknowable,
-            Found::Usable(made) => Found::Usable(write(A::NAME, &made)?),
-            Found::Unusable(made) => Found::Unusable(write(A::NAME, &made)?),
+            Found::Usable(made) => Found::Usable(written(A::NAME, &made)?),
+            Found::Unusable(made) => Found::Unusable(written(A::NAME, &made)?),
         })
     }
 
-    async fn compensate(&self, input: &Value, made: &Value, call: &Call) -> Result<(), Failure> {
+    async fn compensate(&self, input: &Value, made: &Value, call: &Call, _: Leave) -> Result<(), Failure> {
         let activity: A = read(A::NAME, input)?;
         let made: A::Output = read(A::NAME, made)?;
         activity.compensate(&self.client, &made, call).await
@@ -212,14 +305,16 @@ impl<L: Local> AnyLocal for Here<L> {
 
     async fn apply(&self, input: &Value, tx: &mut Tx<'_>) -> Result<Value, Failure> {
         let local: L = read(L::NAME, input)?;
-        let made = local.apply(tx).await?;
-        write(L::NAME, &made)
+        let made = done("apply", L::NAME, local.apply(tx)).await?;
+        // It is rolled back, so that nothing is in doubt.
+        said("serialize", L::NAME, || serde_json::to_value(&made))?
+            .map_err(|error| unreadable(L::NAME, &error))
     }
 
     async fn revert(&self, input: &Value, made: &Value, tx: &mut Tx<'_>) -> Result<(), Failure> {
         let local: L = read(L::NAME, input)?;
         let made: L::Output = read(L::NAME, made)?;
-        local.revert(&made, tx).await
+        done("revert", L::NAME, local.revert(&made, tx)).await
     }
 }
 
@@ -238,8 +333,10 @@ impl<W: Workflow> AnyWorkflow for Defined<W> {
         })
     }
 
-    fn owner(&self, input: &Value, output: &Value) -> Option<String> {
+    fn owner(&self, input: &Value, output: &Value) -> Result<Option<String>, Failure> {
         use serde::Deserialize;
-        W::owner(&W::Input::deserialize(input).ok()?, &W::Output::deserialize(output).ok()?)
+        said("owner", W::NAME, || {
+            W::owner(&W::Input::deserialize(input).ok()?, &W::Output::deserialize(output).ok()?)
+        })
     }
 }

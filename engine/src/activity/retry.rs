@@ -2,12 +2,33 @@
 
 use std::time::Duration;
 
+use super::Cause;
 use crate::env::Env;
 
 /// The first wait: 1 s.
 pub const BASE: Duration = Duration::from_secs(1);
 /// The longest wait: 10 minutes.
 pub const CAP: Duration = Duration::from_secs(600);
+
+/// The longest wait that another side is taken by its word for: a day. What it asks for beyond that is asked again then.
+pub const ASKED_MAX: Duration = Duration::from_secs(24 * 3600);
+/// How long nobody calls with a credential that was refused, at the least.
+const CREDENTIAL: Duration = Duration::from_secs(60);
+
+/// How long the other side asks to wait, as far as it is followed.
+pub fn asked(wait: Option<Duration>) -> Option<Duration> {
+    wait.map(|wait| wait.min(ASKED_MAX))
+}
+
+/// How long, at the least, nobody calls with a credential after this cause; nothing where the cause is no matter of the
+/// credential's.
+pub fn least(cause: Cause, env: &Env) -> Option<Duration> {
+    match cause {
+        Cause::RateLimited => Some(env.paced(BASE) / 2),
+        Cause::Credential => Some(env.paced(CREDENTIAL)),
+        _ => None,
+    }
+}
 
 /// The upper bound of the wait behind attempt number `attempt` (1 for the first): doubling, capped.
 pub fn ceiling(attempt: u32) -> Duration {

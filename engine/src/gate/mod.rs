@@ -18,6 +18,7 @@ mod rule;
 mod state;
 #[cfg(test)]
 mod tests;
+mod times;
 mod view;
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,7 @@ pub use bucket::Tokens;
 pub(crate) use bucket::hold;
 pub use rule::{Breaker, Bucket, Gate, Rule};
 pub use state::{Closed, GateAct, GateState, Probe, Share, Taken, Why};
+pub use times::Times;
 pub use view::GateView;
 
 use crate::env::Timestamp;

@@ -1,23 +1,17 @@
 //! What the database keeps of a gate, and every decision that is made of it.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Lane, Queue, Rule, Tokens, split};
+use super::{Lane, Queue, Rule, Times, Tokens, split};
 use crate::env::Timestamp;
 use crate::journal::event::closed_set;
 
-/// The longest that a breaker that trips again and again keeps a gate closed.
-const COOL_DOWN_MAX: Duration = Duration::from_secs(600);
 /// The largest wave.
 const WAVE_MAX: u32 = 1024;
 /// How many are let go at a time at most.
 const RELEASE_MAX: u32 = 256;
-/// How long a wave waits for who was let go and never came, since its saga turned round or its worker died: after
-/// that others are let go in their place. A call that takes longer counts in a later wave.
-const WAVE_TIME: Duration = Duration::from_secs(10);
 /// How many acts of people a gate remembers.
 const ACTS_MAX: usize = 100;
 
@@ -121,7 +115,7 @@ pub struct GateAct {
 impl GateState {
     /// Brings it up to `now`: shares of workers that are gone end, the bucket fills, a closing whose time is up
     /// becomes a wave of one, and a wave that got through becomes the next, or leaves the gate open.
-    pub fn tick(&mut self, queue: &Queue, now: Timestamp) {
+    pub fn tick(&mut self, queue: &Queue, now: Timestamp, times: &Times) {
         self.shares.retain(|_, share| share.until > now && share.permits > 0);
         match &self.rule.bucket {
             Some(bucket) => self.tokens.get_or_insert(Tokens::full(bucket, now)).refill(bucket, now),
@@ -139,7 +133,7 @@ impl GateState {
                 let wave = probe.wave.saturating_mul(2).min(WAVE_MAX);
                 *probe = Probe { since: now, wave, given: 0, through: 0, tripped: probe.tripped };
             }
-        } else if now.since(probe.since) >= WAVE_TIME || now < probe.since {
+        } else if now.since(probe.since) >= times.wave || now < probe.since {
             // Somebody who was let go never came: what is missing is given to others.
             probe.given = probe.through;
             probe.since = now;
@@ -284,7 +278,7 @@ impl GateState {
 
     /// Counts what calls came to, in the lane whose outcomes count. It trips when too many failed in a row, and when
     /// a canary did.
-    pub fn report(&mut self, through: u32, failed: u32, now: Timestamp) {
+    pub fn report(&mut self, through: u32, failed: u32, now: Timestamp, times: &Times) {
         if through > 0 {
             self.failures = 0;
         }
@@ -302,7 +296,7 @@ impl GateState {
         let is_open = self.closed.is_none();
         if is_open && (canary_failed || failed > 0 && self.failures >= breaker.after) {
             let doubled = breaker.cool_down.saturating_mul(1 << self.trips.min(16));
-            let cool_down = doubled.min(COOL_DOWN_MAX.max(breaker.cool_down));
+            let cool_down = doubled.min(times.cool_down_max.max(breaker.cool_down));
             self.trips = self.trips.saturating_add(1);
             let reason = format!("{} calls in a row failed", self.failures);
             self.close(Why::Breaker, Some(now.plus(cool_down)), &reason, now);
@@ -311,7 +305,7 @@ impl GateState {
     }
 
     /// When something changes by itself that those who wait should know of; nothing if nobody waits.
-    pub fn next_look(&self, queue: &Queue) -> Option<Timestamp> {
+    pub fn next_look(&self, queue: &Queue, times: &Times) -> Option<Timestamp> {
         if queue.waiting() == 0 {
             return None;
         }
@@ -321,7 +315,7 @@ impl GateState {
             _ => None,
         };
         let share = self.shares.values().map(|share| share.until).min();
-        let wave = self.probe.map(|probe| probe.since.plus(WAVE_TIME));
+        let wave = self.probe.map(|probe| probe.since.plus(times.wave));
         match closed {
             Some(until) => Some(until),
             None => [token, share, wave].into_iter().flatten().min(),

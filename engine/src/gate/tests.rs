@@ -8,6 +8,7 @@ use crate::secs;
 
 const START: Timestamp = Timestamp(1_767_225_600_000_000);
 const BLOCK: Duration = Duration::from_secs(120);
+const TIMES: Times = Times { wave: secs(10), cool_down_max: secs(600), grant: secs(10), block: BLOCK };
 
 fn at(seconds: u64) -> Timestamp {
     START.plus(secs(seconds))
@@ -15,7 +16,7 @@ fn at(seconds: u64) -> Timestamp {
 
 fn state(gate: Gate) -> GateState {
     let mut state = GateState { rule: gate.rule, ..GateState::default() };
-    state.tick(&Queue::default(), START);
+    state.tick(&Queue::default(), START, &TIMES);
     state
 }
 
@@ -46,7 +47,7 @@ fn no_order_of_events_lets_more_under_way_than_the_limit() {
         let (mut passed, mut deaths) = (0, 0);
         for _ in 0..400 {
             now = now.plus(secs(dice.below(20)));
-            state.tick(&queue, now);
+            state.tick(&queue, now, &TIMES);
             // One that dies comes back as another.
             let worker = format!("w{}-{deaths}", dice.below(3));
             let hand = hands.entry(worker.clone()).or_insert((0, START, Vec::new()));
@@ -111,7 +112,7 @@ fn over_any_time_no_more_calls_begin_than_the_rate_and_the_burst_allow() {
         let mut used: VecDeque<Timestamp> = VecDeque::new();
         for _ in 0..600 {
             now = now.plus(Duration::from_millis(dice.below(700)));
-            state.tick(&Queue::default(), now);
+            state.tick(&Queue::default(), now, &TIMES);
             if good_until < now {
                 hand = 0;
             }
@@ -142,7 +143,7 @@ fn a_bucket_is_used_to_the_full() {
     let mut begun = 0;
     for tenth in 0..1000_u64 {
         let now = START.plus(Duration::from_millis(100 * tenth));
-        state.tick(&Queue::default(), now);
+        state.tick(&Queue::default(), now, &TIMES);
         begun += state.take("w", Lane::Forward, 1, false, &Queue::default(), now).tokens;
     }
     assert!((990..=1010).contains(&begun), "{begun} in 100 s at 10 a second");
@@ -171,12 +172,12 @@ fn no_number_is_too_large() {
     let mut state = state(gate.breaker(u32::MAX, Duration::MAX));
     let queue = Queue { forward: u32::MAX, undo: u32::MAX, granted: u32::MAX };
     for now in [Timestamp(i64::MIN), Timestamp(0), Timestamp(i64::MAX), START] {
-        state.tick(&queue, now);
+        state.tick(&queue, now, &TIMES);
         state.take("w", Lane::Undo, u32::MAX, true, &queue, Timestamp(i64::MAX));
         state.release(&queue);
-        state.report(u32::MAX, u32::MAX, now);
+        state.report(u32::MAX, u32::MAX, now, &TIMES);
         state.close(Why::Breaker, Some(Timestamp(i64::MAX)), "x", now);
-        state.next_look(&queue);
+        state.next_look(&queue, &TIMES);
         state.act(GateAct { opened: true, actor: "a".into(), reason: "b".into(), at: now });
     }
 }
@@ -220,38 +221,38 @@ fn a_newcomer_does_not_pass_those_who_wait() {
 #[test]
 fn a_breaker_trips_probes_with_one_and_opens_in_growing_waves() {
     let mut state = state(Gate::credential("g").breaker(3, secs(30)));
-    state.report(0, 2, at(0));
-    state.report(1, 0, at(1));
-    state.report(0, 2, at(2));
+    state.report(0, 2, at(0), &TIMES);
+    state.report(1, 0, at(1), &TIMES);
+    state.report(0, 2, at(2), &TIMES);
     assert!(!state.is_closed_to(Lane::Forward), "never three in a row");
-    state.report(0, 1, at(3));
+    state.report(0, 1, at(3), &TIMES);
     assert!(state.is_closed_to(Lane::Forward));
     assert!(!state.is_closed_to(Lane::Undo), "what takes back is tried all the same");
     let mut queue = waiting(100, 2);
     assert_eq!(state.release(&queue), (0, 2));
     queue.undo = 0;
-    assert_eq!(state.next_look(&queue), Some(at(33)));
+    assert_eq!(state.next_look(&queue, &TIMES), Some(at(33)));
 
     // The canary fails: closed again, for twice as long.
-    state.tick(&queue, at(33));
+    state.tick(&queue, at(33), &TIMES);
     assert_eq!(state.release(&queue), (1, 0));
     assert_eq!(state.release(&queue), (0, 0), "one, and no second before it is known how that one fared");
-    state.report(0, 1, at(34));
-    assert_eq!(state.next_look(&queue), Some(at(94)));
+    state.report(0, 1, at(34), &TIMES);
+    assert_eq!(state.next_look(&queue, &TIMES), Some(at(94)));
 
     let mut waves = Vec::new();
     let mut now = 94;
     while queue.forward > 0 {
-        state.tick(&queue, at(now));
+        state.tick(&queue, at(now), &TIMES);
         let (let_go, _) = state.release(&queue);
         queue.forward -= let_go;
         waves.push(let_go);
-        state.report(let_go, 0, at(now));
+        state.report(let_go, 0, at(now), &TIMES);
         now += 1;
     }
     assert_eq!(waves, [1, 2, 4, 8, 16, 32, 37]);
-    state.report(27, 0, at(now));
-    state.tick(&queue, at(now));
+    state.report(27, 0, at(now), &TIMES);
+    state.tick(&queue, at(now), &TIMES);
     assert_eq!((state.probe, state.trips), (None, 0), "open again");
 }
 
@@ -260,12 +261,12 @@ fn who_was_let_go_and_never_came_holds_nobody_up_for_ever() {
     let mut state = state(Gate::credential("g"));
     state.close(Why::Provider, Some(at(10)), "too many", at(0));
     let queue = waiting(5, 0);
-    state.tick(&queue, at(10));
+    state.tick(&queue, at(10), &TIMES);
     assert_eq!(state.release(&queue), (1, 0));
-    state.tick(&queue, at(11));
+    state.tick(&queue, at(11), &TIMES);
     assert_eq!(state.release(&queue), (0, 0));
-    assert_eq!(state.next_look(&queue), Some(at(20)));
-    state.tick(&queue, at(20));
+    assert_eq!(state.next_look(&queue, &TIMES), Some(at(20)));
+    state.tick(&queue, at(20), &TIMES);
     assert_eq!(state.release(&queue), (1, 0));
 }
 
@@ -281,7 +282,7 @@ fn a_gate_is_closed_for_longer_and_by_a_stronger_hand_but_never_for_less() {
     state.close(Why::Provider, Some(at(600)), "longer", at(4));
     let closed = state.closed.as_ref().unwrap();
     assert_eq!((closed.by, closed.until, closed.since), (Why::Person, None, at(0)));
-    state.tick(&waiting(1, 1), at(100_000));
+    state.tick(&waiting(1, 1), at(100_000), &TIMES);
     assert!(state.is_closed_to(Lane::Undo), "until a person opens it");
     state.act(GateAct { opened: true, actor: "ann".into(), reason: "moved".into(), at: at(100_000) });
     assert_eq!(state.release(&waiting(5, 0)), (1, 0), "with one first");

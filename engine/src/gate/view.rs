@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Closed, GateAct, Queue, Rule};
+use super::{Closed, GateAct, Queue, Rule, Times};
 use crate::env::Timestamp;
 use crate::store::GateRow;
 
@@ -27,8 +27,8 @@ pub struct GateView {
 
 impl GateView {
     /// As it is now.
-    pub(crate) fn of(row: &GateRow, now: Timestamp) -> Self {
-        let state = row.settled(now);
+    pub(crate) fn of(row: &GateRow, now: Timestamp, times: &Times) -> Self {
+        let state = row.settled(now, times);
         Self {
             key: row.key.clone(),
             closed: state.closed,

@@ -7,7 +7,22 @@ use crate::gate::{GateWait, Lane};
 use crate::ids::StepKey;
 
 /// What waits for another saga, or at a gate, is due at no time.
-pub(super) const NEVER: Timestamp = Timestamp(i64::MAX);
+pub(super) const NEVER: Timestamp = Timestamp::NEVER;
+
+impl Step {
+    /// When something is next done about it by itself; nothing while a call is under way, while it waits at a gate, for
+    /// another saga or for a person, and when it is settled.
+    pub fn next_at(&self) -> Option<Timestamp> {
+        let at = match self.phase {
+            _ if self.at_gate.is_some() => return None,
+            Phase::Deferred { retry_at } => retry_at,
+            Phase::InDoubt { look_at } => look_at,
+            Phase::Waiting { due_at, .. } | Phase::Removing { under_way: None, due_at, .. } => due_at,
+            _ => return None,
+        };
+        at.ever()
+    }
+}
 
 impl State {
     /// When something is next to be done: now while a call is under way; never while it is parked or ended, or
@@ -37,7 +52,10 @@ impl State {
             _ if self.waits_at_gate(step).is_some() => true,
             Phase::Undecidable => true,
             Phase::Child => !self.goes_back(&step.key),
-            Phase::Removing { due_at, .. } => *due_at == NEVER,
+            // A time that never comes is waited for as a signal is.
+            Phase::Removing { due_at, .. } | Phase::Waiting { due_at, .. } => *due_at == NEVER,
+            Phase::Deferred { retry_at } => *retry_at == NEVER,
+            Phase::InDoubt { look_at } => *look_at == NEVER,
             _ => false,
         });
         self.next_due(|_| false).or((!waits).then_some(self.at))
@@ -50,11 +68,11 @@ impl State {
             Phase::Deferred { retry_at } if !self.goes_back(&step.key) => Some(*retry_at),
             Phase::Waiting { due_at, .. } if !self.goes_back(&step.key) => Some(*due_at),
             Phase::InDoubt { look_at } => Some(*look_at),
-            Phase::Removing { due_at, .. } if *due_at != NEVER => Some(*due_at),
+            Phase::Removing { due_at, .. } => Some(*due_at),
             _ => None,
         });
         let turns = self.deadline_at.filter(|_| self.can_turn());
-        times.chain(turns).min()
+        times.chain(turns).filter_map(Timestamp::ever).min()
     }
 
     /// When time alone next adds to what a person should know; nothing if it will not after `now`.

@@ -42,6 +42,22 @@ impl Failure {
         Self::Refused(Refusal { code: code.into(), message: message.into() })
     }
 
+    /// What stood in the way, or how the answer was lost.
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::Refused(_) => Cause::Refused,
+            Self::Unavailable { cause, .. } | Self::NoAnswer { cause, .. } => *cause,
+        }
+    }
+
+    /// In words, without secrets.
+    pub fn detail(&self) -> String {
+        match self {
+            Self::Refused(refusal) => refusal.to_string(),
+            Self::Unavailable { detail, .. } | Self::NoAnswer { detail, .. } => detail.clone(),
+        }
+    }
+
     /// Not now, and it is our own side that is not ready.
     pub fn not_yet(detail: impl Into<String>, retry_after: Duration) -> Self {
         Self::Unavailable { cause: Cause::NotYet, detail: detail.into(), retry_after: Some(retry_after) }
@@ -92,6 +108,10 @@ pub enum Cause {
     Unreadable,
     /// The thing that was asked about is not ready.
     NotYet,
+    /// What was asked to go is still there; it is asked again.
+    StillThere,
+    /// What is to be gone was seen to be absent, once: it is looked for again before that is believed.
+    AbsentOnce,
     /// The other side refused, where there is no way back: it is tried again until a person has decided.
     Refused,
     /// Our own database could not do it just now.

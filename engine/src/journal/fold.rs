@@ -136,12 +136,14 @@ impl State {
                     }
                 };
                 place.trouble = Some(trouble(Some(*cause), detail, fingerprint));
+                place.note_absence(Some(*cause), at);
             }
             Event::AttemptLost { step, cause, detail, look_at, fingerprint, .. } => {
                 let place = self.place(step, None, at);
                 place.phase = Phase::InDoubt { look_at: *look_at };
                 // What leaves nothing that would have to be taken back is not worth a doubt.
                 place.doubted = place.is_compensable();
+                place.note_absence(None, at);
                 place.trouble = Some(trouble(Some(*cause), detail, fingerprint));
                 self.set_resource(step, ResourceState::InDoubt, at);
             }
@@ -409,6 +411,7 @@ impl State {
         place.undo_attempts = place.undo_attempts.max(1);
         place.undo_at.get_or_insert(at);
         place.phase = Phase::Removing { under_way: None, due_at: retry_at, clearing };
+        place.note_absence(trouble.cause, at);
         place.trouble = Some(trouble);
     }
 

@@ -47,9 +47,9 @@ closed_set! {
     Attention {
         /// An attempt ended without a known outcome, and asking has not settled it.
         InDoubt,
-        /// One step has been tried five times or for ten minutes.
+        /// One step has been tried five times or for ten minutes, or its own code panicked.
         Retrying,
-        /// One compensation has been tried five times or for ten minutes.
+        /// One compensation has been tried five times or for ten minutes, or its own code panicked.
         UndoStuck,
         /// Only a person can decide how it goes on.
         NeedsDecision,
@@ -69,6 +69,8 @@ closed_set! {
         Unreadable,
         /// Its journal has grown to 20 000 entries, and it was parked for that.
         OverLimit,
+        /// The database refuses what it has to write, each time: it was parked with what the database said.
+        StoreRefused,
     }
 }
 
@@ -284,10 +286,10 @@ impl State {
     }
 
     /// Whether nothing more of it is begun: it waits for a person or for another program. What is taken back goes on
-    /// whatever it was parked for, unless nobody offers what it takes.
+    /// whatever it was parked for, unless nobody offers what it takes, or the database does not take what it says.
     pub fn is_parked(&self) -> bool {
         let holds = |(attention, _): &(Attention, String)| {
-            self.unwinding.is_none() || *attention == Attention::NoWorker
+            self.unwinding.is_none() || matches!(attention, Attention::NoWorker | Attention::StoreRefused)
         };
         self.parked.as_ref().is_some_and(holds)
     }

@@ -95,6 +95,8 @@ pub struct Step {
     pub resource: Option<ResourceId>,
     /// Where its last attempt, or its last compensation, failed.
     pub trouble: Option<Trouble>,
+    /// Since when what is to be gone has been seen to be absent, without having been seen in between.
+    pub absent_since: Option<Timestamp>,
     /// How often it was tried to take it back.
     pub undo_attempts: u32,
     /// When taking it back began.
@@ -155,6 +157,7 @@ impl Step {
             refusal: None,
             resource: None,
             trouble: None,
+            absent_since: None,
             undo_attempts: 0,
             undo_at: None,
             since: at,
@@ -225,12 +228,27 @@ impl Step {
         Some(asked)
     }
 
+    /// Whether the user's own code panicked where it was tried last: that is no matter of time.
+    fn has_panicked(&self) -> bool {
+        self.trouble.as_ref().is_some_and(|trouble| trouble.cause == Some(Cause::Panic))
+    }
+
     /// Whether it has failed so often, or for so long, that a person should know. Waiting for what is not ready
     /// yet is no failure.
     fn is_tried_in_vain(&self, for_long: bool) -> bool {
+        if self.has_panicked() {
+            return true;
+        }
         let is_polled = self.asked.as_ref().is_none_or(|asked| asked.every.is_some());
-        let has_failed = self.trouble.as_ref().is_some_and(|trouble| trouble.cause != Some(Cause::NotYet));
+        let is_wait = |cause| matches!(cause, Some(Cause::NotYet | Cause::AbsentOnce));
+        let has_failed = self.trouble.as_ref().is_some_and(|trouble| !is_wait(trouble.cause));
         !is_polled && has_failed && (self.attempts >= STUCK_ATTEMPTS || for_long)
+    }
+
+    /// An attempt failed so: an absence lasts as long as each attempt sees it.
+    pub(super) fn note_absence(&mut self, cause: Option<Cause>, at: Timestamp) {
+        let is_absent = cause == Some(Cause::AbsentOnce);
+        self.absent_since = is_absent.then(|| self.absent_since.unwrap_or(at));
     }
 
     pub(super) fn wait_at(&mut self, gate: &str, detail: &str, since: Timestamp) {
@@ -249,7 +267,9 @@ impl Step {
             Phase::Undecidable => all.push(Attention::NeedsDecision),
             Phase::InDoubt { .. } if self.looks > 0 => all.push(Attention::InDoubt),
             Phase::Removing { .. }
-                if self.undo_attempts >= STUCK_ATTEMPTS || self.undo_at.is_some_and(for_long) =>
+                if self.has_panicked()
+                    || self.undo_attempts >= STUCK_ATTEMPTS
+                    || self.undo_at.is_some_and(for_long) =>
             {
                 all.push(Attention::UndoStuck);
             }

@@ -52,7 +52,7 @@ pub fn why(state: &State, now: Timestamp) -> Why {
     } else {
         Why { happened: happened(state), now: doing(state, now), you: advice(state) }
     };
-    if let Some(waits) = at_gate(state, now) {
+    if let Some(waits) = waits_at_gate(state, now) {
         why.now = waits;
     }
     if let Some((until, who)) = &state.paused {
@@ -83,7 +83,13 @@ fn parked(state: &State, attention: Attention, detail: &str) -> Why {
     let name = &state.workflow.0;
     let back = if state.unwinding.is_some() { " on its way back" } else { "" };
     let happened = format!("{name} stopped{back} ({attention}): {detail}.");
-    let now = "Nothing of it is lost, nothing more is called, and nothing is due by itself.".to_owned();
+    let now = if attention == Attention::StoreRefused {
+        "What it was about to write is not written, so that a call whose answer was part of it counts as lost; nothing \
+         more is called, and nothing is due by itself."
+    } else {
+        "Nothing of it is lost, nothing more is called, and nothing is due by itself."
+    };
+    let now = now.to_owned();
     let cancel = match (&state.pivot, &state.unwinding) {
         (None, None) => " `cancel` takes back what it did; its function is not needed for that.",
         (Some(_), _) => " It is past its pivot, so it cannot be cancelled.",
@@ -101,6 +107,11 @@ fn parked(state: &State, attention: Attention, detail: &str) -> Why {
         }
         Attention::NoProgress => {
             "The function is at fault: it may await only what its `Saga` offers. Mend it, then `retry`.".to_owned()
+        }
+        Attention::StoreRefused => {
+            "If a rule of the database is at fault, mend it; if it is what a step or the saga's owner is called, that \
+             has to be mended where it comes from. Then `retry`."
+                .to_owned()
         }
         Attention::OverLimit => {
             "A loop in its function is the likely cause, and a `retry` alone brings it back here. To undo is always \
@@ -132,16 +143,16 @@ fn needs_decision(state: &State, step: &Step, now: Timestamp) -> Why {
                 )
             },
         },
-        Phase::Removing { due_at, .. } => Why {
+        Phase::Removing { .. } => Why {
             happened: format!("{name} takes back what it did, and the undo of {what} was refused: {detail}."),
-            now: format!("{} Until then there is still {thing}.", again(step, *due_at, now)),
+            now: format!("{} Until then there is still {thing}.", again(step, now)),
             you: format!(
-                "Mend what is refused (a credential, a lock, a setting), then `retry`. If you remove {thing} by hand, \
-                 say `done`; to leave it there, `skip` it, or `release` it to another owner."
+                "Mend what is refused (a credential, a lock, a setting), then {}. If you remove {thing} by hand, \
+                 say `done`; to leave it there, `skip` it, or `release` it to another owner.",
+                next_act(step)
             ),
         },
-        phase => {
-            let due = due_of(phase).unwrap_or(now);
+        _ => {
             let back = if state.pivot.is_some() {
                 "It is past its pivot, so it is tried until it works."
             } else {
@@ -151,10 +162,11 @@ fn needs_decision(state: &State, step: &Step, now: Timestamp) -> Why {
                 happened: format!(
                     "{name} is refused at {what}, and only a person can change that: {detail}."
                 ),
-                now: again(step, due, now),
+                now: again(step, now),
                 you: format!(
-                    "Mend what is refused (a credential, a limit, a setting), then `retry`. `patch` asks for \
-                     something else, and `done` says that you did it by hand. {back}"
+                    "Mend what is refused (a credential, a limit, a setting), then {}. `patch` asks for \
+                     something else, and `done` says that you did it by hand. {back}",
+                    next_act(step)
                 ),
             }
         }
@@ -179,7 +191,7 @@ fn undo_stuck(state: &State, step: &Step, now: Timestamp) -> Why {
             step.undo_attempts,
             detail(step)
         ),
-        now: format!("{} {waiting}", again(step, due_of(&step.phase).unwrap_or(now), now)),
+        now: format!("{} {waiting}", again(step, now)),
         you: format!(
             "It is never given up. Once the provider is well, `retry` tries it now. If you remove {thing} by hand, say \
              `done`; to leave it there, `skip` it, or `release` it to another owner."
@@ -202,10 +214,13 @@ fn in_doubt(state: &State, step: &Step, now: Timestamp) -> Why {
             times(step.looks),
             detail(step)
         ),
-        now: format!(
-            "It asks again in {}; the call is not made again before that is known.",
-            wait(due_of(&step.phase).unwrap_or(now), now)
-        ),
+        now: match step.next_at() {
+            Some(due) => format!(
+                "It asks again in {}; the call is not made again before that is known.",
+                wait(due, now)
+            ),
+            None => again(step, now),
+        },
         you: format!(
             "Once the provider answers, `retry` asks now. If you can look for {thing} yourself, say with `settle` \
              what you saw: adopt it, absent, or useless.{cancel}"
@@ -216,7 +231,7 @@ fn in_doubt(state: &State, step: &Step, now: Timestamp) -> Why {
 fn retrying(state: &State, step: &Step, now: Timestamp) -> Why {
     let limit = step.asked.as_ref().map(|asked| asked.give_up_at).filter(|_| state.pivot.is_none());
     let limit = match limit {
-        Some(at) if at > now => {
+        Some(at) if at > now && at.ever().is_some() => {
             format!(" It counts as refused if that goes on for another {}.", wait(at, now))
         }
         _ => " It is tried until it works.".to_owned(),
@@ -235,7 +250,7 @@ fn retrying(state: &State, step: &Step, now: Timestamp) -> Why {
             span(now.since(step.asked_at)),
             detail(step)
         ),
-        now: format!("{}{limit}", again(step, due_of(&step.phase).unwrap_or(now), now)),
+        now: format!("{}{limit}", again(step, now)),
         you: format!(
             "Once the provider is well, `retry` tries it now. `policy` shortens its waits, `patch` asks for something \
              else, `done` says that you did it by hand. {back}"
@@ -330,12 +345,24 @@ fn doing(state: &State, now: Timestamp) -> String {
 }
 
 /// What it waits for when that is a gate, and nothing is due by itself.
-fn at_gate(state: &State, now: Timestamp) -> Option<String> {
+fn waits_at_gate(state: &State, now: Timestamp) -> Option<String> {
     let waits = state.gate_waits();
     let step = state.step(&waits.last()?.step)?;
-    let gate = step.at_gate.as_ref().filter(|_| state.due_at().is_none())?;
+    at_gate(step, now).filter(|_| state.due_at().is_none())
+}
+
+fn at_gate(step: &Step, now: Timestamp) -> Option<String> {
+    let gate = step.at_gate.as_ref()?;
     let since = span(now.since(gate.since));
     Some(format!("It has waited for {since} at {} until it is let go: {}.", step.key, gate.detail))
+}
+
+/// What lets it go on: what waits at a gate is let go by that alone.
+fn next_act(step: &Step) -> String {
+    match &step.at_gate {
+        Some(gate) => format!("open gate {}", gate.gate),
+        None => "`retry`".to_owned(),
+    }
 }
 
 fn advice(state: &State) -> String {
@@ -382,20 +409,11 @@ fn detail(step: &Step) -> String {
     }
 }
 
-fn due_of(phase: &Phase) -> Option<Timestamp> {
-    match phase {
-        Phase::Deferred { retry_at } => Some(*retry_at),
-        Phase::InDoubt { look_at } => Some(*look_at),
-        Phase::Waiting { due_at, .. } | Phase::Removing { due_at, under_way: None, .. } => Some(*due_at),
-        _ => None,
-    }
-}
-
-fn again(step: &Step, due: Timestamp, now: Timestamp) -> String {
-    if step.is_under_way() || due <= now {
-        "It is being tried at this moment.".to_owned()
-    } else {
-        format!("It is tried again in {}.", wait(due, now))
+/// When it is next tried; at a gate, what it waits for there.
+fn again(step: &Step, now: Timestamp) -> String {
+    match step.next_at() {
+        Some(due) if due > now => format!("It is tried again in {}.", wait(due, now)),
+        _ => at_gate(step, now).unwrap_or_else(|| "It is being tried at this moment.".to_owned()),
     }
 }
 

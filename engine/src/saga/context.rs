@@ -12,7 +12,8 @@ use serde_json::Value;
 
 use super::step::{AskKind, Core, Progress, Step};
 use super::{Halt, Made, Result, Workflow};
-use crate::activity::{Activity, Local};
+use crate::activity::removal::Remove;
+use crate::activity::{Activity, Local, Removal, Removed};
 use crate::env::Timestamp;
 use crate::ids::{SagaId, StepKey};
 use crate::journal::event::ChildRule;
@@ -25,6 +26,7 @@ const SIDE_BY_SIDE: usize = 16;
 /// | to | say |
 /// |---|---|
 /// | do something outside; as the last thing that can be taken back | [`step`](Self::step), [`pivot`](Self::pivot) |
+/// | take away for good what another saga made | [`remove`](Self::remove) |
 /// | do something in our own tables | [`transact`](Self::transact), [`pivot_transact`](Self::pivot_transact) |
 /// | wait for time, for a word, for a thing to be ready | [`sleep`](Self::sleep), [`sleep_until`](Self::sleep_until), [`signal`](Self::signal), [`poll_until`](Self::poll_until) |
 /// | do several things side by side | [`each`](Self::each), [`each_kept`](Self::each_kept), [`race`](Self::race) |
@@ -77,6 +79,11 @@ impl Saga {
     /// function gives up there is a person's to decide. A saga has one pivot.
     pub fn pivot<A: Activity>(&self, key: &str, activity: A) -> Step<A::Output> {
         self.activity(key, &activity, true, None)
+    }
+
+    /// Takes away what another saga made, and completes once it has been seen gone twice: asked for again until then.
+    pub fn remove<R: Removal>(&self, key: &str, removal: R) -> Step<Removed> {
+        self.activity(key, &Remove::new(removal), false, None)
     }
 
     /// Runs a local activity in the transaction that records it: when this is `Ok`, both are written.

@@ -2,7 +2,7 @@
 
 use super::Letter;
 use crate::env::Timestamp;
-use crate::gate::{GateState, GateWait, Queue, Why};
+use crate::gate::{GateState, GateWait, Queue, Times, Why};
 
 /// What a provider said of a credential with the answer to a call: nothing passes before then.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,12 +32,12 @@ pub struct GateRow {
 
 impl GateRow {
     /// The state with what the provider said last taken into it, as it is now.
-    pub fn settled(&self, now: Timestamp) -> GateState {
+    pub fn settled(&self, now: Timestamp, times: &Times) -> GateState {
         let mut state = self.state.clone();
         if let Some((until, reason)) = &self.closing {
             state.close(Why::Provider, Some(*until), reason, now);
         }
-        state.tick(&self.queue, now);
+        state.tick(&self.queue, now, times);
         state
     }
 }

@@ -9,6 +9,8 @@ mod filter;
 mod gate_row;
 pub mod lease;
 mod letter;
+pub(crate) mod limits;
+mod lists;
 pub mod memory;
 mod new_saga;
 pub mod open;
@@ -30,6 +32,7 @@ use serde_json::Value;
 pub use self::filter::{ResourceFilter, SagaFilter};
 pub use self::gate_row::{Closing, GateMove, GateRow};
 pub use self::letter::{Letter, Message};
+pub use self::limits::INDEXED_MAX;
 pub use self::new_saga::{Concurrency, NewSaga, Started};
 pub use self::open::{Migrations, OpenError};
 pub use self::rows::{AuditRow, ResourceRow, ResourceState, ResourceWrite, SagaRow, Settled};
@@ -108,12 +111,35 @@ pub enum Error {
     /// The database cannot, just now.
     #[error("the database is unavailable: {0}")]
     Unavailable(String),
+    /// The database refuses it, and will refuse it each time: its own words.
+    #[error("the database refuses it: {0}")]
+    Refused(String),
+    /// A text by which things are found is longer than a store takes.
+    #[error("{field} is too long: {bytes} bytes, and at most {limit} are taken")]
+    TooLong {
+        /// Which.
+        field: &'static str,
+        /// How long it is, in bytes of UTF-8.
+        bytes: usize,
+        /// How long it may be.
+        limit: usize,
+    },
+    /// The key of a saga that a turn starts was used for another one.
+    #[error("the key of a start was taken by saga {0}")]
+    KeyTaken(SagaId),
     /// A row cannot be read.
     #[error("{0}")]
     Unreadable(String),
     /// The store is being closed.
     #[error("the store is closed")]
     Closed,
+}
+
+impl Error {
+    /// Whether the same write, tried again, fails again.
+    pub fn is_permanent(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::TooLong { .. } | Self::KeyTaken(_))
+    }
 }
 
 /// What a saga's journal held when its lease was taken.
@@ -224,6 +250,15 @@ pub trait Store: Send + Sync + 'static {
     /// A saga's row.
     async fn saga(&self, saga: &SagaId) -> Result<Option<SagaRow>, Error>;
 
+    /// The rows of these sagas, in their order: at once where the store can.
+    async fn rows(&self, sagas: &[SagaId]) -> Result<Vec<Option<SagaRow>>, Error> {
+        let mut rows = Vec::with_capacity(sagas.len());
+        for saga in sagas {
+            rows.push(self.saga(saga).await?);
+        }
+        Ok(rows)
+    }
+
     /// What a completed saga yielded.
     async fn output(&self, saga: &SagaId) -> Result<Option<Value>, Error>;
 
@@ -270,6 +305,10 @@ pub trait Store: Send + Sync + 'static {
     /// The appends with a number above this one, in the order of their numbers: each entry of each journal once, a
     /// saga's in their order. An append may have to wait a moment for its number.
     async fn feed(&self, after: i64, limit: u32) -> Result<Vec<Fed>, Error>;
+
+    /// The number of the last append that has one; 0 before the first. What lists show has hardly changed while this
+    /// has not: only what time alone adds to a row is written without a number.
+    async fn feed_head(&self) -> Result<i64, Error>;
 
     /// Runs user SQL in a transaction that belongs to no saga, with the starts and letters it asks for; its
     /// output, and the sagas that got a letter.

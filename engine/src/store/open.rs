@@ -8,7 +8,7 @@ use crate::secret::{self, Key, Vault};
 /// The scripts that bring one part of a database up to date, in order.
 ///
 /// A program's own tables stand beside the engine's, so they have other names than `installation`, `saga`, `journal`,
-/// `feed`, `resource`, `secret`, `inbox`, `audit`, `gate`, `gate_waiter` and `engine_migration`; and on Postgres than
+/// `saga_label`, `feed`, `resource`, `secret`, `inbox`, `audit`, `gate`, `gate_waiter` and `engine_migration`; and on Postgres than
 /// `worker`, `saga_lease`, `concurrency`, `outbox` and `feed_head`.
 #[derive(Debug, Clone, Copy)]
 pub struct Migrations {

@@ -127,7 +127,7 @@ pub struct AuditRow {
     pub state_before: SagaState,
     /// Where it stood afterwards; nothing until it is settled.
     pub state_after: Option<SagaState>,
-    /// `done`, or `too_late` and why; nothing until it is settled.
+    /// `done`, `too_late` and why, or `refused` and what the database said; nothing until it is settled.
     pub outcome: Option<String>,
 }
 
@@ -136,6 +136,6 @@ pub struct AuditRow {
 pub struct Settled {
     /// Which.
     pub operation: OperationId,
-    /// `done`, or `too_late` and why.
+    /// `done`, `too_late` and why, or `refused` and what the database said.
     pub outcome: String,
 }

@@ -246,6 +246,7 @@ impl Tx<'_> {
         if new.workflow != W::NAME {
             return Err(Failure::refused("malformed", format!("{} is not {}", new.workflow, W::NAME)));
         }
+        super::limits::start(&new).map_err(|error| Failure::refused("too_long", error.to_string()))?;
         let same_key = |other: &&NewSaga| other.key == new.key;
         if let Some(other) = self.beside.starts.iter().find(same_key) {
             return Ok(other.id.clone());

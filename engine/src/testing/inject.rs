@@ -7,12 +7,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use crate::activity::registry::{ActivityFacts, AnyActivity, AnyLocal};
+use crate::activity::registry::{ActivityFacts, AnyActivity, AnyLocal, Passage};
 use crate::activity::{Call, Cause, Effect, Failure, Found, Registry, secs};
 use crate::env::{Env, Timestamp};
 use crate::ids::{SagaId, StepKey};
 use crate::journal::event::{LocalRule, closed_set};
 use crate::store::tx::Tx;
+use crate::worker::gates::Leave;
 
 closed_set! {
     /// What is asked of an activity.
@@ -352,7 +353,11 @@ impl AnyActivity for Around<Arc<dyn AnyActivity>> {
         self.inner.facts(input, call)
     }
 
-    fn external_id(&self, made: &Value) -> Option<String> {
+    fn passage(&self, input: &Value) -> Result<Passage, Failure> {
+        self.inner.passage(input)
+    }
+
+    fn external_id(&self, made: &Value) -> Result<Option<String>, Failure> {
         self.inner.external_id(made)
     }
 
@@ -360,12 +365,12 @@ impl AnyActivity for Around<Arc<dyn AnyActivity>> {
         self.inner.problem_of(made)
     }
 
-    async fn execute(&self, input: &Value, call: &Call) -> Result<Value, Failure> {
+    async fn execute(&self, input: &Value, call: &Call, leave: Leave) -> Result<Value, Failure> {
         let send = || {
             let (inner, input, call) = (self.inner.clone(), input.clone(), call.clone());
             let injector = self.injector.clone();
             async move {
-                let done = inner.execute(&input, &call).await;
+                let done = inner.execute(&input, &call, leave).await;
                 if let Ok(output) = &done {
                     let place = (call.saga().to_string(), call.step().clone(), call.generation());
                     injector.inner().made.insert(place, output.clone());
@@ -376,18 +381,24 @@ impl AnyActivity for Around<Arc<dyn AnyActivity>> {
         self.pass(Verb::Execute, input, call, send).await
     }
 
-    async fn find(&self, input: &Value, call: &Call) -> Result<Found<Value>, Failure> {
+    async fn find(&self, input: &Value, call: &Call, leave: Leave) -> Result<Found<Value>, Failure> {
         let send = || {
             let (inner, input, call) = (self.inner.clone(), input.clone(), call.clone());
-            async move { inner.find(&input, &call).await }
+            async move { inner.find(&input, &call, leave).await }
         };
         self.pass(Verb::Find, input, call, send).await
     }
 
-    async fn compensate(&self, input: &Value, made: &Value, call: &Call) -> Result<(), Failure> {
+    async fn compensate(
+        &self,
+        input: &Value,
+        made: &Value,
+        call: &Call,
+        leave: Leave,
+    ) -> Result<(), Failure> {
         let send = || {
             let (inner, input, made, call) = (self.inner.clone(), input.clone(), made.clone(), call.clone());
-            async move { inner.compensate(&input, &made, &call).await }
+            async move { inner.compensate(&input, &made, &call, leave).await }
         };
         self.pass(Verb::Compensate, input, call, send).await
     }

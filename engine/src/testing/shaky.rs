@@ -40,6 +40,8 @@ pub struct ShakyStore {
     thawed: Notify,
     /// How many answers were errors.
     shaken: Mutex<u64>,
+    /// How often rows of sagas were read, however many at a time.
+    row_reads: AtomicU64,
 }
 
 impl ShakyStore {
@@ -47,7 +49,8 @@ impl ShakyStore {
     pub fn new(inner: Arc<dyn Store>, env: Env, shakes: Shakes) -> Self {
         let (shakes, shaken) = (Mutex::new(shakes), Mutex::new(0));
         let (frozen, freezes_behind) = (AtomicBool::new(false), AtomicU64::new(0));
-        Self { inner, env, shakes, frozen, freezes_behind, thawed: Notify::new(), shaken }
+        let row_reads = AtomicU64::new(0);
+        Self { inner, env, shakes, frozen, freezes_behind, thawed: Notify::new(), shaken, row_reads }
     }
 
     /// Shakes like that from now on.
@@ -67,6 +70,11 @@ impl ShakyStore {
     /// last before it thaws.
     pub fn freeze_behind_write(&self, number: u64) {
         self.freezes_behind.store(number, Ordering::SeqCst);
+    }
+
+    /// How often rows of sagas were asked for; many at a time are one.
+    pub fn row_reads(&self) -> u64 {
+        self.row_reads.load(Ordering::Relaxed)
     }
 
     /// How many answers were errors of its own making.
@@ -177,7 +185,12 @@ impl Store for ShakyStore {
         self.inner.changed().await;
     }
     async fn saga(&self, saga: &SagaId) -> Result<Option<SagaRow>, Error> {
+        self.row_reads.fetch_add(1, Ordering::Relaxed);
         self.read(self.inner.saga(saga)).await
+    }
+    async fn rows(&self, sagas: &[SagaId]) -> Result<Vec<Option<SagaRow>>, Error> {
+        self.row_reads.fetch_add(1, Ordering::Relaxed);
+        self.read(self.inner.rows(sagas)).await
     }
     async fn output(&self, saga: &SagaId) -> Result<Option<Value>, Error> {
         self.read(self.inner.output(saga)).await
@@ -211,6 +224,9 @@ impl Store for ShakyStore {
     }
     async fn feed(&self, after: i64, limit: u32) -> Result<Vec<Fed>, Error> {
         self.read(self.inner.feed(after, limit)).await
+    }
+    async fn feed_head(&self) -> Result<i64, Error> {
+        self.read(self.inner.feed_head()).await
     }
     async fn run(&self, job: LooseJob) -> Result<(Value, Vec<SagaId>), Error> {
         self.write(self.inner.run(job)).await

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::Shared;
 use super::function::Function;
-use crate::activity::attempt::bounded;
 use crate::activity::{Call, Found};
+use crate::gate::Lane;
 use crate::ids::SagaId;
 use crate::journal::plan::{PlanRow, Way, plan};
 use crate::journal::{Entry, State};
@@ -83,14 +83,22 @@ async fn look(shared: &Arc<Shared>, state: &State, row: &PlanRow) -> Seen {
         generation: step.generation,
         attempt: step.attempts,
         outside: shared.outside.clone(),
+        absent_since: None,
         sealed: Arc::default(),
+        says_no_resource: Arc::default(),
     };
     let input = resolve(&asked.input, &|step| state.step(step).and_then(|step| step.output.clone()));
-    let limit = match activity.facts(&input, &call) {
-        Ok(facts) => shared.env.time_limit(facts.time_limit),
+    let passage = match activity.passage(&input) {
+        Ok(passage) => passage,
         Err(failure) => return Seen::Failed(failure.to_string()),
     };
-    match bounded(limit, activity.find(&input, &call)).await {
+    let limit = shared.env.time_limit(passage.time_limit);
+    let permit = match shared.gates.admit(&passage.gates, Lane::Undo, limit).await {
+        Ok(permit) => permit,
+        Err(barrier) => return Seen::Failed(format!("not looked for: {}", barrier.detail)),
+    };
+    let what = format!("find of {}", asked.activity);
+    match permit.call(limit, &what, |leave| activity.find(&input, &call, leave)).await {
         Ok(Found::Nothing) => Seen::Absent,
         Ok(Found::Usable(_) | Found::Unusable(_)) => Seen::There,
         Ok(Found::Unknowable) => Seen::Unknowable,

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 use futures::future::BoxFuture;
 use serde_json::Value;
 
+use crate::activity::attempt::panicked;
 use crate::activity::registry::AnyWorkflow;
 use crate::ids::StepKey;
 use crate::journal::event::{ChildFate, ChildRule, Event, FoundKind};
@@ -75,8 +76,14 @@ impl Function {
 
     /// Drops it: what it asked for is not begun any more.
     pub(super) fn stop(&mut self) {
-        self.future = None;
+        self.drop_future();
         self.asks.clear();
+    }
+
+    /// What it holds is the user's, and may panic as it is dropped.
+    fn drop_future(&mut self) {
+        let future = self.future.take();
+        let _ = catch_unwind(AssertUnwindSafe(move || drop(future)));
     }
 
     /// Ends it as if it had returned this.
@@ -153,12 +160,13 @@ impl Function {
         match polled {
             Ok(Poll::Pending) => {}
             Ok(Poll::Ready(result)) => {
-                self.future = None;
+                self.drop_future();
                 self.returned = Some(result);
             }
             Err(_) => {
-                self.future = None;
-                self.returned = Some(Err(Halt::give_up("panic", "the saga's function panicked")));
+                self.drop_future();
+                let message = panicked(&format!("run of {}", state.workflow.0));
+                self.returned = Some(Err(Halt::give_up("panic", message)));
             }
         }
         let fresh = self.context.core().take_fresh();
@@ -170,12 +178,18 @@ impl Function {
                 Recorded::No => self.asks.push(ask),
                 Recorded::Same => {}
                 Recorded::Differs(detail) => {
-                    self.future = None;
+                    self.drop_future();
                     self.diverged.get_or_insert(detail);
                     return;
                 }
             }
         }
+    }
+}
+
+impl Drop for Function {
+    fn drop(&mut self) {
+        self.drop_future();
     }
 }
 

@@ -7,8 +7,9 @@ mod function;
 pub(crate) mod gates;
 mod notices;
 mod start;
+mod waiting;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -25,12 +26,13 @@ use crate::store::lease::RENEW;
 use crate::store::{Append, Error, Loaded, NewSaga, SagaRow, Store};
 pub use effects_off::{DryRun, Seen};
 pub(crate) use effects_off::{dry_run, shown};
-use executor::{Executor, Stop};
+use executor::{Executor, Refused, Stop};
 use gates::Gates;
 pub use notices::Counts;
 use notices::Notices;
 use start::Handed;
 pub(crate) use start::start;
+use waiting::{Look, Seen as Looked};
 
 /// How many sagas one claim takes.
 const CLAIM: usize = 64;
@@ -43,13 +45,6 @@ const RELOAD: Duration = Duration::from_millis(100);
 struct Live {
     poke: Arc<Notify>,
     /// Its row, if it has been driven here from its start on.
-    row: Option<Arc<SagaRow>>,
-}
-
-/// What was written of a saga, and the whole of its row if that is known here.
-#[derive(Clone)]
-struct Written {
-    append: Arc<Append>,
     row: Option<Arc<SagaRow>>,
 }
 
@@ -70,7 +65,9 @@ pub(crate) struct Shared {
     live: Mutex<HashMap<SagaId, Live>>,
     handed: mpsc::UnboundedSender<Handed>,
     handed_here: Mutex<Option<mpsc::UnboundedReceiver<Handed>>>,
-    watched: Mutex<HashMap<SagaId, watch::Sender<Option<Written>>>>,
+    watched: Mutex<HashMap<SagaId, watch::Sender<Option<Looked>>>>,
+    looks: mpsc::UnboundedSender<Look>,
+    looks_here: Mutex<Option<mpsc::UnboundedReceiver<Look>>>,
     draining: watch::Sender<bool>,
     crowded: watch::Sender<bool>,
 }
@@ -87,6 +84,7 @@ impl Shared {
         let outside = Arc::new(Outside { env: env.clone(), vault, store: store.clone() });
         let gates = Arc::new(Gates::new(&env));
         let (handed, handed_here) = mpsc::unbounded_channel();
+        let (looks, looks_here) = mpsc::unbounded_channel();
         Self {
             store,
             registry,
@@ -102,6 +100,8 @@ impl Shared {
             handed,
             handed_here: Mutex::new(Some(handed_here)),
             watched: Mutex::default(),
+            looks,
+            looks_here: Mutex::new(Some(looks_here)),
             draining: watch::Sender::new(false),
             crowded: watch::Sender::new(false),
         }
@@ -136,13 +136,6 @@ impl Shared {
         }
     }
 
-    /// What this process writes of a saga from now on.
-    pub(crate) fn watch(self: &Arc<Self>, saga: &SagaId) -> Watch {
-        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        let seen = watched.entry(saga.clone()).or_default().subscribe();
-        Watch { shared: self.clone(), saga: saga.clone(), seen }
-    }
-
     /// Tells those who watch the saga what was written. One that has ended is not live any more.
     pub(crate) fn written(&self, append: &Arc<Append>) {
         let saga = &append.row.id;
@@ -158,9 +151,7 @@ impl Shared {
             live.remove(saga);
         }
         drop(live);
-        if let Some(watch) = self.watched.lock().unwrap_or_else(PoisonError::into_inner).get(saga) {
-            watch.send_replace(Some(Written { append: append.clone(), row }));
-        }
+        self.tell_written(append, row);
     }
 
     /// The row of a saga that has been driven here from its start on, and has not ended.
@@ -211,40 +202,15 @@ impl Shared {
     }
 }
 
-/// Somebody who waits for what is written of a saga.
-pub(crate) struct Watch {
-    shared: Arc<Shared>,
-    saga: SagaId,
-    seen: watch::Receiver<Option<Written>>,
-}
-
-impl Watch {
-    /// Returns when a row was written that is as it is waited for; the whole of it, if that is known here.
-    pub(crate) async fn until(&mut self, is_over: impl Fn(&SagaRow) -> bool) -> Option<Arc<SagaRow>> {
-        while self.seen.changed().await.is_ok() {
-            let seen = self.seen.borrow_and_update();
-            if let Some(seen) = seen.as_ref().filter(|seen| is_over(&seen.append.row)) {
-                return seen.row.clone();
-            }
-        }
-        None
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        let mut watched = self.shared.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        if watched.get(&self.saga).is_some_and(|watch| watch.receiver_count() <= 1) {
-            watched.remove(&self.saga);
-        }
-    }
-}
-
 /// Runs sagas until the engine drains.
 pub(crate) async fn run(shared: Arc<Shared>) {
     // In a set, so that they end with this.
     let mut keepers = JoinSet::new();
     keepers.spawn(keep_lease(shared.clone()));
+    let looks = shared.looks_here.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(looks) = looks {
+        keepers.spawn(waiting::keep(shared.clone(), looks));
+    }
     if let Err(error) = gates::look(&shared).await {
         tracing::warn!(%error, "closed gates could not be read");
     }
@@ -330,8 +296,36 @@ async fn say_unreadable(shared: &Shared, saga: &SagaId, detail: &str) {
     }
 }
 
+/// How often a saga is loaded again without getting on before it is parked.
+const FAILURES_MAX: u32 = 20;
+
+/// How often in a row a saga failed where its journal ends.
+#[derive(Default)]
+struct Failures {
+    seq: usize,
+    count: u32,
+}
+
+impl Failures {
+    /// Counts one more; with the last one, what the saga is parked for.
+    fn again(&mut self, seq: usize, detail: String) -> Option<Refused> {
+        if self.seq != seq {
+            *self = Self { seq, count: 0 };
+        }
+        self.count += 1;
+        if self.count < FAILURES_MAX {
+            return None;
+        }
+        self.count = 0;
+        let detail = format!("it was taken up {FAILURES_MAX} times and did not get on: {detail}");
+        Some(Refused { detail, acts: Vec::new(), letters: Vec::new() })
+    }
+}
+
 async fn drive(shared: Arc<Shared>, saga: SagaId, poke: Arc<Notify>, loaded: Result<Loaded, Error>) {
     let mut loaded = Some(loaded);
+    let mut withheld = HashSet::new();
+    let mut failures = Failures::default();
     loop {
         // Its lease ran out and this process took it up again: that one has it now, and gives it back.
         if !shared.is_driven_by(&saga, &poke) {
@@ -341,15 +335,38 @@ async fn drive(shared: Arc<Shared>, saga: SagaId, poke: Arc<Notify>, loaded: Res
             Some(loaded) => loaded,
             None => shared.store.load(&saga).await,
         };
-        match loaded.and_then(|loaded| Executor::new(shared.clone(), saga.clone(), loaded)) {
+        let seq = loaded.as_ref().map_or(0, |loaded| loaded.entries.len());
+        match loaded.and_then(|loaded| Executor::new(shared.clone(), saga.clone(), loaded, withheld.clone()))
+        {
             Ok(executor) => {
                 let driven = std::panic::AssertUnwindSafe(executor.drive(&poke)).catch_unwind().await;
                 let stop = driven.unwrap_or_else(|_| {
                     // A fault of the engine's own: the saga is taken up again from its journal.
                     tracing::error!(%saga, "the saga's executor panicked, reloading");
-                    Stop::Reload
+                    Stop::Failed("its executor panicked".to_owned())
                 });
-                if stop == Stop::Rest || shared.is_draining() {
+                let refused = match stop {
+                    Stop::Rest => break,
+                    Stop::Reload => None,
+                    Stop::Failed(detail) => failures.again(seq, detail),
+                    Stop::Refused(refused) => Some(refused),
+                };
+                if let Some(refused) = refused {
+                    withheld.extend(refused.letters.iter().cloned());
+                    match executor::park(&shared, &saga, &refused).await {
+                        Ok(()) => continue,
+                        Err(error) if error.is_permanent() => {
+                            tracing::error!(%saga, %error, "the saga cannot be parked and is left alone");
+                            say_unreadable(&shared, &saga, &error.to_string()).await;
+                            shared.leave(&saga, &poke);
+                            return;
+                        }
+                        Err(error) => {
+                            tracing::warn!(%saga, %error, "the saga could not be parked, reloading")
+                        }
+                    }
+                }
+                if shared.is_draining() {
                     break;
                 }
                 // Whatever made it necessary to load again is given time to pass.

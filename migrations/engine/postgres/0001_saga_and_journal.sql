@@ -13,7 +13,8 @@ create table worker (
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
 
 -- A row is one saga as lists show it: the fold of its journal, written with every append.
--- No index stands on a column that a turn changes, so that an append touches the heap alone.
+-- Of the columns that a turn changes only `state`, `attention` and `fingerprint` are indexed: they change a few times in
+-- a saga's life, and every other append touches the heap alone.
 create table saga (
   id text primary key,
   workflow text not null,
@@ -41,7 +42,25 @@ create table saga (
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 
 create index saga_concurrent on saga (concurrency_key) where concurrency_key is not null;
-create index saga_called on saga (parent) where parent is not null;
+
+-- One for each filter of the list of sagas, in the order in which it is shown. A filter of several states, or of none,
+-- reads each state by itself.
+create index saga_by_state on saga (state, id);
+create index saga_by_workflow on saga (workflow, state, id);
+create index saga_troubled on saga (state, id) where attention <> '[]';
+create index saga_troubled_by_workflow on saga (workflow, state, id) where attention <> '[]';
+create index saga_by_fingerprint on saga (fingerprint, id) where fingerprint is not null;
+create index saga_called on saga (parent, id) where parent is not null;
+
+-- A row is a label of a saga, once more, so that lists find it.
+create table saga_label (
+  saga text not null,
+  name text not null,
+  value text not null,
+  primary key (saga, name)
+);
+
+create index saga_labelled on saga_label (name, value, saga);
 
 -- A row is the right to write to one saga: who has it, under which number, and how far its journal goes.
 -- It is narrow, because each append writes it: `epoch` and `seq` are the fence. While somebody holds the saga only
@@ -96,8 +115,10 @@ create table resource (
   changed_at bigint not null
 ) with (fillfactor = 70);
 
-create index resource_held on resource (holder) where state <> 'gone';
-create index resource_made on resource (saga);
+create index resource_held on resource (holder, state, id);
+create index resource_made on resource (saga, id);
+create index resource_by_state on resource (state, id);
+create index resource_by_provider on resource (provider, state, id);
 
 -- A row is one sealed secret; nobody can read it without the key file.
 create table secret (

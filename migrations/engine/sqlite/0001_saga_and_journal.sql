@@ -3,7 +3,9 @@ create table installation (
   id text primary key,
   environment text not null,
   key_fingerprint text not null,
-  created_at integer not null
+  created_at integer not null,
+  -- The path by which a process has it open: its log bears that name. Nothing once it was closed in order.
+  opened_as text
 ) strict;
 
 -- A row is one saga as lists show it: the fold of its journal, written with every append.
@@ -21,7 +23,6 @@ create table saga (
   progress text,
   parent text,
   labels text not null default '{}',
-  output text,
   start_key text not null unique,
   start_fingerprint text not null,
   priority integer not null default 0,
@@ -37,13 +38,32 @@ create table saga (
   seq integer not null,
   created_at integer not null,
   updated_at integer not null,
-  ended_at integer
+  ended_at integer,
+  -- The last column: lists read all but it, and it may be long.
+  output text
 ) strict;
 
 create index saga_claimable on saga (priority, claimable_at) where claimable_at is not null;
 create index saga_concurrent on saga (concurrency_key, priority) where concurrency_key is not null and ended_at is null;
-create index saga_troubled on saga (fingerprint) where fingerprint is not null;
-create index saga_called on saga (parent) where parent is not null;
+
+-- One for each filter of the list of sagas, in the order in which it is shown. A filter of several states, or of none,
+-- reads each state by itself.
+create index saga_by_state on saga (state, id);
+create index saga_by_workflow on saga (workflow, state, id);
+create index saga_troubled on saga (state, id) where attention <> '[]';
+create index saga_troubled_by_workflow on saga (workflow, state, id) where attention <> '[]';
+create index saga_by_fingerprint on saga (fingerprint, id) where fingerprint is not null;
+create index saga_called on saga (parent, id) where parent is not null;
+
+-- A row is a label of a saga, once more, so that lists find it.
+create table saga_label (
+  saga text not null,
+  name text not null,
+  value text not null,
+  primary key (saga, name)
+) strict, without rowid;
+
+create index saga_labelled on saga_label (name, value, saga);
 
 -- A row is one line of a saga's journal: what happened, in order, for ever.
 create table journal (
@@ -84,8 +104,10 @@ create table resource (
   changed_at integer not null
 ) strict;
 
-create index resource_held on resource (holder) where state <> 'gone';
-create index resource_made on resource (saga);
+create index resource_held on resource (holder, state, id);
+create index resource_made on resource (saga, id);
+create index resource_by_state on resource (state, id);
+create index resource_by_provider on resource (provider, state, id);
 
 -- A row is one sealed secret; nobody can read it without the key file.
 create table secret (

@@ -50,6 +50,7 @@ create table instance (
 ) strict;
 
 create index instance_of_pool on instance (pool, state);
+create index instance_by_state on instance (state, id);
 
 -- At most one claim for each conversation that is to be joined; one whose container sleeps or died still has it.
 create unique index instance_conversation on instance (conversation_target)

@@ -24,7 +24,7 @@ use super::open::Migrations;
 use super::tx::{self, Param, Sql};
 use super::{
     Append, AuditRow, Error, Fed, GateMove, GateRow, Job, Letter, Loaded, Loose, LooseJob, NewSaga,
-    ResourceFilter, ResourceRow, SagaFilter, SagaRow, Started, Store, user_sql,
+    ResourceFilter, ResourceRow, SagaFilter, SagaRow, Started, Store, limits, user_sql,
 };
 use crate::env::{Env, Timestamp};
 use crate::gate::{GateWait, Lane};
@@ -151,10 +151,12 @@ impl Store for MemoryStore {
     }
 
     async fn start(&self, new: NewSaga) -> Result<Started, Error> {
+        limits::start(&new)?;
         self.write(|tables| Ok(tables.start(new))).await
     }
 
     async fn start_held(&self, new: NewSaga) -> Result<(Started, bool), Error> {
+        limits::start(&new)?;
         let begins_at_once = new.begins_at_once();
         let until = self.env.now().plus(LEASE);
         self.write(|tables| {
@@ -170,15 +172,19 @@ impl Store for MemoryStore {
     }
 
     async fn append(&self, append: Arc<Append>) -> Result<(), Error> {
+        limits::append(&append)?;
         self.write(|tables| tables.append(Arc::unwrap_or_clone(append))).await
     }
 
     async fn transact(&self, turn: Arc<Append>, job: Job) -> Result<Append, Error> {
         self.append(turn).await?;
-        together!(self, job, |tables, append| tables.append(append.clone()).map(|()| append))
+        together!(self, job, |tables, append| limits::append(&append)
+            .and_then(|()| tables.append(append.clone()))
+            .map(|()| append))
     }
 
     async fn post(&self, letter: Letter) -> Result<(), Error> {
+        limits::letter(&letter)?;
         let saga = letter.saga.clone();
         self.write(|tables| if tables.post(letter) { Ok(()) } else { Err(Error::NoSuchSaga(saga)) }).await
     }
@@ -301,6 +307,11 @@ impl Store for MemoryStore {
         Ok(self.read(|tables| tables.sagas.get(saga).map(|known| known.row.clone())).await)
     }
 
+    async fn rows(&self, sagas: &[SagaId]) -> Result<Vec<Option<SagaRow>>, Error> {
+        let row = |tables: &Tables, saga| tables.sagas.get(saga).map(|known| known.row.clone());
+        Ok(self.read(|tables| sagas.iter().map(|saga| row(tables, saga)).collect()).await)
+    }
+
     async fn output(&self, saga: &SagaId) -> Result<Option<Value>, Error> {
         Ok(self.read(|tables| tables.sagas.get(saga).and_then(|known| known.output.clone())).await)
     }
@@ -368,6 +379,7 @@ impl Store for MemoryStore {
     }
 
     async fn move_gate(&self, moved: GateMove) -> Result<bool, Error> {
+        limits::gate(&moved)?;
         self.write(|tables| Ok(tables.move_gate(moved))).await
     }
 
@@ -376,8 +388,12 @@ impl Store for MemoryStore {
         Ok(self.read(|tables| tables.feed.iter().skip(after).take(page(limit)).cloned().collect()).await)
     }
 
+    async fn feed_head(&self) -> Result<i64, Error> {
+        Ok(self.read(|tables| tables.feed.last().map_or(0, |last| last.number)).await)
+    }
+
     async fn run(&self, job: LooseJob) -> Result<(Value, Vec<SagaId>), Error> {
-        together!(self, job, |tables, loose| {
+        together!(self, job, |tables, loose| limits::loose(&loose).map(|()| {
             let Loose { output, beside, letters } = loose;
             let owner = beside.starts.first().map_or(String::new(), |saga| saga.id.to_string());
             for new in beside.starts {
@@ -393,8 +409,8 @@ impl Store for MemoryStore {
             for letter in letters {
                 tables.post(letter);
             }
-            Ok((output, sagas))
-        })
+            (output, sagas)
+        }))
     }
 
     async fn fetch(&self, sql: Sql, params: Vec<Param>) -> Result<Vec<tx::Row>, Error> {

@@ -155,7 +155,7 @@ impl Tables {
             }
         }
         let taken = append.starts.iter().find_map(|new| self.keys.get(&new.key));
-        taken.map(|(other, _)| Error::Unavailable(format!("the key of a start was taken by saga {other}")))
+        taken.map(|(other, _)| Error::KeyTaken(other.clone()))
     }
 
     pub(super) fn append(&mut self, append: Append) -> Result<(), Error> {

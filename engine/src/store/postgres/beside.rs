@@ -1,11 +1,16 @@
 //! Beside: the rarer parts of a turn, in the transaction that writes it: secrets, letters, gates, starts, acts.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use sqlx::{PgConnection, Row};
 
 use super::reach::Reach;
 use super::write::{clean, json};
 use super::{gates, start};
+use crate::journal::Event;
 use crate::secret::Sealed;
+use crate::store::limits::LABEL_INDEXED_MAX;
 use crate::store::{Append, Error, Letter, Message, NewSaga, SecretFate, Started};
 
 /// Writes what turns bring besides rows, entries and ledger; their fences hold. The inner error is that of the
@@ -24,6 +29,7 @@ pub(super) async fn write(
         };
         keep_secrets(reach, connection, owner, &append.sealed).await?;
     }
+    write_labels(reach, connection, appends).await?;
     consume(reach, connection, appends).await?;
     gates::append(reach, connection, appends).await?;
     let starts: Vec<(&NewSaga, Option<&str>)> =
@@ -31,8 +37,7 @@ pub(super) async fn write(
     for (started, _) in start::start(reach, connection, &starts).await? {
         // The transaction itself looked whether the key was free, so this is somebody's doing in between.
         if let Started::KeyReused(id) | Started::Before(id) = started {
-            let detail = format!("the key of a start was taken by saga {id} meanwhile");
-            return Ok(Err(Error::Unavailable(detail)));
+            return Ok(Err(Error::KeyTaken(id)));
         }
     }
     let letters: Vec<&Letter> = appends.iter().flat_map(|append| &append.letters).collect();
@@ -42,6 +47,51 @@ pub(super) async fn write(
         appends.iter().flat_map(|append| &append.destroyed).map(|owner| clean(owner).into_owned()).collect();
     destroy_secrets(reach, connection, destroyed).await?;
     Ok(Ok(()))
+}
+
+/// The labels that a turn sets.
+pub(super) fn labels(append: &Append) -> impl Iterator<Item = (&str, &str)> {
+    append.entries.iter().filter_map(|entry| match &entry.event {
+        Event::LabelSet { name, value, .. } => Some((name.as_str(), value.as_str())),
+        _ => None,
+    })
+}
+
+/// Notes labels for lists. One that is too long is looked for in the rows.
+async fn write_labels(
+    reach: &Reach,
+    connection: &mut PgConnection,
+    appends: &[&Append],
+) -> Result<(), sqlx::Error> {
+    // Of two values of one label the last stands.
+    let mut latest: BTreeMap<(&str, Cow<'_, str>), Cow<'_, str>> = BTreeMap::new();
+    for append in appends {
+        for (name, value) in labels(append) {
+            latest.insert((append.row.id.as_str(), clean(name)), clean(value));
+        }
+    }
+    if latest.is_empty() {
+        return Ok(());
+    }
+    reach
+        .query(
+            "with label as materialized (
+               select * from unnest($1::text[], $2::text[], $3::text[]) as l (saga, name, value)
+             ), gone as (
+               delete from saga_label s using label l
+               where s.saga = l.saga and s.name = l.name and octet_length(l.name) + octet_length(l.value) > $4
+             )
+             insert into saga_label (saga, name, value)
+             select * from label where octet_length(name) + octet_length(value) <= $4
+             on conflict (saga, name) do update set value = excluded.value",
+        )
+        .bind(latest.keys().map(|(saga, _)| (*saga).to_owned()).collect::<Vec<_>>())
+        .bind(latest.keys().map(|(_, name)| name.clone().into_owned()).collect::<Vec<_>>())
+        .bind(latest.values().map(|value| value.clone().into_owned()).collect::<Vec<_>>())
+        .bind(i32::try_from(LABEL_INDEXED_MAX).unwrap_or(i32::MAX))
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// Puts secrets away for an owner.

@@ -31,15 +31,36 @@ fn of_state(code: &str) -> Remedy {
     match code {
         // A serialization failure, a deadlock.
         "40001" | "40P01" => Remedy::Again,
-        // A constraint, or something wrong with the statement or its values.
-        _ if matches!(code.get(..2), Some("22" | "23" | "42" | "0A")) => Remedy::Never,
+        // Something wrong with the statement: the tables are not as they were, or the role may not use them.
+        _ if matches!(code.get(..2), Some("42" | "0A")) => Remedy::Never,
+        _ if is_about_data(code) => Remedy::Never,
         _ => Remedy::Later,
     }
 }
 
+/// A constraint, a rule of the database's own, or values that it does not take: too many, too long, not of its
+/// encoding. Another try with the same is refused again.
+fn is_about_data(code: &str) -> bool {
+    matches!(code.get(..2), Some("09" | "21" | "22" | "23" | "27" | "44" | "54" | "P0"))
+}
+
+/// What the server says of a value that is beyond all it can hold, for want of a code of its own.
+const TOO_LARGE: &str = "invalid memory alloc request size";
+
 /// What the engine hears of a write that failed.
 pub(super) fn write_error(error: sqlx::Error) -> Error {
-    Error::Unavailable(error.to_string())
+    let is_refused = match &error {
+        sqlx::Error::Database(inner) => {
+            inner.code().is_some_and(|code| is_about_data(&code)) || inner.message().starts_with(TOO_LARGE)
+        }
+        sqlx::Error::Encode(_) => true,
+        _ => false,
+    };
+    let words = match &error {
+        sqlx::Error::Database(inner) => inner.message().to_owned(),
+        other => other.to_string(),
+    };
+    if is_refused { Error::Refused(words) } else { Error::Unavailable(error.to_string()) }
 }
 
 /// What it hears of a read that failed.
@@ -87,8 +108,15 @@ mod tests {
         ] {
             assert_eq!(of_state(code), Remedy::Later, "{code}");
         }
-        for code in ["22003", "23505", "23514", "42P01", "0A000"] {
+        for code in ["22003", "22P05", "23505", "23514", "42P01", "0A000", "54000", "P0001"] {
             assert_eq!(of_state(code), Remedy::Never, "{code}");
+        }
+        // Tables that are gone, or rights that were taken away, come back.
+        for code in ["42P01", "42501", "0A000", "53100", "57P01", "40001"] {
+            assert!(!is_about_data(code), "{code}");
+        }
+        for code in ["22021", "22P05", "23514", "54000", "P0001"] {
+            assert!(is_about_data(code), "{code}");
         }
         assert_eq!(remedy(&sqlx::Error::PoolTimedOut), Remedy::Later);
         assert_eq!(remedy(&sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into())), Remedy::Later);

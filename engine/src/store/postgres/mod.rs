@@ -8,6 +8,7 @@
 mod again;
 mod background;
 mod beside;
+mod connection;
 mod error;
 mod feed;
 mod gates;
@@ -29,17 +30,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::Value;
-use sqlx::PgConnection;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use self::connection::Connection;
 use self::error::{Remedy, read_error, remedy, write_error};
 use self::reach::Reach;
 use self::writer::{Outside, Turn};
 use super::open::{Migrations, OpenError};
 use super::{
     Append, AuditRow, Error, Fed, GateMove, GateRow, Job, Letter, Loaded, LooseJob, NewSaga, ResourceFilter,
-    ResourceRow, SagaFilter, SagaRow, Started, Store, page, tx,
+    ResourceRow, SagaFilter, SagaRow, Started, Store, limits, page, tx,
 };
 use crate::env::{Env, Timestamp};
 use crate::gate::{GateWait, Lane};
@@ -60,7 +61,7 @@ pub struct PostgresStore {
     /// The name under which this process holds sagas.
     worker: String,
     is_registered: AtomicBool,
-    lease: tokio::sync::Mutex<Option<PgConnection>>,
+    lease: tokio::sync::Mutex<Connection>,
     turns: Mutex<Option<mpsc::Sender<Turn>>>,
     outside: Mutex<Option<mpsc::Sender<Outside>>>,
     writers: Mutex<JoinSet<()>>,
@@ -124,7 +125,7 @@ impl PostgresStore {
             env: env.clone(),
             worker: format!("wk_{}", ids::base32(env.uuid())),
             is_registered: AtomicBool::new(false),
-            lease: tokio::sync::Mutex::default(),
+            lease: tokio::sync::Mutex::new(Connection::new(&reach)),
             turns: Mutex::new(Some(turns)),
             outside: Mutex::new(Some(outside)),
             writers: Mutex::new(writers),
@@ -133,6 +134,19 @@ impl PostgresStore {
             signals,
         };
         Ok((store, vault))
+    }
+
+    /// How the database reads a page of sagas and a page of the ledger: a line a step.
+    ///
+    /// # Errors
+    /// The database cannot be read just now.
+    #[cfg(feature = "testing")]
+    pub async fn explain(
+        &self,
+        sagas: Option<&SagaFilter>,
+        resources: Option<&ResourceFilter>,
+    ) -> Result<Vec<String>, Error> {
+        read::explain(&self.reach, sagas, resources).await.map_err(read_error)
     }
 
     async fn ask_outside<T>(
@@ -162,16 +176,19 @@ impl Store for PostgresStore {
     }
 
     async fn start(&self, new: NewSaga) -> Result<Started, Error> {
+        limits::start(&new)?;
         self.ask_outside(|reply| Outside::Start(Box::new(new), None, reply)).await.map(|(started, _)| started)
     }
 
     async fn start_held(&self, new: NewSaga) -> Result<(Started, bool), Error> {
+        limits::start(&new)?;
         let may_hold = new.begins_at_once() && self.is_registered.load(Ordering::Relaxed);
         let holder = may_hold.then(|| self.worker.clone());
         self.ask_outside(|reply| Outside::Start(Box::new(new), holder, reply)).await
     }
 
     async fn append(&self, append: Arc<Append>) -> Result<(), Error> {
+        limits::append(&append)?;
         let turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Error::Closed)?;
         let (reply, answer) = oneshot::channel();
         turns.send(Turn { append, reply }).await.map_err(|_| Error::Closed)?;
@@ -179,6 +196,7 @@ impl Store for PostgresStore {
     }
 
     async fn transact(&self, turn: Arc<Append>, job: Job) -> Result<Append, Error> {
+        limits::append(&turn)?;
         let done = transaction::transact(&self.reach, &self.env, &turn, &job).await;
         if matches!(done, Ok(_) | Err(Error::Job(_))) {
             self.signals.written(&turn);
@@ -192,6 +210,7 @@ impl Store for PostgresStore {
     }
 
     async fn post(&self, letter: Letter) -> Result<(), Error> {
+        limits::letter(&letter)?;
         self.ask_outside(|reply| Outside::Post(Box::new(letter), reply)).await
     }
 
@@ -223,13 +242,7 @@ impl Store for PostgresStore {
     async fn renew(&self) -> Result<Option<Duration>, Error> {
         let held = again::write(&self.env, || async {
             let mut lease = self.lease.lock().await;
-            let mut connection = match lease.take() {
-                Some(connection) => connection,
-                None => self.reach.connect().await?,
-            };
-            let held = lease::renew(&self.reach, &mut connection, &self.worker).await?;
-            *lease = Some(connection);
-            Ok(held)
+            lease.run(async |connection| lease::renew(&self.reach, connection, &self.worker).await).await
         })
         .await?;
         self.is_registered.store(true, Ordering::Relaxed);
@@ -299,6 +312,10 @@ impl Store for PostgresStore {
         read::saga(&self.reach, saga).await.map_err(read_error)
     }
 
+    async fn rows(&self, sagas: &[SagaId]) -> Result<Vec<Option<SagaRow>>, Error> {
+        read::rows(&self.reach, sagas).await.map_err(read_error)
+    }
+
     async fn output(&self, saga: &SagaId) -> Result<Option<Value>, Error> {
         let output = read::output(&self.reach, saga).await.map_err(read_error)?;
         output
@@ -342,6 +359,7 @@ impl Store for PostgresStore {
     }
 
     async fn move_gate(&self, moved: GateMove) -> Result<bool, Error> {
+        limits::gate(&moved)?;
         match gates::move_gate(&self.reach, &moved).await {
             Ok(is_moved) => {
                 if is_moved && !moved.letters.is_empty() {
@@ -357,6 +375,10 @@ impl Store for PostgresStore {
 
     async fn feed(&self, after: i64, limit: u32) -> Result<Vec<Fed>, Error> {
         feed::read(&self.reach, after, page::page(limit)).await.map_err(read_error)
+    }
+
+    async fn feed_head(&self) -> Result<i64, Error> {
+        read::feed_head(&self.reach).await.map_err(read_error)
     }
 
     async fn run(&self, job: LooseJob) -> Result<(Value, Vec<SagaId>), Error> {
@@ -394,10 +416,7 @@ impl Store for PostgresStore {
         {
             tracing::debug!(%error, "what is held here is taken over when the lease runs out");
         }
-        if let Some(connection) = self.lease.lock().await.take() {
-            // The server notices anyway.
-            let _ = sqlx::Connection::close(connection).await;
-        }
+        self.lease.lock().await.close().await;
         self.reach.pool.close().await;
     }
 }

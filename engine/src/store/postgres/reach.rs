@@ -81,13 +81,16 @@ impl Reach {
         &self,
         query: Query<'static, Postgres, PgArguments>,
     ) -> Result<Vec<PgRow>, sqlx::Error> {
-        if !self.is_pooled {
-            return query.fetch_all(&self.pool).await;
-        }
-        let mut transaction = self.begin().await?;
-        let rows = query.fetch_all(&mut *transaction).await?;
-        transaction.commit().await?;
-        Ok(rows)
+        in_time(async {
+            if !self.is_pooled {
+                return query.fetch_all(&self.pool).await;
+            }
+            let mut transaction = self.begin().await?;
+            let rows = query.fetch_all(&mut *transaction).await?;
+            transaction.commit().await?;
+            Ok(rows)
+        })
+        .await
     }
 
     /// Runs one statement by itself; the number of rows it changed.
@@ -95,13 +98,16 @@ impl Reach {
         &self,
         query: Query<'static, Postgres, PgArguments>,
     ) -> Result<u64, sqlx::Error> {
-        if !self.is_pooled {
-            return Ok(query.execute(&self.pool).await?.rows_affected());
-        }
-        let mut transaction = self.begin().await?;
-        let done = query.execute(&mut *transaction).await?;
-        transaction.commit().await?;
-        Ok(done.rows_affected())
+        in_time(async {
+            if !self.is_pooled {
+                return Ok(query.execute(&self.pool).await?.rows_affected());
+            }
+            let mut transaction = self.begin().await?;
+            let done = query.execute(&mut *transaction).await?;
+            transaction.commit().await?;
+            Ok(done.rows_affected())
+        })
+        .await
     }
 
     /// The same on a connection that is not the pool's.
@@ -110,19 +116,31 @@ impl Reach {
         connection: &mut PgConnection,
         query: Query<'static, Postgres, PgArguments>,
     ) -> Result<u64, sqlx::Error> {
-        if !self.is_pooled {
-            return Ok(query.execute(connection).await?.rows_affected());
-        }
-        connection.execute(BEGIN).await?;
-        let done = query.execute(&mut *connection).await?;
-        connection.execute("commit").await?;
-        Ok(done.rows_affected())
+        in_time(async {
+            if !self.is_pooled {
+                return Ok(query.execute(connection).await?.rows_affected());
+            }
+            connection.execute(BEGIN).await?;
+            let done = query.execute(&mut *connection).await?;
+            connection.execute("commit").await?;
+            Ok(done.rows_affected())
+        })
+        .await
     }
 
     /// A connection of its own, outside the pool.
     pub(super) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
-        <PgConnection as sqlx::Connection>::connect_with(&self.pool.connect_options()).await
+        in_time(<PgConnection as sqlx::Connection>::connect_with(&self.pool.connect_options())).await
     }
+}
+
+/// A server that answers nothing for so long counts as gone: the machine itself would wait for a connection that is cut
+/// a quarter of an hour or more.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+async fn in_time<T>(act: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    let tried = tokio::time::timeout(PATIENCE, act).await;
+    tried.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())))
 }
 
 /// The address as the driver takes it, and whether it asked for the manners of a transaction pooler.

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use serde::de::DeserializeOwned;
-use sqlx::Row;
-use sqlx::postgres::PgRow;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
+use sqlx::{Postgres, Row};
 
 use super::reach::Reach;
 use super::write::clean;
@@ -13,6 +14,7 @@ use crate::ids::{OperationId, ResourceId, SagaId, SecretRef, StepKey};
 use crate::journal::state::SagaState;
 use crate::journal::{Entry, Event};
 use crate::secret::Sealed;
+use crate::store::lists::{self, Dialect, SagaRange, Statement};
 use crate::store::page::page;
 use crate::store::{AuditRow, Letter, ResourceFilter, ResourceRow, SagaFilter, SagaRow};
 
@@ -154,54 +156,90 @@ pub(super) async fn letters(reach: &Reach, saga: &SagaId) -> Result<Vec<Letter>,
         .collect()
 }
 
+fn listed(reach: &Reach, statement: Statement) -> Query<'static, Postgres, PgArguments> {
+    // Made of constants; what came from outside is among its values.
+    let query = sqlx::query(sqlx::AssertSqlSafe(statement.sql)).persistent(!reach.is_pooled);
+    statement.params.into_iter().fold(query, |query, text| query.bind(clean(&text).into_owned()))
+}
+
+/// The range by which a list is read: the first that is narrow, where there are several.
+async fn saga_range(reach: &Reach, filter: &SagaFilter) -> Result<SagaRange, sqlx::Error> {
+    let ranges = lists::saga_ranges(filter);
+    let first = ranges.first().copied().unwrap_or(SagaRange::All);
+    if ranges.len() < 2 {
+        return Ok(first);
+    }
+    for range in ranges {
+        let query = listed(reach, lists::count_sagas(Dialect::Postgres, filter, range));
+        let rows = reach.fetch(query).await?;
+        let count = rows.first().map_or(Ok(0), |row| row.try_get::<i64, _>("count"))?;
+        if count <= lists::FEW {
+            return Ok(range);
+        }
+    }
+    Ok(first)
+}
+
+async fn sagas_statement(reach: &Reach, filter: &SagaFilter) -> Result<Statement, sqlx::Error> {
+    let range = saga_range(reach, filter).await?;
+    Ok(lists::sagas(Dialect::Postgres, filter, range, page(filter.limit)))
+}
+
 pub(super) async fn sagas(reach: &Reach, filter: SagaFilter) -> Result<Vec<SagaRow>, sqlx::Error> {
-    let states: Vec<&str> = filter.states.iter().map(Into::into).collect();
-    let (label, value) = filter.label.unzip();
-    let clean = |text: Option<String>| text.map(|text| clean(&text).into_owned());
-    let query = reach
-        .query(saga_sql!(
-            "where (cardinality($1::text[]) = 0 or s.state = any ($1::text[]))
-               and (not $2::boolean or s.attention <> '[]')
-               and ($3::text is null or s.workflow = $3::text)
-               and ($4::text is null or s.labels::jsonb @> jsonb_build_object($4::text, $5::text))
-               and ($6::text is null or s.id < $6::text)
-               and ($8::text is null or s.fingerprint = $8::text)
-               and ($9::text is null or s.parent = $9::text)
-             order by s.id desc limit $7"
-        ))
-        .bind(states)
-        .bind(filter.attention)
-        .bind(clean(filter.workflow))
-        .bind(clean(label))
-        .bind(clean(value))
-        .bind(filter.before.map(|id| id.to_string()))
-        .bind(i64::from(page(filter.limit)))
-        .bind(clean(filter.fingerprint))
-        .bind(filter.parent.map(|id| id.to_string()));
-    reach.fetch(query).await?.iter().map(saga_row).collect()
+    let rows = reach.fetch(listed(reach, sagas_statement(reach, &filter).await?)).await?;
+    let rows = rows.iter().map(saga_row).collect::<Result<_, _>>()?;
+    Ok(lists::in_order(rows, |row: &SagaRow| row.id.clone(), page(filter.limit)))
 }
 
 pub(super) async fn resources(
     reach: &Reach,
     filter: ResourceFilter,
 ) -> Result<Vec<ResourceRow>, sqlx::Error> {
-    let states: Vec<&str> = filter.states.iter().map(Into::into).collect();
-    let clean = |text: Option<String>| text.map(|text| clean(&text).into_owned());
-    let query = reach
-        .query(
-            "select * from resource
-             where (cardinality($1::text[]) = 0 or state = any ($1::text[]))
-               and ($2::text is null or holder = $2::text or saga = $2::text)
-               and ($3::text is null or provider = $3::text)
-               and ($4::text is null or id < $4::text)
-             order by id desc limit $5",
-        )
-        .bind(states)
-        .bind(clean(filter.holder))
-        .bind(clean(filter.provider))
-        .bind(filter.before.map(|id| id.to_string()))
-        .bind(i64::from(page(filter.limit)));
-    reach.fetch(query).await?.iter().map(resource_row).collect()
+    let limit = page(filter.limit);
+    let rows = reach.fetch(listed(reach, lists::resources(Dialect::Postgres, &filter, limit))).await?;
+    let rows = rows.iter().map(resource_row).collect::<Result<_, _>>()?;
+    Ok(lists::in_order(rows, |row: &ResourceRow| row.id.clone(), limit))
+}
+
+/// How the database reads a page of a list: a line a step.
+#[cfg(feature = "testing")]
+pub(super) async fn explain(
+    reach: &Reach,
+    sagas: Option<&SagaFilter>,
+    resources: Option<&ResourceFilter>,
+) -> Result<Vec<String>, sqlx::Error> {
+    let mut lines = Vec::new();
+    let mut statements = Vec::new();
+    if let Some(filter) = sagas {
+        statements.push(sagas_statement(reach, filter).await?);
+    }
+    statements
+        .extend(resources.map(|filter| lists::resources(Dialect::Postgres, filter, page(filter.limit))));
+    for Statement { sql, params } in statements {
+        let statement = Statement { sql: format!("explain {sql}"), params };
+        for row in reach.fetch(listed(reach, statement)).await? {
+            lines.push(row.try_get(0)?);
+        }
+    }
+    Ok(lines)
+}
+
+/// The number of the last append that has one.
+pub(super) async fn feed_head(reach: &Reach) -> Result<i64, sqlx::Error> {
+    let rows = reach.fetch(reach.query("select last from feed_head")).await?;
+    rows.first().map_or(Ok(0), |row| row.try_get("last"))
+}
+
+/// The rows of these sagas, in their order.
+pub(super) async fn rows(reach: &Reach, sagas: &[SagaId]) -> Result<Vec<Option<SagaRow>>, sqlx::Error> {
+    let ids: Vec<String> = sagas.iter().map(ToString::to_string).collect();
+    let query = reach.query(saga_sql!("where s.id = any ($1::text[])")).bind(ids);
+    let mut known = HashMap::with_capacity(sagas.len());
+    for row in &reach.fetch(query).await? {
+        let row = saga_row(row)?;
+        known.insert(row.id.clone(), row);
+    }
+    Ok(sagas.iter().map(|saga| known.get(saga).cloned()).collect())
 }
 
 pub(super) async fn secret(reach: &Reach, reference: &SecretRef) -> Result<Option<Sealed>, sqlx::Error> {

@@ -9,6 +9,7 @@ use super::write::{clean, json, labels_json};
 use super::{beside, place};
 use crate::ids::SagaId;
 use crate::journal::SCHEMA_VERSION;
+use crate::store::limits::LABEL_INDEXED_MAX;
 use crate::store::{Error, NewSaga, Started};
 
 /// Whether a saga's start is more than one statement.
@@ -99,6 +100,10 @@ async fn insert(
              ), line as (
                insert into journal (saga, seq, at, epoch, version, kind, event)
                select id, 1, at, 1, $17, kind, event from new join fresh using (id)
+             ), label as (
+               insert into saga_label (saga, name, value)
+               select id, l.key, l.value from new join fresh using (id), json_each_text(new.labels::json) l
+               where octet_length(l.key) + octet_length(l.value) <= $18
              ), unnumbered as (
                insert into outbox (saga, first_seq, last_seq) select id, 1, 1 from fresh
              )
@@ -129,6 +134,7 @@ async fn insert(
         .bind(events)
         .bind(holders)
         .bind(SCHEMA_VERSION)
+        .bind(i32::try_from(LABEL_INDEXED_MAX).unwrap_or(i32::MAX))
         .fetch_all(connection)
         .await?;
     rows.iter().map(|row| Ok((row.try_get("saga")?, row.try_get("is_held")?))).collect()

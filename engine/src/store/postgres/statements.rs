@@ -167,7 +167,10 @@ impl Statements for PgStatements<'_> {
     async fn held_by(&mut self, holder: &str) -> Result<Vec<ResourceRow>, Error> {
         let query = self
             .reach
-            .query("select * from resource where holder = $1 and state <> 'gone' order by id")
+            .query(
+                "select * from resource
+                 where holder = $1 and state in ('intended', 'live', 'in_doubt', 'removing') order by id",
+            )
             .bind(clean(holder).into_owned());
         self.rows(query).await?.iter().map(resource_row).collect::<Result<_, _>>().map_err(refused)
     }

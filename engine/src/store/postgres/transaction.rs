@@ -13,7 +13,7 @@ use super::{beside, start, write};
 use crate::env::Env;
 use crate::ids::SagaId;
 use crate::journal::failure::{Cause, Failure};
-use crate::store::{Append, Error, Job, Letter, Loose, LooseJob, NewSaga, Started};
+use crate::store::{Append, Error, Job, Letter, Loose, LooseJob, NewSaga, Started, limits};
 
 macro_rules! or_end {
     ($done:expr) => {
@@ -44,6 +44,11 @@ pub(super) async fn transact(
         if statements.lost {
             return Ended::Lost("user SQL lost against another transaction".to_owned());
         }
+        if let Ok(append) = &outcome
+            && let Err(error) = limits::append(append)
+        {
+            return Ended::Refused(error);
+        }
         let done = match outcome {
             Ok(append) => match or_end!(write::whole_turn(reach, &mut transaction, &append).await) {
                 Ok(place) => Ok((append, place.into_iter().collect())),
@@ -70,10 +75,14 @@ pub(super) async fn run(reach: &Reach, env: &Env, job: &LooseJob) -> Result<(Val
         if statements.lost {
             return Ended::Lost("user SQL lost against another transaction".to_owned());
         }
-        let Loose { output, beside, letters } = match outcome {
+        let loose = match outcome {
             Ok(loose) => loose,
             Err(failure) => return Ended::Refused(Error::Job(failure)),
         };
+        if let Err(error) = limits::loose(&loose) {
+            return Ended::Refused(error);
+        }
+        let Loose { output, beside, letters } = loose;
         let starts: Vec<(&NewSaga, Option<&str>)> = beside.starts.iter().map(|saga| (saga, None)).collect();
         let started = or_end!(start::start(reach, &mut transaction, &starts).await);
         // It looked whether the key was free, and what it answers says so: it has to look again.

@@ -21,7 +21,7 @@ pub(super) fn clean(text: &str) -> Cow<'_, str> {
 }
 
 pub(super) fn json<T: serde::Serialize>(value: &T) -> Result<String, Error> {
-    serde_json::to_string(value).map_err(|error| Error::Unreadable(error.to_string()))
+    serde_json::to_string(value).map_err(|error| Error::Refused(error.to_string()))
 }
 
 /// The statement, with what it does about rows that others have locked.
@@ -128,7 +128,8 @@ pub(super) fn has_more(append: &Append) -> bool {
         && append.starts.is_empty()
         && append.letters.is_empty()
         && append.settled.is_empty()
-        && append.destroyed.is_empty())
+        && append.destroyed.is_empty()
+        && beside::labels(append).next().is_none())
 }
 
 /// Writes turns of different sagas, all but the parts that [`has_more`] speaks of: what became of each, in their

@@ -7,12 +7,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::{Connection, Executor, PgConnection};
+use sqlx::{Executor, PgConnection};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use super::again::{self, once_more};
+use super::connection::Connection;
 use super::error::{Remedy, is_moved_ledger, remedy, write_error};
 use super::reach::{BEGIN, Reach};
 use super::write::{self, Wrote};
@@ -38,35 +39,26 @@ pub(super) enum Outside {
     Post(Box<Letter>, oneshot::Sender<Result<(), Error>>),
 }
 
-/// A connection that is made when it is needed, and again after it broke.
+/// The connection of one writer.
 struct Line {
     reach: Reach,
     env: Env,
-    connection: Option<PgConnection>,
+    connection: Connection,
 }
 
 impl Line {
     fn new(reach: Reach, env: Env) -> Self {
-        Self { reach, env, connection: None }
+        Self { connection: Connection::new(&reach), reach, env }
     }
 
-    async fn open(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
-        if self.connection.is_none() {
-            self.connection = Some(self.reach.connect().await?);
-        }
-        self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)
-    }
-
-    /// What one try came to; nothing if it lost against another transaction and is to be made again. A connection on
-    /// which anything failed is given up: it may be in the middle of a transaction.
+    /// What one try came to; nothing if it lost against another transaction and is to be made again.
     async fn verdict<T>(
-        &mut self,
+        &self,
         tried: Result<Result<T, sqlx::Error>, Elapsed>,
         times: &mut u32,
     ) -> Option<Result<T, sqlx::Error>> {
         let tried = tried.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())));
         let Err(error) = tried else { return Some(tried) };
-        self.connection = None;
         let is_lost = remedy(&error) == Remedy::Again;
         if is_lost && once_more(&self.env, times, &error.to_string()).await { None } else { Some(Err(error)) }
     }
@@ -89,9 +81,7 @@ pub(super) async fn turns(reach: Reach, env: Env, mut waiting: mpsc::Receiver<Tu
         later = rest;
         write_turns(&mut line, now, &signals).await;
     }
-    if let Some(connection) = line.connection {
-        let _ = connection.close().await;
-    }
+    line.connection.close().await;
 }
 
 async fn write_turns(line: &mut Line, group: Vec<Turn>, signals: &Signals) {
@@ -100,7 +90,7 @@ async fn write_turns(line: &mut Line, group: Vec<Turn>, signals: &Signals) {
     let done = loop {
         let reach = line.reach.clone();
         let tried =
-            timeout(PATIENCE, async { write_group(&reach, line.open().await?, &appends).await }).await;
+            timeout(PATIENCE, line.connection.run(async |it| write_group(&reach, it, &appends).await)).await;
         if let Some(done) = line.verdict(tried, &mut times).await {
             break done;
         }
@@ -207,9 +197,7 @@ pub(super) async fn outside(reach: Reach, env: Env, mut waiting: mpsc::Receiver<
     while waiting.recv_many(&mut group, GROUP).await > 0 {
         write_outside(&mut line, std::mem::take(&mut group), &signals).await;
     }
-    if let Some(connection) = line.connection {
-        let _ = connection.close().await;
-    }
+    line.connection.close().await;
 }
 
 async fn write_outside(line: &mut Line, group: Vec<Outside>, signals: &Signals) {
@@ -223,8 +211,7 @@ async fn write_outside(line: &mut Line, group: Vec<Outside>, signals: &Signals) 
     let mut times = 0;
     let done = loop {
         let reach = line.reach.clone();
-        let tried = timeout(PATIENCE, async {
-            let connection = line.open().await?;
+        let write = async |connection: &mut PgConnection| {
             // One statement is a transaction by itself, in one exchange with the server.
             if letters.is_empty() && !reach.is_pooled && !starts.iter().any(|(new, _)| start::has_more(new)) {
                 return Ok((start::start(&reach, connection, &starts).await?, HashSet::new()));
@@ -234,8 +221,8 @@ async fn write_outside(line: &mut Line, group: Vec<Outside>, signals: &Signals) 
             let known = beside::post(&reach, connection, &letters).await?;
             connection.execute("commit").await?;
             Ok((started, known))
-        })
-        .await;
+        };
+        let tried = timeout(PATIENCE, line.connection.run(write)).await;
         if let Some(done) = line.verdict(tried, &mut times).await {
             break done;
         }

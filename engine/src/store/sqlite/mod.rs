@@ -1,6 +1,8 @@
 //! The SQLite store: one file, one process, one writer, and readers that never wait for it.
 
+mod error;
 mod gates;
+mod lock;
 mod open;
 mod read;
 mod statements;
@@ -19,13 +21,14 @@ use sqlx::SqlitePool;
 use sqlx::sqlite::SqlitePoolOptions;
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use lock::Lock;
 use write::Bound;
 use writer::{Answer, Ask, Write, Writer};
 
 use super::open::{Migrations, OpenError};
 use super::{
     Append, AuditRow, Error, Fed, GateMove, GateRow, Job, Letter, Loaded, LooseJob, NewSaga, ResourceFilter,
-    ResourceRow, SagaFilter, SagaRow, Started, Store, tx,
+    ResourceRow, SagaFilter, SagaRow, Started, Store, limits, tx,
 };
 use crate::env::{Env, Timestamp};
 use crate::gate::{GateWait, Lane};
@@ -50,6 +53,8 @@ pub struct SqliteStore {
     writes: Mutex<Option<mpsc::Sender<Write>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
     readers: SqlitePool,
+    /// Let go when the last connection is closed.
+    lock: Mutex<Option<Arc<Lock>>>,
     held: Mutex<HashSet<SagaId>>,
     woken: Arc<Woken>,
 }
@@ -79,8 +84,11 @@ impl SqliteStore {
     /// Opens the database at `path`, makes it and its folder if there is none, and brings the engine's and the
     /// program's `own` tables up to date. The key is read from `key_path`, or made with a new database.
     ///
+    /// The files, and the folder if it is made, are for their owner alone; a looser mode of one that is there is
+    /// tightened, and that is logged.
+    ///
     /// # Errors
-    /// Another process has it, it is newer, foreign or for another environment, or its key is missing: nothing
+    /// Another process has it, by whatever name, it is newer, foreign or for another environment, or its key is missing: nothing
     /// was changed then.
     pub async fn open(
         path: &Path,
@@ -96,8 +104,12 @@ impl SqliteStore {
         let woken = Arc::new(Woken::default());
         let (writes, waiting) = mpsc::channel(WAITING_MAX);
         let runtime = tokio::runtime::Handle::current();
-        let writer =
-            Writer { connection: opened.connection, lock: opened.lock, woken: woken.clone(), runtime };
+        let writer = Writer {
+            connection: opened.connection,
+            lock: opened.lock.clone(),
+            woken: woken.clone(),
+            runtime,
+        };
         let writer = thread::Builder::new()
             .name("amends-writer".to_owned())
             .spawn(move || writer.run(waiting))
@@ -108,10 +120,24 @@ impl SqliteStore {
             writes: Mutex::new(Some(writes)),
             writer: Mutex::new(Some(writer)),
             readers,
+            lock: Mutex::new(Some(opened.lock)),
             held: Mutex::default(),
             woken,
         };
         Ok((store, opened.vault))
+    }
+
+    /// How the database reads a page of sagas and a page of the ledger: a line a step.
+    ///
+    /// # Errors
+    /// The database cannot be read just now.
+    #[cfg(feature = "testing")]
+    pub async fn explain(
+        &self,
+        sagas: Option<&SagaFilter>,
+        resources: Option<&ResourceFilter>,
+    ) -> Result<Vec<String>, Error> {
+        read::explain(&self.readers, sagas, resources).await.map_err(read_error)
     }
 
     fn held(&self) -> std::sync::MutexGuard<'_, HashSet<SagaId>> {
@@ -153,6 +179,7 @@ impl Store for SqliteStore {
     }
 
     async fn start(&self, new: NewSaga) -> Result<Started, Error> {
+        limits::start(&new)?;
         match self.write(Ask::Start(Box::new(new))).await? {
             Answer::Started(started) => Ok(started),
             _ => Err(Error::Closed),
@@ -163,6 +190,7 @@ impl Store for SqliteStore {
         if !new.begins_at_once() {
             return Ok((self.start(new).await?, false));
         }
+        limits::start(&new)?;
         // Held before it is there, so that no claim comes between. One that is held already is only asked for again.
         let saga = new.id.clone();
         if !self.held().insert(saga.clone()) {
@@ -180,6 +208,7 @@ impl Store for SqliteStore {
     }
 
     async fn append(&self, append: Arc<Append>) -> Result<(), Error> {
+        limits::append(&append)?;
         let ended = append.row.ended_at.is_some().then(|| append.row.id.clone());
         self.write(Ask::Append(Bound::new(append)?)).await?;
         if let Some(saga) = ended {
@@ -189,6 +218,7 @@ impl Store for SqliteStore {
     }
 
     async fn transact(&self, turn: Arc<Append>, job: Job) -> Result<Append, Error> {
+        limits::append(&turn)?;
         match self.write(Ask::Transact(Bound::new(turn)?, job)).await? {
             Answer::Appended(append) => Ok(*append),
             _ => Err(Error::Closed),
@@ -196,6 +226,7 @@ impl Store for SqliteStore {
     }
 
     async fn post(&self, letter: Letter) -> Result<(), Error> {
+        limits::letter(&letter)?;
         self.write(Ask::Post(Box::new(letter))).await.map(drop)
     }
 
@@ -284,6 +315,10 @@ impl Store for SqliteStore {
         read::saga(&self.readers, saga).await.map_err(read_error)
     }
 
+    async fn rows(&self, sagas: &[SagaId]) -> Result<Vec<Option<SagaRow>>, Error> {
+        read::rows(&self.readers, sagas).await.map_err(read_error)
+    }
+
     async fn output(&self, saga: &SagaId) -> Result<Option<Value>, Error> {
         let output: Option<Option<String>> = sqlx::query_scalar("select output from saga where id = $1")
             .bind(saga.as_str())
@@ -332,6 +367,7 @@ impl Store for SqliteStore {
     }
 
     async fn move_gate(&self, moved: GateMove) -> Result<bool, Error> {
+        limits::gate(&moved)?;
         match self.write(Ask::MoveGate(Box::new(moved))).await? {
             Answer::Moved(moved) => Ok(moved),
             _ => Err(Error::Closed),
@@ -340,6 +376,10 @@ impl Store for SqliteStore {
 
     async fn feed(&self, after: i64, limit: u32) -> Result<Vec<Fed>, Error> {
         read::feed(&self.readers, after, limit).await.map_err(read_error)
+    }
+
+    async fn feed_head(&self) -> Result<i64, Error> {
+        read::feed_head(&self.readers).await.map_err(read_error)
     }
 
     async fn run(&self, job: LooseJob) -> Result<(Value, Vec<SagaId>), Error> {
@@ -361,6 +401,7 @@ impl Store for SqliteStore {
             let _ = tokio::task::spawn_blocking(|| writer.join()).await;
         }
         self.readers.close().await;
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
 

@@ -1,14 +1,15 @@
 //! Opening a SQLite database: its lock, its version, its migrations, its key.
 
-use std::fs::{File, TryLockError};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{Connection, SqlSafeStr, SqliteConnection};
 
+use super::lock::{self, Lock};
 use crate::env::Env;
 use crate::ids::InstallationId;
 use crate::secret::{Key, Vault};
@@ -19,15 +20,12 @@ const APPLICATION_ID: i32 = 0x414d_4e44;
 /// The first release without the reset that could lose a write-ahead log (<https://www.sqlite.org/wal.html>).
 const SQLITE_MIN: [u32; 3] = [3, 51, 3];
 const BUSY: Duration = Duration::from_secs(10);
-/// How often a lock that somebody has is asked for, and how far apart.
-const LOCK_TRIES: u32 = 10;
-const LOCK_AGAIN: Duration = Duration::from_millis(20);
 /// How many statements stay prepared: the engine's own, and many of the user's.
 const STATEMENTS: usize = 256;
 
 /// What an opened database is made of.
 pub(super) struct Opened {
-    pub(super) lock: File,
+    pub(super) lock: Arc<Lock>,
     pub(super) options: SqliteConnectOptions,
     pub(super) connection: rusqlite::Connection,
     pub(super) vault: Vault,
@@ -47,11 +45,13 @@ pub(super) async fn open(
         }
         _ => OpenError::Database { place: place_of(path), detail: error.to_string() },
     };
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        lock::make_folder(folder)
             .map_err(|source| OpenError::File { place: folder.display().to_string(), source })?;
     }
-    let lock = lock(path, env).await?;
+    let is_new = !path.exists();
+    let lock = Arc::new(lock::lock(path, env).await?);
+    lock::tighten(path);
     let options = SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
@@ -60,13 +60,14 @@ pub(super) async fn open(
         .foreign_keys(true)
         .busy_timeout(BUSY);
     // Look before anything is changed: turning the journal mode of a foreign file would be a change.
-    if path.exists() {
+    if !is_new {
         let read_only = SqliteConnectOptions::new().filename(path).busy_timeout(BUSY);
         let mut connection = SqliteConnection::connect_with(&read_only).await.map_err(database)?;
         check_owner(path, &mut connection).await.map_err(database)??;
         for part in std::iter::once(&ENGINE).chain(own) {
             check_not_newer(path, part, &mut connection).await.map_err(database)??;
         }
+        check_log(path, &mut connection).await.map_err(database)??;
         connection.close().await.map_err(database)?;
     }
     let mut connection = SqliteConnection::connect_with(&options).await.map_err(database)?;
@@ -77,6 +78,14 @@ pub(super) async fn open(
     sqlx::query("pragma application_id = 0x414d4e44").execute(&mut connection).await.map_err(database)?;
     let (installation, vault) =
         bind_key(path, key_path, environment, &mut connection, env, &database).await?;
+    // In the file itself, where it is read by whatever name the file is opened next.
+    let name = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    sqlx::query("update installation set opened_as = $1")
+        .bind(name.display().to_string())
+        .execute(&mut connection)
+        .await
+        .map_err(database)?;
+    sqlx::query("pragma wal_checkpoint(truncate)").execute(&mut connection).await.map_err(database)?;
     // Whoever held a saga before is dead, since the lock is ours: from here on its writes would be refused. What
     // waited for a program that knows its definition may find it in this one.
     sqlx::query(
@@ -104,22 +113,6 @@ fn writing(path: &Path) -> Result<rusqlite::Connection, rusqlite::Error> {
     Ok(connection)
 }
 
-async fn lock(path: &Path, env: &Env) -> Result<File, OpenError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let failed = |source| OpenError::File { place: PathBuf::from(&name).display().to_string(), source };
-    let file = File::options().create(true).truncate(false).write(true).open(&name).map_err(failed)?;
-    for _ in 0..LOCK_TRIES {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            // A process that this one is just starting has a copy of every open file until it runs its program.
-            Err(TryLockError::WouldBlock) => env.sleep(LOCK_AGAIN).await,
-            Err(TryLockError::Error(source)) => return Err(failed(source)),
-        }
-    }
-    Err(OpenError::InUse(place_of(path)))
-}
-
 async fn check_owner(
     path: &Path,
     connection: &mut SqliteConnection,
@@ -128,6 +121,35 @@ async fn check_owner(
     let tables: i64 = sqlx::query_scalar("select count(*) from sqlite_schema").fetch_one(connection).await?;
     let is_ours = application == APPLICATION_ID || application == 0 && tables == 0;
     Ok(if is_ours { Ok(()) } else { Err(OpenError::Foreign(place_of(path))) })
+}
+
+/// Refuses a database that was not put away in order when it was opened by another name, as long as its log still bears
+/// that name: what was written last is there, and would be lost.
+async fn check_log(
+    path: &Path,
+    connection: &mut SqliteConnection,
+) -> Result<Result<(), OpenError>, sqlx::Error> {
+    let is_made: i64 = sqlx::query_scalar("select count(*) from sqlite_schema where name = 'installation'")
+        .fetch_one(&mut *connection)
+        .await?;
+    if is_made == 0 {
+        return Ok(Ok(()));
+    }
+    let name: Option<Option<String>> =
+        sqlx::query_scalar("select opened_as from installation").fetch_optional(connection).await?;
+    let Some(name) = name.flatten() else { return Ok(Ok(())) };
+    let here = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let log = lock::beside(Path::new(&name), "-wal");
+    let is_left = Path::new(&name) != here && std::fs::metadata(&log).is_ok_and(|log| log.len() > 0);
+    if !is_left {
+        return Ok(Ok(()));
+    }
+    let reason = format!(
+        "it was last opened as {name} and not closed in order, and what was written last is in {}; open it by that \
+         name once more, or move the log with it",
+        log.display()
+    );
+    Ok(Err(OpenError::Unfit { place: place_of(path), reason }))
 }
 
 async fn check_version(connection: &mut SqliteConnection) -> Result<Result<(), OpenError>, sqlx::Error> {

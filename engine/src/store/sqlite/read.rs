@@ -10,6 +10,7 @@ use crate::env::Timestamp;
 use crate::ids::{OperationId, ResourceId, SagaId, SecretRef, StepKey};
 use crate::journal::{Entry, Event};
 use crate::secret::Sealed;
+use crate::store::lists::{self, Dialect, SagaRange, Statement};
 use crate::store::page::page;
 use crate::store::tx::{self, Param};
 use crate::store::{AuditRow, Error, Fed, Letter, Loaded, ResourceFilter, ResourceRow, SagaFilter, SagaRow};
@@ -164,55 +165,88 @@ pub(super) async fn letters(pool: &SqlitePool, saga: &SagaId) -> Result<Vec<Lett
         .collect()
 }
 
+fn listed(statement: Statement) -> sqlx::query::Query<'static, sqlx::Sqlite, SqliteArguments> {
+    // Made of constants; what came from outside is among its values.
+    let query = sqlx::query(sqlx::AssertSqlSafe(statement.sql));
+    statement.params.into_iter().fold(query, sqlx::query::Query::bind)
+}
+
+/// The range by which a list is read: the first that is narrow, where there are several.
+async fn saga_range(pool: &SqlitePool, filter: &SagaFilter) -> Result<SagaRange, sqlx::Error> {
+    let ranges = lists::saga_ranges(filter);
+    let first = ranges.first().copied().unwrap_or(SagaRange::All);
+    if ranges.len() < 2 {
+        return Ok(first);
+    }
+    for range in ranges {
+        let count = listed(lists::count_sagas(Dialect::Sqlite, filter, range)).fetch_one(pool).await?;
+        if count.try_get::<i64, _>("count")? <= lists::FEW {
+            return Ok(range);
+        }
+    }
+    Ok(first)
+}
+
+async fn sagas_statement(pool: &SqlitePool, filter: &SagaFilter) -> Result<Statement, sqlx::Error> {
+    let range = saga_range(pool, filter).await?;
+    Ok(lists::sagas(Dialect::Sqlite, filter, range, page(filter.limit)))
+}
+
 pub(super) async fn sagas(pool: &SqlitePool, filter: SagaFilter) -> Result<Vec<SagaRow>, sqlx::Error> {
-    let states: Vec<&str> = filter.states.iter().map(Into::into).collect();
-    let (label, value) = filter.label.unzip();
-    let rows = sqlx::query(
-        "select * from saga
-         where ($1 = '[]' or state in (select value from json_each($1)))
-           and (not $2 or attention <> '[]')
-           and ($3 is null or workflow = $3)
-           and ($4 is null or exists (select 1 from json_each(labels) where key = $4 and value = $5))
-           and ($6 is null or id < $6)
-           and ($8 is null or fingerprint = $8)
-           and ($9 is null or parent = $9)
-         order by id desc limit $7",
-    )
-    .bind(serde_json::json!(states).to_string())
-    .bind(filter.attention)
-    .bind(filter.workflow)
-    .bind(label)
-    .bind(value)
-    .bind(filter.before.map(|id| id.to_string()))
-    .bind(page(filter.limit))
-    .bind(filter.fingerprint)
-    .bind(filter.parent.map(|id| id.to_string()))
-    .fetch_all(pool)
-    .await?;
-    rows.iter().map(saga_row).collect()
+    let rows = listed(sagas_statement(pool, &filter).await?).fetch_all(pool).await?;
+    let rows = rows.iter().map(saga_row).collect::<Result<_, _>>()?;
+    Ok(lists::in_order(rows, |row: &SagaRow| row.id.clone(), page(filter.limit)))
 }
 
 pub(super) async fn resources(
     pool: &SqlitePool,
     filter: ResourceFilter,
 ) -> Result<Vec<ResourceRow>, sqlx::Error> {
-    let states: Vec<&str> = filter.states.iter().map(Into::into).collect();
-    let rows = sqlx::query(
-        "select * from resource
-         where ($1 = '[]' or state in (select value from json_each($1)))
-           and ($2 is null or holder = $2 or saga = $2)
-           and ($3 is null or provider = $3)
-           and ($4 is null or id < $4)
-         order by id desc limit $5",
-    )
-    .bind(serde_json::json!(states).to_string())
-    .bind(filter.holder)
-    .bind(filter.provider)
-    .bind(filter.before.map(|id| id.to_string()))
-    .bind(page(filter.limit))
-    .fetch_all(pool)
-    .await?;
-    rows.iter().map(resource_row).collect()
+    let limit = page(filter.limit);
+    let rows = listed(lists::resources(Dialect::Sqlite, &filter, limit)).fetch_all(pool).await?;
+    let rows = rows.iter().map(resource_row).collect::<Result<_, _>>()?;
+    Ok(lists::in_order(rows, |row: &ResourceRow| row.id.clone(), limit))
+}
+
+/// How the database reads a page of a list: a line a step.
+#[cfg(feature = "testing")]
+pub(super) async fn explain(
+    pool: &SqlitePool,
+    sagas: Option<&SagaFilter>,
+    resources: Option<&ResourceFilter>,
+) -> Result<Vec<String>, sqlx::Error> {
+    let mut lines = Vec::new();
+    let mut statements = Vec::new();
+    if let Some(filter) = sagas {
+        statements.push(sagas_statement(pool, filter).await?);
+    }
+    statements.extend(resources.map(|filter| lists::resources(Dialect::Sqlite, filter, page(filter.limit))));
+    for Statement { sql, params } in statements {
+        let statement = Statement { sql: format!("explain query plan {sql}"), params };
+        for row in listed(statement).fetch_all(pool).await? {
+            lines.push(row.try_get("detail")?);
+        }
+    }
+    Ok(lines)
+}
+
+/// The number of the last append.
+pub(super) async fn feed_head(pool: &SqlitePool) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("select coalesce(max(number), 0) from feed").fetch_one(pool).await
+}
+
+/// The rows of these sagas, in their order.
+pub(super) async fn rows(pool: &SqlitePool, sagas: &[SagaId]) -> Result<Vec<Option<SagaRow>>, sqlx::Error> {
+    let rows = sqlx::query("select saga.* from json_each($1) j join saga on saga.id = j.value")
+        .bind(serde_json::json!(sagas).to_string())
+        .fetch_all(pool)
+        .await?;
+    let mut known = HashMap::with_capacity(rows.len());
+    for row in &rows {
+        let row = saga_row(row)?;
+        known.insert(row.id.clone(), row);
+    }
+    Ok(sagas.iter().map(|saga| known.get(saga).cloned()).collect())
 }
 
 pub(super) async fn secret(pool: &SqlitePool, reference: &SecretRef) -> Result<Option<Sealed>, sqlx::Error> {

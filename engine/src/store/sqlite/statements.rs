@@ -25,7 +25,8 @@ impl Statements for SqliteStatements<'_> {
     }
 
     async fn held_by(&mut self, holder: &str) -> Result<Vec<ResourceRow>, Error> {
-        let sql = "select * from resource where holder = $1 and state <> 'gone' order by id";
+        let sql = "select * from resource
+                   where holder = $1 and state in ('intended', 'live', 'in_doubt', 'removing') order by id";
         let rows = user_sql::fetch(self.0, sql, vec![holder.into()])?;
         rows.iter().map(resource_row).collect()
     }
@@ -33,6 +34,7 @@ impl Statements for SqliteStatements<'_> {
     async fn started_under(&mut self, key: &str) -> Result<Option<(SagaId, String)>, Error> {
         write::started_under(self.0, key).map_err(|error| match error {
             store::Error::Unavailable(detail) => Error::Unavailable(detail),
+            store::Error::Refused(detail) => Error::Constraint(detail),
             other => Error::Malformed(other.to_string()),
         })
     }

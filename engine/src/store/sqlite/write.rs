@@ -11,26 +11,24 @@ use crate::env::Timestamp;
 use crate::ids::SagaId;
 use crate::journal::{Event, SCHEMA_VERSION};
 use crate::secret::Sealed;
+use crate::store::limits::LABEL_INDEXED_MAX;
 use crate::store::{Append, Error, Letter, Message, NewSaga, ResourceWrite, SecretFate, Settled, Started};
+
+use super::error::write_error;
 
 pub(super) type Done<T> = Result<T, Error>;
 
-/// A statement that failed may be tried again: nothing of its transaction stays.
-pub(super) fn unavailable(error: rusqlite::Error) -> Error {
-    Error::Unavailable(error.to_string())
-}
-
 pub(super) fn json(value: &impl Serialize) -> Done<String> {
-    serde_json::to_string(value).map_err(|error| Error::Unreadable(error.to_string()))
+    serde_json::to_string(value).map_err(|error| Error::Refused(error.to_string()))
 }
 
 fn prepared<'c>(connection: &'c Connection, sql: &str) -> Done<CachedStatement<'c>> {
-    connection.prepare_cached(sql).map_err(unavailable)
+    connection.prepare_cached(sql).map_err(write_error)
 }
 
 /// Runs a statement; how many rows it changed.
 pub(super) fn run(connection: &Connection, sql: &str, params: &[&dyn ToSql]) -> Done<usize> {
-    prepared(connection, sql)?.execute(params).map_err(unavailable)
+    prepared(connection, sql)?.execute(params).map_err(write_error)
 }
 
 /// An append as it is bound: whoever asks for it serialises it, so that the writer only writes.
@@ -93,6 +91,7 @@ pub(super) fn start(connection: &Connection, saga: &NewSaga) -> Done<Started> {
             None => return Err(Error::Unavailable(format!("saga {} was not started", saga.id))),
         });
     }
+    saga.labels.iter().try_for_each(|(name, value)| label(connection, &saga.id, name, value))?;
     if concurrency.is_some() && saga.start_at.is_none() {
         take_place(connection, &saga.id)?;
     }
@@ -103,12 +102,28 @@ pub(super) fn start(connection: &Connection, saga: &NewSaga) -> Done<Started> {
     Ok(Started::New(saga.id.clone()))
 }
 
+/// Notes a label for lists. One that is too long is looked for in the rows.
+fn label(connection: &Connection, saga: &SagaId, name: &str, value: &str) -> Done<()> {
+    let saga = saga.as_str();
+    if name.len().saturating_add(value.len()) > LABEL_INDEXED_MAX {
+        return run(connection, "delete from saga_label where saga = ?1 and name = ?2", params![saga, name])
+            .map(drop);
+    }
+    run(
+        connection,
+        "insert into saga_label (saga, name, value) values (?1, ?2, ?3)
+         on conflict (saga, name) do update set value = excluded.value",
+        params![saga, name, value],
+    )
+    .map(drop)
+}
+
 /// The saga that was started under this key, and its fingerprint.
 pub(super) fn started_under(connection: &Connection, key: &str) -> Done<Option<(SagaId, String)>> {
     prepared(connection, "select id, start_fingerprint from saga where start_key = ?1")?
         .query_row([key], |row| Ok((SagaId::stored(row.get::<_, String>(0)?), row.get(1)?)))
         .optional()
-        .map_err(unavailable)
+        .map_err(write_error)
 }
 
 /// Gives a saga that runs under a concurrency key its place, or lets it wait, due at no time, until one is free.
@@ -123,7 +138,7 @@ pub(super) fn take_place(connection: &Connection, saga: &SagaId) -> Done<bool> {
     )?
     .query_row([saga.as_str()], |row| row.get(0))
     .optional()
-    .map_err(unavailable)?;
+    .map_err(write_error)?;
     if has_place == Some(false) {
         let sql = "update saga set due_at = null, claimable_at = null where id = ?1";
         run(connection, sql, &[&saga.as_str()])?;
@@ -158,7 +173,7 @@ fn objection(connection: &Connection, append: &Append) -> Done<Option<Error>> {
         let is_known =
             prepared(connection, "select 1 from resource where id = ?1 and holder = ?2 and rev = ?3")?
                 .exists(params![row.id.as_str(), holder, rev])
-                .map_err(unavailable)?;
+                .map_err(write_error)?;
         if !is_known {
             return Ok(Some(Error::LedgerMoved(append.row.id.clone())));
         }
@@ -166,8 +181,7 @@ fn objection(connection: &Connection, append: &Append) -> Done<Option<Error>> {
     for new in &append.starts {
         // Whoever asked for it has looked whether the key was free, so this is somebody's doing in between.
         if let Some((id, _)) = started_under(connection, &new.key)? {
-            let detail = format!("the key of a start was taken by saga {id} meanwhile");
-            return Ok(Some(Error::Unavailable(detail)));
+            return Ok(Some(Error::KeyTaken(id)));
         }
     }
     Ok(None)
@@ -212,6 +226,9 @@ pub(super) fn append(connection: &Connection, bound: &Bound) -> Done<Result<bool
     }
     for (entry, text) in append.entries.iter().zip(events) {
         write_entry(connection, &row.id, (entry.seq, entry.at, entry.epoch), &entry.event, text)?;
+        if let Event::LabelSet { name, value, .. } = &entry.event {
+            label(connection, &row.id, name, value)?;
+        }
     }
     if length > 0 {
         feed(connection, &row.id, row.seq - length + 1, row.seq)?;
@@ -341,7 +358,7 @@ fn pass_secrets(connection: &Connection, append: &Append) -> Done<()> {
 pub(super) fn post(connection: &Connection, letter: &Letter) -> Done<bool> {
     let saga = letter.saga.as_str();
     let is_known =
-        prepared(connection, "select 1 from saga where id = ?1")?.exists([saga]).map_err(unavailable)?;
+        prepared(connection, "select 1 from saga where id = ?1")?.exists([saga]).map_err(write_error)?;
     if !is_known {
         return Ok(false);
     }

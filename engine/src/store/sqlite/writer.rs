@@ -4,7 +4,6 @@
 //! timer: a single turn is written at once, and the more wait, the larger the group. If a group fails, each
 //! member is written by itself, so that one that cannot be written does not hold up the others.
 
-use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -14,12 +13,14 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Woken;
+use super::error::write_error;
 use super::gates;
+use super::lock::Lock;
 use super::statements::SqliteStatements;
 use super::write::{self, Bound};
 use crate::ids::SagaId;
 use crate::journal::failure::{Cause, Failure};
-use crate::store::{Append, Error, GateMove, Job, Letter, Loose, LooseJob, NewSaga, Started};
+use crate::store::{Append, Error, GateMove, Job, Letter, Loose, LooseJob, NewSaga, Started, limits};
 
 /// The largest group.
 const GROUP: usize = 512;
@@ -57,7 +58,7 @@ pub(super) struct Write {
 /// Writes for as long as anybody can ask. The lock is held until the last write is on disk.
 pub(super) struct Writer {
     pub(super) connection: Connection,
-    pub(super) lock: File,
+    pub(super) lock: Arc<Lock>,
     pub(super) woken: Arc<Woken>,
     /// What a local activity's future is polled on.
     pub(super) runtime: Handle,
@@ -77,6 +78,10 @@ impl Writer {
             if wakes {
                 self.woken.tell(&asks);
             }
+        }
+        // From here on it may be opened by another of its names.
+        if let Err(error) = self.connection.execute("update installation set opened_as = null", []) {
+            tracing::debug!(%error, "the database is found as after a crash");
         }
         if let Err((_, error)) = self.connection.close() {
             tracing::warn!(%error, "the database was not closed in order; its log will be replayed");
@@ -178,14 +183,16 @@ impl Writer {
 
     fn transact(&mut self, job: &Job, wakes: &mut bool) -> Result<Answer, Error> {
         let append = Arc::new(self.runtime.block_on(job(&mut SqliteStatements(&mut self.connection)))?);
+        limits::append(&append)?;
         let bound = Bound::new(append)?;
         self.append(&bound, wakes)??;
         Ok(Answer::Appended(Box::new(Arc::unwrap_or_clone(bound.append))))
     }
 
     fn run_loose(&mut self, job: &LooseJob, wakes: &mut bool) -> Result<Answer, Error> {
-        let Loose { output, beside, letters } =
-            self.runtime.block_on(job(&mut SqliteStatements(&mut self.connection)))?;
+        let loose = self.runtime.block_on(job(&mut SqliteStatements(&mut self.connection)))?;
+        limits::loose(&loose)?;
+        let Loose { output, beside, letters } = loose;
         *wakes |= !beside.starts.is_empty() || !letters.is_empty();
         let connection = &self.connection;
         for new in &beside.starts {
@@ -202,7 +209,7 @@ impl Writer {
     }
 
     fn execute(&self, sql: &str) -> Result<(), Error> {
-        let mut statement = self.connection.prepare_cached(sql).map_err(write::unavailable)?;
-        statement.execute([]).map(drop).map_err(write::unavailable)
+        let mut statement = self.connection.prepare_cached(sql).map_err(write_error)?;
+        statement.execute([]).map(drop).map_err(write_error)
     }
 }

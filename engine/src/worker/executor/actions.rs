@@ -3,11 +3,13 @@
 use super::*;
 use crate::activity::{Cause, Effect, Refusal, retry};
 use crate::env::Timestamp;
+use crate::gate::Lane;
 use crate::ids::StepKey;
 use crate::journal::event::{ChildFate, Event, FoundKind, SkipReason, UnwindCause};
-use crate::journal::state::{Attention, Phase};
+use crate::journal::state::{Attention, Phase, Trouble};
 use crate::store::{Letter, Message};
 use crate::worker::decide::{Action, decide};
+use crate::worker::executor::calls::NoFacts;
 
 impl Executor {
     pub(super) fn act(&mut self) {
@@ -32,50 +34,53 @@ impl Executor {
                     Ok(facts) => {
                         self.attempt(&key, None, facts);
                     }
-                    Err(detail) => self.no_worker(detail),
+                    Err(NoFacts::NoWorker(detail)) => self.no_worker(detail),
+                    Err(NoFacts::Failed(failure)) => self.not_called(key, failure),
                 }
             }
             Action::GiveUp(step) => {
                 let trouble = self.state.step(&step).and_then(|step| step.trouble.clone());
-                let message =
-                    trouble.map_or_else(|| "not within its time".to_owned(), |trouble| trouble.detail);
+                let message = match trouble {
+                    Some(Trouble { cause: Some(cause), detail, .. }) => {
+                        format!("not within its time; the last cause: {cause}: {detail}")
+                    }
+                    Some(Trouble { detail, .. }) => format!("not within its time; the last cause: {detail}"),
+                    None => "not within its time".to_owned(),
+                };
                 let refusal = Refusal { code: "gave_up".into(), message };
                 self.fail(step, refusal);
             }
-            Action::Find(step) => self.look(step),
+            Action::Find(step) => self.look(step, now),
             Action::Apply(step) => self.turn.launches.push(Launch::Apply(step)),
             Action::Revert(step) => self.turn.launches.push(Launch::Revert(step)),
             Action::Compensate(key) => {
                 let Some(step) = self.state.step(&key) else { return };
-                let (attempt, generation) = (step.undo_attempts + 1, step.generation);
+                let attempt = step.undo_attempts + 1;
                 let Some(asked) = step.current() else { return };
-                let call = self.call(&key, generation, attempt);
-                match self.facts(&asked, &call) {
-                    Ok(facts) => {
-                        let not_after = now.plus(self.shared.env.time_limit(facts.time_limit));
-                        match self.knock(&key, &facts, Lane::Undo, not_after) {
-                            Some(Ok(permit)) => {
-                                self.permits.insert(key.clone(), permit);
-                                self.record(Event::CompensationStarted {
-                                    step: key.clone(),
-                                    attempt,
-                                    not_after,
-                                });
-                                self.turn.launches.push(Launch::Compensate(key));
-                            }
-                            Some(Err(barrier)) if self.waits_at(&key, &barrier) => {}
-                            None => {}
-                            Some(Err(barrier)) => self.record(Event::CompensationDeferred {
-                                step: key,
-                                cause: Some(Cause::RateLimited),
-                                detail: barrier.detail,
-                                retry_at: barrier.until,
-                                gate: Some(barrier.gate),
-                                fingerprint: String::new(),
-                            }),
-                        }
+                let facts = match self.passage(&asked) {
+                    Ok(facts) => facts,
+                    Err(NoFacts::NoWorker(detail)) => return self.no_worker(detail),
+                    Err(NoFacts::Failed(failure)) => return self.undo_not_called(key, &failure),
+                };
+                let limit = self.shared.env.time_limit(facts.time_limit);
+                match self.knock(&key, &facts.gates, Lane::Undo, now.plus(limit)) {
+                    None => {}
+                    Some(Ok(permit)) => {
+                        let not_after = permit.bound(self.shared.env.now().plus(limit));
+                        self.record(Event::CompensationStarted { step: key.clone(), attempt, not_after });
+                        let verb = Verb::Compensate;
+                        let outgoing = Outgoing { step: key, verb, permit, limit, not_after };
+                        self.turn.launches.push(Launch::Call(outgoing));
                     }
-                    Err(detail) => self.no_worker(detail),
+                    Some(Err(barrier)) if self.waits_at(&key, &barrier) => {}
+                    Some(Err(barrier)) => self.record(Event::CompensationDeferred {
+                        step: key,
+                        cause: Some(Cause::RateLimited),
+                        detail: barrier.detail,
+                        retry_at: barrier.until,
+                        gate: Some(barrier.gate),
+                        fingerprint: String::new(),
+                    }),
                 }
             }
             Action::Skip(step, reason, to) => self.record(Event::StepSkipped { step, reason, to }),
@@ -111,19 +116,56 @@ impl Executor {
         }
     }
 
-    /// Asks whether a lost attempt left something; what cannot be looked for is a person's to say.
-    fn look(&mut self, step: StepKey) {
-        let asked = self.state.step(&step).and_then(|step| step.asked.as_ref());
-        if asked.is_some_and(|asked| asked.effect == Effect::Blind) {
+    /// Asks whether a lost attempt left something, past the gates of its activity; what cannot be looked for is a
+    /// person's to say.
+    fn look(&mut self, key: StepKey, now: Timestamp) {
+        let Some(asked) = self.state.step(&key).and_then(crate::journal::state::Step::current) else {
+            return;
+        };
+        if asked.effect == Effect::Blind {
             let found = FoundKind::Unknowable;
-            self.record(Event::StepFound { step, found, output: None, external_id: None });
-        } else if let Some(asked) =
-            asked.filter(|asked| self.shared.registry.find_activity(&asked.activity).is_none())
-        {
-            self.no_worker(format!("no worker here offers the activity {}", asked.activity));
-        } else {
-            self.turn.launches.push(Launch::Find(step));
+            return self.record(Event::StepFound { step: key, found, output: None, external_id: None });
         }
+        let facts = match self.passage(&asked) {
+            Ok(facts) => facts,
+            Err(NoFacts::NoWorker(detail)) => return self.no_worker(detail),
+            Err(NoFacts::Failed(failure)) => return self.not_called(key, failure),
+        };
+        let limit = self.shared.env.time_limit(facts.time_limit);
+        match self.knock(&key, &facts.gates, self.lane(&key), now.plus(limit)) {
+            None => {}
+            Some(Ok(permit)) => {
+                let not_after = permit.bound(self.shared.env.now().plus(limit));
+                let outgoing = Outgoing { step: key, verb: Verb::Find, permit, limit, not_after };
+                self.turn.launches.push(Launch::Call(outgoing));
+            }
+            Some(Err(barrier)) if self.waits_at(&key, &barrier) => {}
+            Some(Err(barrier)) => self.record(Event::AttemptDeferred {
+                step: key,
+                attempt: None,
+                cause: Cause::RateLimited,
+                detail: barrier.detail,
+                retry_at: barrier.until,
+                gate: Some(barrier.gate),
+                asked: None,
+                fingerprint: String::new(),
+            }),
+        }
+    }
+
+    /// An activity that does not say what it should before a call: nothing was called. It is asked again slowly, since
+    /// another program may bear it.
+    fn not_called(&mut self, step: StepKey, failure: Failure) {
+        let retry_at = self.shared.env.now().plus(self.shared.env.paced(retry::CAP));
+        let (cause, detail) = (failure.cause(), failure.detail());
+        self.defer(step, None, cause, detail, retry_at);
+    }
+
+    fn undo_not_called(&mut self, step: StepKey, failure: &Failure) {
+        let retry_at = self.shared.env.now().plus(self.shared.env.paced(retry::CAP));
+        let (cause, detail) = (Some(failure.cause()), failure.detail());
+        let fingerprint = String::new();
+        self.record(Event::CompensationDeferred { step, cause, detail, retry_at, gate: None, fingerprint });
     }
 
     /// A call of a process that died: it may still be under way until its time is up, and then needs its quiet.
@@ -195,6 +237,13 @@ impl Executor {
         }
     }
 
+    /// Something that only whoever wrote the program can mend: nothing more is begun until a person says so.
+    pub(super) fn needs_decision(&mut self, detail: String) {
+        if self.state.parked.is_none() {
+            self.record(Event::Parked { attention: Attention::NeedsDecision, detail });
+        }
+    }
+
     pub(super) fn turn_round(&mut self, cause: UnwindCause, refusal: Refusal) {
         // The function is never run to undo what it did, and what it came to counts no more.
         self.function.stop();
@@ -217,18 +266,23 @@ impl Executor {
         }
         match self.function.returned.take() {
             None => self.look_for_foreign_wait(),
-            Some(Ok(output)) if settled => {
-                let owner = self
-                    .shared
-                    .registry
-                    .find_workflow(&self.state.workflow.0, self.state.workflow.1)
-                    .and_then(|workflow| workflow.owner(&self.state.input, &output));
+            Some(Ok(output)) if settled && !self.state.is_parked() => {
+                let (name, version) = &self.state.workflow;
+                let workflow = self.shared.registry.find_workflow(name, *version);
+                let owner = workflow.map_or(Ok(None), |workflow| workflow.owner(&self.state.input, &output));
                 let can_be_undone = self.state.pivot.is_none() && !self.state.parent_ended;
-                if self.state.parent.is_some() && can_be_undone {
-                    self.record(Event::ResultOffered { output, owner });
-                } else {
-                    self.function.returned = Some(Ok(output.clone()));
-                    self.end_well(output, owner);
+                match owner {
+                    Err(failure) => {
+                        self.function.returned = Some(Ok(output));
+                        self.needs_decision(failure.detail());
+                    }
+                    Ok(owner) if self.state.parent.is_some() && can_be_undone => {
+                        self.record(Event::ResultOffered { output, owner });
+                    }
+                    Ok(owner) => {
+                        self.function.returned = Some(Ok(output.clone()));
+                        self.end_well(output, owner);
+                    }
                 }
             }
             Some(Ok(output)) => self.function.returned = Some(Ok(output)),

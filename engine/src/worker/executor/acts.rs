@@ -7,6 +7,7 @@ use crate::journal::act::{Act, NOBODY, Verdict};
 use crate::journal::event::{Event, FoundKind, SkipReason};
 use crate::journal::state::Phase;
 use crate::store::Settled;
+use crate::worker::executor::calls::NoFacts;
 
 impl Executor {
     pub(super) fn intervene(&mut self, operation: OperationId, act: Act, actor: String, reason: String) {
@@ -75,9 +76,10 @@ impl Executor {
 
     /// The provider's id of what a person says is there, as its activity reads it: without one a sweep would take it
     /// for nobody's.
-    fn external_id(&self, step: &StepKey, output: &Value) -> Option<String> {
+    fn external_id(&mut self, step: &StepKey, output: &Value) -> Option<String> {
         let asked = self.state.step(step)?.asked.as_ref()?;
-        self.shared.registry.find_activity(&asked.activity)?.external_id(output)
+        let read = self.shared.registry.find_activity(&asked.activity)?.external_id(output);
+        self.known_id(read)
     }
 
     /// What only this process can see of an act: a call that is under way, an input that does not read, a name that
@@ -99,7 +101,8 @@ impl Executor {
         let call = self.call(&step.key, step.generation, step.attempts + 1);
         let patched = crate::journal::event::Asked { input: input.clone(), ..asked.clone() };
         match self.facts(&patched, &call) {
-            Err(problem) => Some(format!("the activity does not take that: {problem}")),
+            Err(NoFacts::NoWorker(problem)) => Some(problem),
+            Err(NoFacts::Failed(failure)) => Some(format!("the activity does not take that: {failure}")),
             Ok(facts) => {
                 let row = step.resource.as_ref().and_then(|id| self.state.ledger.get(id))?;
                 let renamed = facts.resource.is_none_or(|resource| resource.name != row.name);

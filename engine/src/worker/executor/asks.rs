@@ -3,14 +3,16 @@
 use serde_json::Value;
 
 use super::*;
-use crate::activity::Cause;
 use crate::activity::registry::ActivityFacts;
+use crate::activity::{Cause, Gate};
+use crate::gate::Lane;
 use crate::ids::{ResourceId, SagaId, StepKey};
 use crate::journal::event::{Asked, ChildRule, Event, LocalRule, Named, Parent};
 use crate::journal::state::{Attention, Phase};
 use crate::saga::{Ask, AskKind};
 use crate::store::NewSaga;
-use crate::worker::gates::{Answer, Barrier, Passing, Permit};
+use crate::worker::executor::calls::NoFacts;
+use crate::worker::gates::Answer;
 
 /// A saga that has written so much is parked before it asks for more; undoing does not count.
 const ENTRIES_MAX: i64 = 20_000;
@@ -48,33 +50,23 @@ impl Executor {
         let Ask { key, after, said, kind } = ask;
         match kind {
             AskKind::Activity { name, input, pivot, poll } => {
-                let Some(activity) = self.shared.registry.find_activity(name).cloned() else {
-                    self.no_worker(format!("no worker here offers the activity {name}"));
+                let asked = Asked::bare(name, input, after, said, now);
+                let Some(facts) = self.first_facts(&key, &asked) else {
+                    let Asked { input, after, said, .. } = asked;
                     let kind = AskKind::Activity { name, input, pivot, poll };
-                    return self.function.asks.push(Ask { key, after, said, kind });
-                };
-                let call = self.call(&key, 1, 1);
-                let facts = match activity.facts(&self.resolved(&input), &call) {
-                    Ok(facts) => facts,
-                    Err(failure) => return self.misuse(&key, &failure.to_string()),
+                    return self.not_yet(Ask { key, after, said, kind });
                 };
                 if let Some(problem) = self.forbidden(pivot, facts.resource.is_some()) {
                     return self.misuse(&key, problem);
                 }
                 let limit = poll.map_or(facts.give_up_after, |(_, limit)| limit);
                 let asked = Asked {
-                    activity: name.to_owned(),
-                    input,
-                    after,
-                    said,
-                    local: None,
                     effect: facts.effect,
                     pivot,
                     every: poll.map(|(every, _)| every),
                     give_up_at: now.plus(self.shared.env.paced(limit)),
                     removes: facts.removes.clone(),
-                    deferred: false,
-                    child: None,
+                    ..asked
                 };
                 if let Some(asked) = self.attempt(&key, Some(asked), facts) {
                     let Asked { input, after, said, .. } = asked;
@@ -83,29 +75,17 @@ impl Executor {
                 }
             }
             AskKind::Defer { name, input } => {
-                let Some(activity) = self.shared.registry.find_activity(name).cloned() else {
-                    self.no_worker(format!("no worker here offers the activity {name}"));
-                    return self.function.asks.push(Ask {
-                        key,
-                        after,
-                        said,
-                        kind: AskKind::Defer { name, input },
-                    });
-                };
-                let facts = match activity.facts(&self.resolved(&input), &self.call(&key, 1, 1)) {
-                    Ok(facts) => facts,
-                    Err(failure) => return self.misuse(&key, &failure.to_string()),
+                let asked = Asked::bare(name, input, after, said, now);
+                let Some(facts) = self.first_facts(&key, &asked) else {
+                    let Asked { input, after, said, .. } = asked;
+                    return self.not_yet(Ask { key, after, said, kind: AskKind::Defer { name, input } });
                 };
                 if facts.resource.is_some() {
                     let problem = "what is put off to the end is not taken back, and this makes something";
                     return self.misuse(&key, problem);
                 }
-                let asked = Box::new(Asked {
-                    effect: facts.effect,
-                    removes: facts.removes,
-                    deferred: true,
-                    ..Asked::bare(name, input, after, said, now)
-                });
+                let (effect, removes) = (facts.effect, facts.removes);
+                let asked = Box::new(Asked { effect, removes, deferred: true, ..asked });
                 self.record(Event::DeferRegistered { step: key, asked });
             }
             AskKind::Child { workflow, version, input, rule } => {
@@ -209,26 +189,52 @@ impl Executor {
         self.function.halt(halt);
     }
 
+    /// What an activity says of itself when it is first asked for: before its intent, and so before any effect. Nothing
+    /// if it cannot be asked for now, or never: then that is recorded.
+    fn first_facts(&mut self, key: &StepKey, asked: &Asked) -> Option<ActivityFacts> {
+        match self.facts(asked, &self.call(key, 1, 1)) {
+            Ok(facts) => match facts.contradiction() {
+                None => return Some(facts),
+                Some(problem) => self.misuse(key, &format!("{} {problem}", asked.activity)),
+            },
+            Err(NoFacts::NoWorker(detail)) => self.no_worker(detail),
+            Err(NoFacts::Failed(failure)) if failure.is_panic() => self.needs_decision(failure.detail()),
+            Err(NoFacts::Failed(failure)) => self.misuse(key, &failure.to_string()),
+        }
+        None
+    }
+
+    /// What cannot be asked for yet is asked for again when the saga is no longer parked.
+    fn not_yet(&mut self, ask: Ask) {
+        if self.function.is_running() {
+            self.function.asks.push(ask);
+        }
+    }
+
     /// Asks a step's gates; nothing if that has to be done by the keeper first.
     pub(super) fn knock(
         &mut self,
         key: &StepKey,
-        facts: &ActivityFacts,
+        gates: &[Gate],
         lane: Lane,
         not_after: Timestamp,
     ) -> Option<Result<Permit, Barrier>> {
+        if let Some(said) = self.turn.gates_said.remove(key) {
+            return Some(said);
+        }
         let let_go = self.nudge.let_go.contains(key);
-        let has_asked = self.turn.has_asked.contains(key);
-        let passing = Passing { gates: &facts.gates, lane, let_go, not_after, has_asked };
-        match self.shared.gates.pass(&passing) {
+        match self.shared.gates.pass(Passing::new(gates, lane, let_go, not_after)) {
             Answer::Pass(permit) => Some(Ok(permit)),
             Answer::Wait(barrier) => Some(Err(barrier)),
-            Answer::Ask => {
-                self.turn.has_asked.insert(key.clone());
-                self.turn.to_ask.push((facts.gates.clone(), lane, let_go));
+            Answer::Ask(passing) => {
+                self.turn.to_ask.insert(key.clone(), passing);
                 None
             }
         }
+    }
+
+    pub(super) fn lane(&self, key: &StepKey) -> Lane {
+        if self.state.goes_back(key) { Lane::Undo } else { Lane::Forward }
     }
 
     /// Whether the step waits at that gate already: then there is nothing new to record.
@@ -245,9 +251,9 @@ impl Executor {
         asked: Option<Asked>,
         facts: ActivityFacts,
     ) -> Option<Asked> {
-        let lane = if self.state.goes_back(key) { Lane::Undo } else { Lane::Forward };
-        let not_after = self.shared.env.now().plus(self.shared.env.time_limit(facts.time_limit));
-        let Some(answer) = self.knock(key, &facts, lane, not_after) else { return asked };
+        let limit = self.shared.env.time_limit(facts.time_limit);
+        let not_after = self.shared.env.now().plus(limit);
+        let Some(answer) = self.knock(key, &facts.gates, self.lane(key), not_after) else { return asked };
         let env = &self.shared.env;
         let known = self.state.step(key);
         let attempt = known.map_or(1, |step| step.attempts + 1);
@@ -260,10 +266,10 @@ impl Executor {
                     .filter(|_| !has_row)
                     .map(|resource| Box::new(Named { id: ResourceId::from_uuid(env.uuid()), resource }));
                 let asked = asked.map(Box::new);
-                self.permits.insert(key.clone(), permit);
-                let step = key.clone();
+                let (step, not_after) = (key.clone(), permit.bound(env.now().plus(limit)));
                 self.record(Event::AttemptStarted { step, attempt, generation, not_after, asked, resource });
-                self.turn.launches.push(Launch::Execute(key.clone()));
+                let (step, verb) = (key.clone(), Verb::Execute);
+                self.turn.launches.push(Launch::Call(Outgoing { step, verb, permit, limit, not_after }));
             }
             Err(barrier) if self.waits_at(key, &barrier) => {}
             Err(barrier) => self.record(Event::AttemptDeferred {

@@ -6,8 +6,7 @@ use serde_json::Value;
 use tracing::Instrument;
 
 use super::*;
-use crate::activity::attempt::bounded;
-use crate::activity::registry::ActivityFacts;
+use crate::activity::registry::{ActivityFacts, AnyActivity, Passage};
 use crate::activity::{Call, Cause, Failure, Found};
 use crate::ids::StepKey;
 use crate::journal::event::Asked;
@@ -23,8 +22,10 @@ impl Executor {
             step: step.clone(),
             generation,
             attempt,
+            absent_since: self.state.step(step).and_then(|step| step.absent_since),
             outside: self.shared.outside.clone(),
             sealed: Arc::default(),
+            says_no_resource: Arc::default(),
         }
     }
 
@@ -32,79 +33,96 @@ impl Executor {
         resolve(input, &|step| self.state.step(step).and_then(|step| step.output.clone()))
     }
 
-    pub(super) fn facts(&self, asked: &Asked, call: &Call) -> Result<ActivityFacts, String> {
-        let activity = self
-            .shared
-            .registry
-            .find_activity(&asked.activity)
-            .ok_or_else(|| format!("no worker here offers the activity {}", asked.activity))?;
-        activity.facts(&self.resolved(&asked.input), call).map_err(|failure| failure.to_string())
+    /// What an activity says of a call before it is made; the failure is a panic of its own, or an input that it does
+    /// not read.
+    pub(super) fn facts(&self, asked: &Asked, call: &Call) -> Result<ActivityFacts, NoFacts> {
+        let activity = self.activity(asked)?;
+        activity.facts(&self.resolved(&asked.input), call).map_err(NoFacts::Failed)
     }
 
-    pub(super) fn launch(&mut self, launch: Launch) {
-        let key = launch.step().clone();
-        let mut permit = self.permits.remove(&key).unwrap_or_default();
+    /// What it says of looking for what was made, or of taking it back.
+    pub(super) fn passage(&self, asked: &Asked) -> Result<Passage, NoFacts> {
+        self.activity(asked)?.passage(&self.resolved(&asked.input)).map_err(NoFacts::Failed)
+    }
+
+    fn activity(&self, asked: &Asked) -> Result<&Arc<dyn AnyActivity>, NoFacts> {
+        let found = self.shared.registry.find_activity(&asked.activity);
+        found.ok_or_else(|| {
+            NoFacts::NoWorker(format!("no worker here offers the activity {}", asked.activity))
+        })
+    }
+
+    /// Makes a call whose intent is durable.
+    pub(super) fn launch(&mut self, outgoing: Outgoing) {
+        let Outgoing { step: key, verb, permit, limit, not_after } = outgoing;
         let Some(step) = self.state.step(&key) else { return };
         let Some(asked) = step.current() else { return };
-        let attempt =
-            if matches!(launch, Launch::Compensate(_)) { step.undo_attempts } else { step.attempts };
+        // What its journal does not say, it does not do.
+        let is_intended = matches!(
+            (verb, &step.phase),
+            (Verb::Execute, Phase::Trying { .. })
+                | (Verb::Compensate, Phase::Removing { under_way: Some(_), .. })
+                | (Verb::Find, Phase::InDoubt { .. })
+        );
+        if !is_intended {
+            tracing::error!(saga = %self.saga, step = %key, ?verb, phase = ?step.phase, "a call without its intent is not made");
+            return;
+        }
+        let attempt = if verb == Verb::Compensate { step.undo_attempts } else { step.attempts };
         let made = step.output.clone().unwrap_or(Value::Null);
         let call = self.call(&key, step.generation, attempt);
         let Some(activity) = self.shared.registry.find_activity(&asked.activity).cloned() else { return };
-        let Ok(facts) = self.facts(&asked, &call) else { return };
         let input = self.resolved(&asked.input);
         // A process may have stood still behind its commit: what cannot end in the time that the intent names is cut
         // off there, or not sent at all, for somebody else may be looking for it by then.
-        let left = match (&launch, &step.phase) {
-            (Launch::Execute(_), Phase::Trying { not_after })
-            | (Launch::Compensate(_), Phase::Removing { under_way: Some(not_after), .. }) => {
-                not_after.since(self.shared.env.now())
-            }
-            _ => Duration::MAX,
-        };
-        let limit = self.shared.env.time_limit(facts.time_limit).min(left);
-        let lane = match launch {
-            Launch::Execute(_) => "execute",
-            Launch::Find(_) => "find",
-            _ => "compensate",
-        };
+        let limit = limit.min(not_after.since(self.shared.env.now()));
+        let lane = verb.function();
+        let what = format!("{lane} of {}", asked.activity);
         let span = tracing::info_span!(
             "attempt", saga = %self.saga, step = %key, activity = %asked.activity, lane, attempt, epoch = self.epoch
         );
         self.in_flight.insert(key.clone());
         self.calls.spawn(
             async move {
-                let outcome = match launch {
-                    Launch::Execute(_) if limit.is_zero() => Outcome::Executed(Err(not_sent())),
-                    Launch::Compensate(_) if limit.is_zero() => Outcome::Compensated(Err(not_sent())),
-                    Launch::Execute(_) => {
-                        let outcome = bounded(limit, activity.execute(&input, &call)).await;
-                        permit.settle(&outcome);
-                        Outcome::Executed(outcome)
-                    }
-                    Launch::Find(_) => Outcome::Found(bounded(limit, activity.find(&input, &call)).await),
-                    _ => {
-                        let outcome = bounded(limit, activity.compensate(&input, &made, &call)).await;
-                        permit.settle(&outcome);
-                        Outcome::Compensated(outcome)
-                    }
+                let gate = permit.credential().cloned();
+                let outcome = match verb {
+                    Verb::Execute if limit.is_zero() => Outcome::Executed(Err(not_sent())),
+                    Verb::Find if limit.is_zero() => Outcome::Found(Err(not_sent())),
+                    Verb::Compensate if limit.is_zero() => Outcome::Compensated(Err(not_sent())),
+                    Verb::Execute => Outcome::Executed(
+                        permit.call(limit, &what, |leave| activity.execute(&input, &call, leave)).await,
+                    ),
+                    Verb::Find => Outcome::Found(
+                        permit.call(limit, &what, |leave| activity.find(&input, &call, leave)).await,
+                    ),
+                    Verb::Compensate => Outcome::Compensated(
+                        permit
+                            .call(limit, &what, |leave| activity.compensate(&input, &made, &call, leave))
+                            .await,
+                    ),
                 };
-                drop(permit);
                 let external_id = match &outcome {
                     Outcome::Executed(Ok(made))
                     | Outcome::Found(Ok(Found::Usable(made) | Found::Unusable(made))) => {
                         activity.external_id(made)
                     }
-                    _ => None,
+                    _ => Ok(None),
                 };
                 tracing::debug!(outcome = outcome.word(), "attempt ended");
                 let sealed = std::mem::take(&mut *call.sealed.lock().unwrap_or_else(PoisonError::into_inner));
-                let gates = facts.gates.into_iter().map(|gate| gate.key).collect();
-                Answer { step: key, outcome, external_id, sealed, gates }
+                Answer { step: key, outcome, external_id, sealed, gate }
             }
             .instrument(span),
         );
     }
+}
+
+/// Why it is not known what an activity says of a call.
+pub(super) enum NoFacts {
+    /// Nobody here offers it.
+    NoWorker(String),
+    /// It panics where it should say, or does not read its input.
+    Failed(Failure),
 }
 
 fn not_sent() -> Failure {
@@ -112,19 +130,20 @@ fn not_sent() -> Failure {
     Failure::Unavailable { cause: Cause::Timeout, detail, retry_after: None }
 }
 
-impl Launch {
-    /// Whether it leaves this process, rather than being a part of its next write.
-    pub(super) fn is_call(&self) -> bool {
-        !matches!(self, Self::Apply(_) | Self::Revert(_))
+impl Verb {
+    fn function(self) -> &'static str {
+        match self {
+            Self::Execute => "execute",
+            Self::Find => "find",
+            Self::Compensate => "compensate",
+        }
     }
+}
 
+impl Launch {
     pub(super) fn step(&self) -> &StepKey {
         match self {
-            Self::Execute(key)
-            | Self::Find(key)
-            | Self::Compensate(key)
-            | Self::Apply(key)
-            | Self::Revert(key) => key,
+            Self::Call(Outgoing { step, .. }) | Self::Apply(step) | Self::Revert(step) => step,
         }
     }
 }

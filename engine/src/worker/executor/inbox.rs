@@ -9,7 +9,7 @@ use crate::activity::{Cause, Effect, Failure, Found, retry};
 use crate::env::Timestamp;
 use crate::ids::StepKey;
 use crate::journal::event::{Event, FoundKind};
-use crate::journal::state::Phase;
+use crate::journal::state::{Attention, Phase};
 use crate::store::{Error, Message};
 
 impl Executor {
@@ -20,7 +20,10 @@ impl Executor {
             if self.turn.consumed.contains(&letter.id) {
                 continue;
             }
-            if self.open(letter.message) {
+            let is_refused = matches!(self.state.parked, Some((Attention::StoreRefused, _)));
+            if is_refused && self.withheld.contains(&letter.id) {
+                self.waiting_letters.push(letter.id);
+            } else if self.open(letter.message) {
                 self.turn.consumed.push(letter.id);
             } else {
                 self.waiting_letters.push(letter.id);
@@ -81,13 +84,20 @@ impl Executor {
     }
 
     pub(super) fn take(&mut self, answer: Result<Answer, tokio::task::JoinError>) {
-        let Ok(answer) = answer else { return };
-        let Answer { step, outcome, external_id, sealed, gates } = answer;
+        let Ok(answer) = answer else {
+            // A fault of the engine's own, as a call bears whatever the user's code does: what it was is lost, as if the
+            // process had died, and is settled from the journal.
+            tracing::error!(saga = %self.saga, "a call ended without an outcome, reloading");
+            self.reload = true;
+            return;
+        };
+        let Answer { step, outcome, external_id, sealed, gate } = answer;
         self.in_flight.remove(&step);
         self.turn.sealed.extend(sealed);
+        let external_id = self.known_id(external_id);
         match outcome {
             Outcome::Executed(Ok(output)) => self.completed(step, output, external_id),
-            Outcome::Executed(Err(failure)) => self.failed(step, failure, &gates),
+            Outcome::Executed(Err(failure)) => self.failed(step, failure, gate.as_deref()),
             Outcome::Found(Ok(found)) => {
                 let (found, output) = match found {
                     Found::Nothing => (FoundKind::Nothing, None),
@@ -103,7 +113,7 @@ impl Executor {
             }
             Outcome::Found(Err(failure)) => {
                 let looks = self.state.step(&step).map_or(1, |step| step.looks + 1);
-                let (cause, detail, retry_at) = self.wait_after(failure, looks, None, &gates);
+                let (cause, detail, retry_at) = self.wait_after(failure, looks, None, gate.as_deref());
                 self.record(Event::AttemptDeferred {
                     step,
                     attempt: None,
@@ -116,8 +126,19 @@ impl Executor {
                 });
             }
             Outcome::Compensated(Ok(())) => self.record(Event::StepCompensated { step, by_hand: false }),
-            Outcome::Compensated(Err(failure)) => self.undo_failed(step, failure, &gates),
+            Outcome::Compensated(Err(failure)) => self.undo_failed(step, failure, gate.as_deref()),
         }
+    }
+
+    /// The provider's id of what was made. It was made also where its activity panics instead of reading that: it is
+    /// known by its name, and a person is told.
+    pub(super) fn known_id(&mut self, read: Result<Option<String>, Failure>) -> Option<String> {
+        read.unwrap_or_else(|failure| {
+            let detail =
+                format!("{}, so that what was made is on the ledger without its id", failure.detail());
+            self.needs_decision(detail);
+            None
+        })
     }
 
     pub(super) fn completed(&mut self, step: StepKey, output: Value, external_id: Option<String>) {
@@ -146,7 +167,7 @@ impl Executor {
     }
 
     /// It did not happen, and is tried again.
-    fn defer(
+    pub(super) fn defer(
         &mut self,
         step: StepKey,
         attempt: Option<u32>,
@@ -178,7 +199,7 @@ impl Executor {
         }
     }
 
-    pub(super) fn failed(&mut self, step: StepKey, failure: Failure, gates: &[String]) {
+    pub(super) fn failed(&mut self, step: StepKey, failure: Failure, gate: Option<&str>) {
         let Some(known) = self.state.step(&step) else { return };
         let (attempt, doubted, is_deferred) = (known.attempts, known.doubted, known.is_deferred());
         let max_wait = known.max_wait;
@@ -197,7 +218,10 @@ impl Executor {
             Failure::Refused(refusal) => self.fail(step, refusal),
             Failure::NoAnswer { cause, detail } if !is_read => {
                 let env = &self.shared.env;
-                let wait = if sent_again { retry::delay(attempt, None, env) } else { env.paced(quiet) };
+                // One that is lost each time is looked for, and made again, more and more slowly.
+                let quiet = env.paced(quiet);
+                let is_slow = sent_again || env.paced(retry::ceiling(attempt)) > quiet;
+                let wait = if is_slow { retry::delay(attempt, None, env).max(quiet) } else { quiet };
                 let mut look_at = env.now().plus(wait);
                 if sent_again {
                     look_at = known.settled_at(look_at, env.now());
@@ -206,7 +230,7 @@ impl Executor {
                 self.record(Event::AttemptLost { step, attempt, cause, detail, look_at, fingerprint });
             }
             unavailable => {
-                let (cause, detail, mut retry_at) = self.wait_after(unavailable, attempt, max_wait, gates);
+                let (cause, detail, mut retry_at) = self.wait_after(unavailable, attempt, max_wait, gate);
                 if doubted && let Some(known) = self.state.step(&step) {
                     retry_at = known.settled_at(retry_at, self.shared.env.now());
                 }
@@ -216,7 +240,7 @@ impl Executor {
         }
     }
 
-    pub(super) fn undo_failed(&mut self, step: StepKey, failure: Failure, gates: &[String]) {
+    pub(super) fn undo_failed(&mut self, step: StepKey, failure: Failure, gate: Option<&str>) {
         let attempt = self.state.step(&step).map_or(1, |step| step.undo_attempts.max(1));
         let max_wait = self.state.step(&step).and_then(|step| step.max_wait);
         let fingerprint = String::new();
@@ -238,7 +262,7 @@ impl Executor {
                 self.record(Event::CompensationLost { step, cause, detail, retry_at, fingerprint });
             }
             unavailable => {
-                let (cause, detail, retry_at) = self.wait_after(unavailable, attempt, max_wait, gates);
+                let (cause, detail, retry_at) = self.wait_after(unavailable, attempt, max_wait, gate);
                 let cause = Some(cause);
                 self.record(Event::CompensationDeferred {
                     step,
@@ -258,7 +282,7 @@ impl Executor {
         failure: Failure,
         attempt: u32,
         max_wait: Option<Duration>,
-        gates: &[String],
+        gate: Option<&str>,
     ) -> (Cause, String, Timestamp) {
         let env = &self.shared.env;
         let (cause, detail, asked) = match failure {
@@ -266,21 +290,20 @@ impl Executor {
             Failure::NoAnswer { cause, detail } => (cause, detail, None),
             Failure::Refused(refusal) => (Cause::Refused, refusal.to_string(), Some(env.paced(retry::CAP))),
         };
-        // What our own side asks to wait is paced; what a provider asks for is taken by its word.
-        let asked = if cause == Cause::NotYet { asked.map(|wait| env.paced(wait)) } else { asked };
+        // What our own side asks to wait is paced; what a provider asks for is taken by its word, within reason.
+        let asked =
+            if cause == Cause::NotYet { asked.map(|wait| env.paced(wait)) } else { retry::asked(asked) };
         let mut wait = retry::delay(attempt, asked, env);
         if let Some(max_wait) = max_wait {
             wait = wait.min(max_wait).max(asked.unwrap_or_default());
         }
-        if cause == Cause::NotYet {
+        if matches!(cause, Cause::NotYet | Cause::AbsentOnce) {
             wait = asked.unwrap_or(wait);
         }
-        if cause == Cause::Credential {
-            wait = wait.max(env.paced(Duration::from_secs(60)));
-        }
-        let retry_at = env.now().plus(wait);
-        if matches!(cause, Cause::RateLimited | Cause::Credential)
-            && let Some(gate) = gates.first()
+        let closes = retry::least(cause, env);
+        let retry_at = env.now().plus(wait.max(closes.unwrap_or_default()));
+        if closes.is_some()
+            && let Some(gate) = gate
         {
             let closing = self.shared.gates.close(gate, retry_at, &detail);
             self.turn.closings.push(closing);

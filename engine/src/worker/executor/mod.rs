@@ -9,9 +9,10 @@ mod acts;
 mod asks;
 mod calls;
 mod inbox;
+mod park;
 mod writing;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,10 +22,10 @@ use tokio::task::JoinSet;
 use super::Shared;
 use super::decide::Nudge;
 use super::function::Function;
-use super::gates::Permit;
-use crate::activity::{Failure, Found, Gate};
+use super::gates::{Barrier, Passing, Permit};
+use crate::activity::{Failure, Found};
 use crate::env::Timestamp;
-use crate::gate::{GateWait, Lane};
+use crate::gate::GateWait;
 use crate::ids::{SagaId, StepKey};
 use crate::journal::event::Event;
 use crate::journal::state::{Attention, Phase, Step};
@@ -56,18 +57,37 @@ enum Outcome {
 struct Answer {
     step: StepKey,
     outcome: Outcome,
-    external_id: Option<String>,
+    /// The provider's id of what was made; or why its activity could not say.
+    external_id: Result<Option<String>, Failure>,
     sealed: Vec<Sealed>,
-    gates: Vec<String>,
+    /// The gate of the call's credential.
+    gate: Option<String>,
 }
 
-/// A call to make once its intent is durable.
+/// What is to be done once the turn is durable.
 enum Launch {
-    Execute(StepKey),
-    Find(StepKey),
-    Compensate(StepKey),
+    Call(Outgoing),
     Apply(StepKey),
     Revert(StepKey),
+}
+
+/// A call that may leave once its intent is durable: it has the permit for that in its hand.
+struct Outgoing {
+    step: StepKey,
+    verb: Verb,
+    permit: Permit,
+    /// As its activity limits it.
+    limit: Duration,
+    /// It is over by then, or is not made.
+    not_after: Timestamp,
+}
+
+/// What is asked of an activity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verb {
+    Execute,
+    Find,
+    Compensate,
 }
 
 /// Why an executor stops.
@@ -77,6 +97,10 @@ pub(crate) enum Stop {
     Rest,
     /// Another may have written: the saga has to be loaded again.
     Reload,
+    /// The same for want of anything better: if it comes to this again and again, the saga is parked with these words.
+    Failed(String),
+    /// The store refuses for ever what was to be written: the saga is parked with what it said.
+    Refused(Refused),
 }
 
 /// What one turn will append.
@@ -91,10 +115,12 @@ struct Turn {
     settled: Vec<Settled>,
     launches: Vec<Launch>,
     /// Steps whose gates have to be asked before it is known whether they pass.
-    to_ask: Vec<(Vec<Gate>, Lane, bool)>,
-    /// And those for which that was done.
-    has_asked: HashSet<StepKey>,
+    to_ask: BTreeMap<StepKey, Passing>,
+    /// And what their gates said.
+    gates_said: BTreeMap<StepKey, Result<Permit, Barrier>>,
 }
+
+pub(crate) use park::{Refused, park};
 
 pub(crate) struct Executor {
     shared: Arc<Shared>,
@@ -106,12 +132,12 @@ pub(crate) struct Executor {
     calls: JoinSet<Answer>,
     turn: Turn,
     nudge: Nudge,
-    /// What lets the calls of this turn pass their gates.
-    permits: HashMap<StepKey, Permit>,
     /// Its steps that wait at gates, as the database has them.
     waits: Vec<GateWait>,
     /// The letters in the inbox that nothing waits for yet.
     waiting_letters: Vec<String>,
+    /// Letters that were part of what the store refused: not opened before a person lets the saga go on.
+    withheld: HashSet<String>,
     /// The inbox is to be looked into: somebody said so, or a step now waits for what may lie there.
     has_mail: bool,
     /// A person wants a parked saga tried again: it is replayed.
@@ -126,7 +152,12 @@ pub(crate) struct Executor {
 
 impl Executor {
     /// A saga as it was loaded under the lease that the store has given us.
-    pub(crate) fn new(shared: Arc<Shared>, saga: SagaId, loaded: Loaded) -> Result<Self, Error> {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        saga: SagaId,
+        loaded: Loaded,
+        withheld: HashSet<String>,
+    ) -> Result<Self, Error> {
         let mut state = State::fold(saga.clone(), &loaded.entries)
             .map_err(|error| Error::Unreadable(error.to_string()))?;
         // What the fold made of the ledger is what is written there.
@@ -142,9 +173,9 @@ impl Executor {
             calls: JoinSet::new(),
             turn: Turn::default(),
             nudge: Nudge::default(),
-            permits: HashMap::new(),
             waits,
             waiting_letters: Vec::new(),
+            withheld,
             has_mail: loaded.has_mail,
             reload: false,
             is_due_at_once: true,
@@ -336,18 +367,27 @@ impl Executor {
                 break;
             }
             let gates = &self.shared.gates;
-            let asks = to_ask.iter().map(|(asked, lane, let_go)| gates.ask(asked, *lane, *let_go));
-            futures::future::join_all(asks).await;
+            let asks = to_ask.into_iter().map(async |(step, passing)| (step, gates.ask(passing).await));
+            self.turn.gates_said.extend(futures::future::join_all(asks).await);
         }
+        // A permit that nobody needs any more is given back.
+        self.turn.gates_said.clear();
         self.nudge = Nudge::default();
         let is_idle = self.turn.entries.is_empty() && self.turn.launches.is_empty();
         self.idle_turns = if is_idle { self.idle_turns + 1 } else { 0 };
         let launches = std::mem::take(&mut self.turn.launches);
-        let (calls, locals): (Vec<Launch>, Vec<Launch>) = launches.into_iter().partition(Launch::is_call);
+        let (mut calls, mut locals) = (Vec::new(), Vec::new());
+        for launch in launches {
+            match launch {
+                Launch::Call(outgoing) => calls.push(outgoing),
+                Launch::Apply(step) => locals.push((step, false)),
+                Launch::Revert(step) => locals.push((step, true)),
+            }
+        }
         // The turn rides in the first transaction, if there is one.
         let transacted = !locals.is_empty();
-        for local in &locals {
-            self.transact(local.step(), matches!(local, Launch::Revert(_))).await?;
+        for (local, reverts) in &locals {
+            self.transact(local, *reverts).await?;
         }
         if !transacted {
             self.append(false).await?;

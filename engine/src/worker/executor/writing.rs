@@ -63,7 +63,7 @@ impl Executor {
         }
         let append = Arc::new(self.turn_append(is_due_at_once));
         // An append has no part of a user's that could fail.
-        let _ = offer(&self.shared, &self.saga, || self.shared.store.append(append.clone())).await?;
+        let _ = offer(&self.shared, &append, false, || self.shared.store.append(append.clone())).await?;
         self.is_due_at_once = is_due_at_once;
         self.told(&append);
         Ok(())
@@ -127,8 +127,8 @@ impl Executor {
                 work.recorded(&mut locked(&place), done, beside)
             })
         });
-        let done =
-            offer(&self.shared, &self.saga, || self.shared.store.transact(turn.clone(), job.clone())).await?;
+        let done = offer(&self.shared, &turn, true, || self.shared.store.transact(turn.clone(), job.clone()))
+            .await?;
         let (state, changed) = std::mem::replace(&mut *locked(&place), (State::new(self.saga.clone()), true));
         if done.is_ok() != changed {
             return Err(Stop::Reload);
@@ -144,8 +144,8 @@ impl Executor {
                 }
                 self.told(&Arc::new(append));
             }
-            Err(failure) if revert => self.undo_failed(key.clone(), failure, &[]),
-            Err(failure) => self.failed(key.clone(), failure, &[]),
+            Err(failure) if revert => self.undo_failed(key.clone(), failure, None),
+            Err(failure) => self.failed(key.clone(), failure, None),
         }
         Ok(())
     }
@@ -202,28 +202,45 @@ impl Work {
 }
 
 /// Offers a write until the store takes it; the failure is that of a user's part in it. Stops where another has
-/// written meanwhile, or this very write has and its answer was lost: the journal knows.
+/// written meanwhile, or this very write has and its answer was lost: the journal knows; and where the store says that
+/// it will never take it.
 async fn offer<T, F>(
     shared: &Shared,
-    saga: &SagaId,
+    turn: &Append,
+    has_job: bool,
     write: impl Fn() -> F,
 ) -> Result<Result<T, Failure>, Stop>
 where
     F: Future<Output = Result<T, Error>>,
 {
+    let saga = &turn.row.id;
     let mut attempt = 0;
     loop {
         match write().await {
             Ok(done) => return Ok(Ok(done)),
             Err(Error::Job(failure)) => return Ok(Err(failure)),
+            // A job looks again whose the key is.
+            Err(Error::KeyTaken(other)) if has_job && attempt < KEY_TAKEN_MAX => {
+                attempt += 1;
+                tracing::debug!(saga = %saga, %other, "the key of a start was taken meanwhile");
+            }
             Err(Error::Unavailable(detail)) => {
                 attempt += 1;
                 tracing::warn!(saga = %saga, detail, "the journal could not be written, trying again");
                 shared.env.sleep(retry::delay(attempt.min(5), None, &shared.env)).await;
             }
-            Err(error) => {
+            Err(error) if error.is_permanent() => {
+                let acts = turn.settled.iter().map(|act| act.operation.clone()).collect();
+                let refused = Refused { detail: error.to_string(), acts, letters: turn.consumed.clone() };
+                return Err(Stop::Refused(refused));
+            }
+            Err(error @ (Error::Fenced(_) | Error::Closed)) => {
                 tracing::warn!(saga = %saga, %error, "reloading");
                 return Err(Stop::Reload);
+            }
+            Err(error) => {
+                tracing::warn!(saga = %saga, %error, "reloading");
+                return Err(Stop::Failed(error.to_string()));
             }
         }
         if shared.is_draining() && attempt > 3 {
@@ -231,6 +248,9 @@ where
         }
     }
 }
+
+/// How often a job is run again since the key of a start was taken under it.
+const KEY_TAKEN_MAX: u32 = 8;
 
 /// A failure, with what groups it with the same trouble elsewhere.
 fn fingerprinted(state: &State, mut event: Event) -> Event {

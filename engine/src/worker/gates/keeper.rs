@@ -9,8 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Asked, FETCH, Gates, Hand, IN_USE, keys};
-use crate::activity::CALL_MAX;
+use super::{Asked, FETCH, Gates, Hand, IN_USE, Times, Why, keys};
 use crate::env::Timestamp;
 use crate::gate::{GateAct, GateState, GateWait, Lane, Queue, Taken};
 use crate::store::{Error, GateMove, GateRow, Letter, Message};
@@ -20,8 +19,6 @@ use crate::worker::Shared;
 const LOOK: Duration = Duration::from_secs(1);
 /// And those that are not, of which another worker may have left somebody waiting.
 const LOOK_IDLE: Duration = Duration::from_secs(5);
-/// How long who was let go has to come.
-const GRANT: Duration = Duration::from_secs(10);
 /// How often a move is tried anew when others were faster.
 const TRIES: usize = 8;
 
@@ -59,12 +56,20 @@ pub(in crate::worker) async fn give_back_all(shared: &Shared) {
 pub(crate) async fn act(shared: &Shared, key: &str, act: GateAct) -> Result<(), Error> {
     for _ in 0..TRIES {
         let row = read(shared).await?.remove(key).unwrap_or_default();
-        let mut state = row.settled(act.at);
+        let mut state = row.settled(act.at, &shared.times());
         state.act(act.clone());
         let (let_go, letters) = (Vec::new(), Vec::new());
-        let moved = GateMove { key: key.to_owned(), seen: row.rev, state, let_go, letters, at: act.at };
+        let moved = GateMove {
+            key: key.to_owned(),
+            seen: row.rev,
+            state: state.clone(),
+            let_go,
+            letters,
+            at: act.at,
+        };
         if shared.store.move_gate(moved).await? {
-            shared.gates.forget_closing(key);
+            // In this process it holds from here on; others know of it when they next look.
+            shared.gates.acted(key, row.rev + 1, state);
             shared.gates.stir.notify_one();
             return Ok(());
         }
@@ -82,6 +87,7 @@ async fn read(shared: &Shared) -> Result<HashMap<String, GateRow>, Error> {
 pub(in crate::worker) async fn look(shared: &Shared) -> Result<Duration, Error> {
     let gates = &shared.gates;
     let asked = std::mem::take(&mut *gates.asked.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    let read_at = shared.env.now();
     let mut rows = read(shared).await?;
     let mut all: BTreeSet<String> = keys(&asked).into_iter().chain(rows.keys().cloned()).collect();
     all.extend(gates.hands().keys().cloned());
@@ -91,34 +97,50 @@ pub(in crate::worker) async fn look(shared: &Shared) -> Result<Duration, Error> 
     for key in all {
         let row = rows.remove(&key).unwrap_or_else(|| GateRow { key: key.clone(), ..GateRow::default() });
         is_in_use |= !row.queue.is_empty() || gates.is_in_use(&key, now);
-        let look = move_one(shared, row, &asked).await?;
+        let look = match move_one(shared, row, read_at, &asked).await {
+            // It is this gate's trouble alone; who waits there is parked with the same words.
+            Err(error) if error.is_permanent() => {
+                tracing::error!(%error, "a gate is left alone");
+                None
+            }
+            other => other?,
+        };
         // What is due already and was not enough is waited for together with something else.
         next = [next, look.filter(|at| *at > now)].into_iter().flatten().min();
     }
-    gates.forget_idle(now);
-    for asked in asked {
-        // Whoever has stopped waiting needs nothing.
-        let _ = asked.reply.send(());
+    // Those that were let go come first: what was taken for them was kept for them.
+    let mut asked = asked;
+    asked.sort_by_key(|asked| (!asked.passing.let_go, asked.passing.lane == Lane::Forward));
+    for Asked { passing, reply } in asked {
+        // Whoever has stopped waiting gives back what it does not need.
+        let _ = reply.send(gates.pass_asked(&passing));
     }
+    gates.forget_idle(now);
     let longest = if is_in_use { LOOK } else { LOOK_IDLE };
     let now = shared.env.now();
     Ok(next.map_or(longest, |next| next.since(now).clamp(Duration::from_millis(1), longest)))
 }
 
 /// Moves one gate as far as there is reason to; when it is next to be looked at.
-async fn move_one(shared: &Shared, mut row: GateRow, asked: &[Asked]) -> Result<Option<Timestamp>, Error> {
+async fn move_one(
+    shared: &Shared,
+    mut row: GateRow,
+    mut read_at: Timestamp,
+    asked: &[Asked],
+) -> Result<Option<Timestamp>, Error> {
     for _ in 0..TRIES {
         let now = shared.env.now();
-        let mut state = row.settled(now);
+        let mut state = row.settled(now, &shared.times());
         let before = GateState { tokens: state.tokens, ..row.state.clone() };
-        let news = shared.gates.prepare(&row, &mut state, now);
-        let until = now.plus(shared.block());
+        let news = shared.gates.prepare(&row, &mut state, now, &shared.times());
+        let until = now.plus(shared.times().block);
         let taken = take(&mut state, shared.gates.worker(), &row, asked, until);
         let (forward, undo) = state.release(&row.queue);
         let lets_go = forward > 0 || undo > 0;
         let is_moved = lets_go || state != before || row.closing.is_some() || taken != Taken::default();
         if !is_moved {
-            shared.gates.learn(&row.key, state.clone(), row.queue, taken, news);
+            let seen = Read { rev: row.rev, at: read_at };
+            shared.gates.learn(&row.key, seen, state.clone(), row.queue, taken, news);
             return Ok(shared.gates.next_look(&row.key, &state, &row.queue));
         }
         let let_go = next_in_line(shared, &row, forward, undo).await?;
@@ -129,10 +151,12 @@ async fn move_one(shared: &Shared, mut row: GateRow, asked: &[Asked]) -> Result<
             GateMove { key: row.key.clone(), seen: row.rev, state: state.clone(), let_go, letters, at: now };
         if shared.store.move_gate(moved).await? {
             sagas.iter().for_each(|saga| shared.poke(saga));
-            shared.gates.learn(&row.key, state.clone(), queue, taken, news);
+            let seen = Read { rev: row.rev + 1, at: now };
+            shared.gates.learn(&row.key, seen, state.clone(), queue, taken, news);
             return Ok(shared.gates.next_look(&row.key, &state, &queue));
         }
         let key = row.key;
+        read_at = shared.env.now();
         row = read(shared).await?.remove(&key).unwrap_or_else(|| GateRow { key, ..GateRow::default() });
     }
     // Others are at it; it is looked at again soon.
@@ -146,8 +170,10 @@ fn take(state: &mut GateState, worker: &str, row: &GateRow, asked: &[Asked], unt
     for (lane, let_go) in
         [(Lane::Undo, true), (Lane::Forward, true), (Lane::Undo, false), (Lane::Forward, false)]
     {
-        let concerns =
-            |asked: &&Asked| asked.lane == lane && asked.let_go == let_go && asked.gates.contains(&row.key);
+        let concerns = |Asked { passing, .. }: &&Asked| {
+            let asks = passing.gates.iter().any(|gate| gate.key == row.key);
+            passing.lane == lane && passing.let_go == let_go && asks
+        };
         let want = u32::try_from(asked.iter().filter(concerns).count()).unwrap_or(u32::MAX);
         let taken = state.take(worker, lane, want, let_go, &row.queue, until);
         all.permits = all.permits.saturating_add(taken.permits);
@@ -193,6 +219,13 @@ fn after(queue: Queue, let_go: &[GateWait]) -> Queue {
     }
 }
 
+/// Which state of a gate was read or written, and when.
+#[derive(Debug, Clone, Copy)]
+struct Read {
+    rev: i64,
+    at: Timestamp,
+}
+
 /// Outcomes that a move tells of.
 #[derive(Debug, Clone, Copy, Default)]
 struct News {
@@ -202,7 +235,7 @@ struct News {
 
 impl Gates {
     /// Tells the gate what this worker knows: its rule, what calls came to, and what it keeps in hand.
-    fn prepare(&self, row: &GateRow, state: &mut GateState, now: Timestamp) -> News {
+    fn prepare(&self, row: &GateRow, state: &mut GateState, now: Timestamp, times: &Times) -> News {
         let mut hands = self.hands();
         let Some(hand) = hands.get_mut(&row.key) else {
             // What stands there in this worker's name is not known here.
@@ -211,15 +244,21 @@ impl Gates {
         };
         if !hand.rule.is_plain() && hand.is_in_use(now) {
             state.rule = hand.rule.clone();
-            state.tick(&row.queue, now);
+            state.tick(&row.queue, now, times);
         }
         if hand.has_news() {
-            state.report(hand.through, hand.failed, now);
+            state.report(hand.through, hand.failed, now, times);
+        }
+        // Who was told has no entry to write of it, or not yet.
+        if let Some(told) = hand.closing.as_ref().filter(|told| told.until > now) {
+            state.close(Why::Provider, Some(told.until), &told.reason, now);
         }
         let is_fetched = now.since(hand.received_at) >= FETCH;
         let is_idle = is_fetched && (!hand.is_in_use(now) || !row.queue.is_empty());
         let kept = if is_idle { hand.under_way } else { hand.permits };
-        let block = self.block();
+        // What is given back is not used any more while that is written.
+        hand.permits = hand.permits.min(kept);
+        let block = times.block;
         let fresh = hand.permits_until.since(now) > block.saturating_mul(7) / 8;
         let until = if fresh { hand.permits_until } else { now.plus(block) };
         state.keep(self.worker(), kept, until);
@@ -228,7 +267,7 @@ impl Gates {
     }
 
     /// Takes in what the gate is now.
-    fn learn(&self, key: &str, state: GateState, queue: Queue, taken: Taken, news: News) {
+    fn learn(&self, key: &str, seen: Read, state: GateState, queue: Queue, taken: Taken, news: News) {
         let now = self.env.now();
         let mut hands = self.hands();
         let is_of_interest = !queue.is_empty() || state.closed.is_some() || state.probe.is_some();
@@ -236,12 +275,16 @@ impl Gates {
             return;
         }
         let hand = hands.entry(key.to_owned()).or_default();
+        // What was read before a person in this process acted on it is older than what is known.
+        if seen.rev < hand.rev {
+            return;
+        }
         if hand.rule.is_plain() {
             hand.rule = state.rule.clone();
         }
         hand.through = hand.through.saturating_sub(news.through);
         hand.failed = hand.failed.saturating_sub(news.failed);
-        hand.receive(taken, now, &self.env);
+        hand.receive(taken, now);
         if state.probe != hand.known.probe && taken.places == 0 && state.probe.is_none() {
             hand.places = 0;
         }
@@ -249,14 +292,13 @@ impl Gates {
         hand.permits = share.map_or(0, |share| share.permits);
         hand.permits_until = share.map_or(Timestamp(0), |share| share.until);
         hand.queue = queue;
-        let is_known = |until: Timestamp| {
+        let is_written = |until: Timestamp| {
             state.closed.as_ref().is_some_and(|closed| closed.until.is_none_or(|at| at >= until))
         };
-        if hand.closing.as_ref().is_some_and(|told| is_known(told.until) || told.is_stale(now)) {
+        if hand.closing.as_ref().is_some_and(|told| is_written(told.until) || told.until <= now) {
             hand.closing = None;
         }
-        hand.known = state;
-        hand.is_known = true;
+        (hand.known, hand.rev, hand.known_at) = (state, seen.rev, Some(seen.at));
     }
 
     /// When the gate changes by itself, or permits that nobody fetched are to be given to those who wait.
@@ -264,7 +306,7 @@ impl Gates {
         let hands = self.hands();
         let unfetched = hands.get(key).filter(|hand| !queue.is_empty() && hand.permits > hand.under_way);
         let fetched = unfetched.map(|hand| hand.received_at.plus(FETCH));
-        [state.next_look(queue), fetched].into_iter().flatten().min()
+        [state.next_look(queue, &Times::of(&self.env)), fetched].into_iter().flatten().min()
     }
 
     fn is_in_use(&self, key: &str, now: Timestamp) -> bool {
@@ -276,17 +318,14 @@ impl Gates {
         self.hands().retain(|_, hand| hand.is_in_use(now) || hand.permits > 0 || !hand.queue.is_empty());
     }
 
-    fn forget_closing(&self, key: &str) {
-        if let Some(hand) = self.hands().get_mut(key) {
-            hand.closing = None;
-        }
-    }
-
-    /// For how long a worker has permits before it has to ask again: a third longer than any call may take, so that it
-    /// can always be told of a call whether it is over before its permit is.
-    fn block(&self) -> Duration {
-        // Of the limit as it is: at a sandbox's pace both would else be the shortest that there is.
-        self.env.time_limit(CALL_MAX) * 4 / 3
+    /// A person has closed or opened it, so that what a provider said before counts no more.
+    fn acted(&self, key: &str, rev: i64, state: GateState) {
+        let mut hands = self.hands();
+        let hand = hands.entry(key.to_owned()).or_default();
+        hand.closing = None;
+        // Who waits before one that was opened is not known: it is looked at first.
+        hand.known_at = state.closed.is_some().then(|| self.env.now());
+        (hand.known, hand.rev) = (state, rev);
     }
 }
 
@@ -297,14 +336,13 @@ impl Hand {
 }
 
 impl Shared {
-    fn block(&self) -> Duration {
-        self.gates.block()
+    fn times(&self) -> Times {
+        Times::of(&self.env)
     }
 
     /// Who was let go before this and has not come waits again.
     pub(crate) fn granted_since(&self) -> Timestamp {
-        let grant = self.env.time_limit(GRANT);
-        let micros = i64::try_from(grant.as_micros()).unwrap_or(i64::MAX);
+        let micros = i64::try_from(self.times().grant.as_micros()).unwrap_or(i64::MAX);
         Timestamp(self.env.now().0.saturating_sub(micros))
     }
 }
