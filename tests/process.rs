@@ -52,7 +52,7 @@ impl Server {
         let log = std::fs::File::options().create(true).append(true).open(self.folder.join("log")).unwrap();
         let child = self.command().stdout(log.try_clone().unwrap()).stderr(log).stdin(Stdio::null()).spawn();
         self.child = Some(child.unwrap());
-        for _ in 0..600 {
+        for _ in 0..4800 {
             if self
                 .client
                 .get(self.url("/healthz"))

@@ -86,6 +86,87 @@ async fn bad_requests_get_a_problem_that_says_what_is_wrong() {
 }
 
 #[tokio::test]
+async fn what_people_will_read_is_limited_and_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = server(folder.path());
+    server.start().await;
+    let long = "x".repeat(900_000);
+    for (field, value) in [
+        ("name", long.as_str()),
+        ("name", "a\u{0}b"),
+        ("name", "a\u{202e}b"),
+        ("owner_id", "two words"),
+        ("template_id", "\u{200b}"),
+        ("join_url", "javascript:alert(1)"),
+        ("join_url", &format!("https://chat.example/{long}")),
+    ] {
+        let mut body = serde_json::json!({"template_id": "tp_demo"});
+        body[field] = value.into();
+        let answer = server.client.post(server.url("/v1/claims")).json(&body).send().await.unwrap();
+        assert_eq!(answer.status(), 422, "{field}");
+        let problem: Value = answer.json().await.unwrap();
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.starts_with(&format!("{field}: ")) && detail.len() < 300, "{detail}");
+    }
+    for (path, status) in
+        [("/v1/instances?state=bad", 422), ("/v1/sagas?state=bad", 422), ("/v1/resources?state=bad", 422)]
+    {
+        let answer = server.client.get(server.url(path)).send().await.unwrap();
+        assert_eq!(answer.status(), status, "{path}");
+        assert!(answer.text().await.unwrap().contains("state: bad is none of "), "{path}");
+    }
+    let browser = |path: &str| server.client.get(server.url(path)).header("accept", "text/html,*/*;q=0.8");
+    let page = browser("/no/such/page").send().await.unwrap();
+    assert_eq!(page.status(), 404);
+    assert!(page.headers()["content-type"].to_str().unwrap().starts_with("text/html"));
+    let problem = server.client.get(server.url("/no/such/page")).send().await.unwrap();
+    assert_eq!(problem.headers()["content-type"], "application/problem+json");
+}
+
+#[tokio::test]
+async fn a_setting_that_is_empty_is_not_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = server(folder.path());
+    server.start().await;
+    let at = format!("http://127.0.0.1:{}", server.port);
+    let listed = server.command().env("AMENDS_LISTEN", "").args(["saga", "list", "--server", &at]).output();
+    let listed = listed.unwrap();
+    assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+    let listed = server.command().env("AMENDS_SERVER", &at).args(["instance", "list"]).output().unwrap();
+    assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_server_whose_stderr_is_closed_drains_like_any_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = server(folder.path());
+    let mut child = server
+        .command()
+        .env("AMENDS_LOG", "debug")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Nobody reads what it says: from here on writing there is an error.
+    drop(child.stderr.take());
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while server.client.get(server.url("/healthz")).send().await.is_err() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended");
+        assert!(Instant::now() < deadline, "it does not answer");
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    let claim = serde_json::json!({"template_id": "tp_demo"});
+    let claim = server.client.post(server.url("/v1/claims")).json(&claim).send().await.unwrap();
+    assert!(claim.status().is_success());
+    let killed = std::process::Command::new("kill").arg(child.id().to_string()).status().unwrap();
+    assert!(killed.success());
+    let status = child.wait().unwrap();
+    assert!(status.success(), "{status}");
+}
+
+#[tokio::test]
 async fn what_is_asked_for_again_while_nothing_is_written_is_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let mut server = server(folder.path());

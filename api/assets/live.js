@@ -13,8 +13,14 @@ function say(text, well) {
 }
 
 function inUse(piece) {
-  if (piece.querySelector("input:focus, button:focus")) return true;
-  return [...piece.querySelectorAll("input:not([type=hidden])")].some((field) => field.value !== field.defaultValue);
+  // What has the focus, or is being selected to be copied, would lose it.
+  if (piece.contains(document.activeElement)) return true;
+  const selection = document.getSelection();
+  if (selection && !selection.isCollapsed && selection.containsNode(piece, true)) return true;
+  const fields = [...piece.querySelectorAll("input:not([type=hidden]), textarea")];
+  if (fields.some((field) => field.value !== field.defaultValue)) return true;
+  const chosen = (option) => option.selected !== option.defaultSelected && option.index > 0;
+  return [...piece.querySelectorAll("option")].some(chosen);
 }
 
 function replace(piece, fresh) {

@@ -5,9 +5,10 @@
 
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use amends_engine::Engine;
+use amends_engine::{Counts, Engine};
 use apalis::layers::WorkerBuilderExt;
 use apalis::prelude::{BoxDynError, Data, Monitor, WorkerBuilder};
 use apalis_cron::{CronScheduler, Tick};
@@ -32,6 +33,8 @@ pub struct Job {
     pub schedule: &'static str,
     /// What.
     run: Arc<dyn Fn(Engine) -> Run + Send + Sync>,
+    /// Whether its last run failed.
+    has_failed: Arc<AtomicBool>,
 }
 
 impl Job {
@@ -44,7 +47,8 @@ impl Job {
     where
         F: Future<Output = Result<(), BoxDynError>> + Send + 'static,
     {
-        Self { name, schedule, run: Arc::new(move |engine| Box::pin(run(engine))) }
+        let run = Arc::new(move |engine| -> Run { Box::pin(run(engine)) });
+        Self { name, schedule, run, has_failed: Arc::default() }
     }
 }
 
@@ -102,8 +106,28 @@ pub async fn run(
 
 async fn tick(_: Tick, job: Data<Job>, engine: Data<Engine>) -> Result<(), BoxDynError> {
     let outcome = (job.run)((*engine).clone()).await;
-    if let Err(error) = &outcome {
-        tracing::warn!(job = job.name, %error, "a job did not do its work; it comes again");
+    // A line when it changes, not one a tick for as long as an outage lasts.
+    match (&outcome, job.has_failed.swap(outcome.is_err(), Ordering::Relaxed)) {
+        (Err(error), false) => {
+            tracing::warn!(job = job.name, %error, "a job failed; it is run again at its next time")
+        }
+        (Err(error), true) => tracing::debug!(job = job.name, %error, "a job failed again"),
+        (Ok(()), true) => tracing::info!(job = job.name, "a job works again"),
+        (Ok(()), false) => {}
     }
     outcome
+}
+
+/// A line a minute on what came of the sagas; none when nothing did.
+pub fn summary() -> Job {
+    Job::new("summary", "0 * * * * *", |engine| async move {
+        let counts = engine.take_counts();
+        if counts
+            != (Counts { live: counts.live, need_attention: counts.need_attention, ..Counts::default() })
+        {
+            let Counts { completed, compensated, failed, live, need_attention } = counts;
+            tracing::info!(completed, compensated, failed, live, need_attention, "sagas in the last minute");
+        }
+        Ok(())
+    })
 }

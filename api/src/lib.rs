@@ -1,5 +1,6 @@
 //! The surface of Amends: HTTP API, dashboard and command line.
 
+pub mod act;
 pub mod bench;
 pub mod cli;
 pub mod dashboard;

@@ -3,9 +3,8 @@
 use std::process::ExitCode;
 
 use amends_api::cli::{self, Line};
-use clap::Parser;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    cli::run(Line::parse()).await
+    cli::run(Line::from_process()).await
 }

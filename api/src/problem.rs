@@ -41,6 +41,8 @@ pub enum Code {
     MethodNotAllowed,
     /// The thing is in a state that does not allow it.
     StateConflict,
+    /// It has changed since the client read it.
+    PreconditionFailed,
     /// The server runs against providers of your own.
     NoSandbox,
     /// This binary does not offer it.
@@ -72,6 +74,7 @@ impl Code {
             Self::NotFound | Self::NoSandbox => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::StateConflict => StatusCode::CONFLICT,
+            Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
             Self::NotOffered => StatusCode::NOT_IMPLEMENTED,
             Self::CrossSite => StatusCode::FORBIDDEN,
             Self::ForeignHost => StatusCode::MISDIRECTED_REQUEST,
@@ -95,6 +98,7 @@ impl Code {
             Self::NotFound => "There is no such thing",
             Self::MethodNotAllowed => "The method is not allowed here",
             Self::StateConflict => "Its state does not allow that",
+            Self::PreconditionFailed => "It has changed since you read it",
             Self::NoSandbox => "No sandbox runs here",
             Self::NotOffered => "This binary does not offer that",
             Self::CrossSite => "The request came from another site",
@@ -124,6 +128,9 @@ impl Code {
             Self::NotFound => "Look it up in the list it should be in.",
             Self::MethodNotAllowed => "The Allow header says which methods the path takes.",
             Self::StateConflict => "Look at its present state again; detail says what stands against it.",
+            Self::PreconditionFailed => {
+                "Read it again; if the act is still right, repeat it with the new ETag in If-Match."
+            }
             Self::NoSandbox => {
                 "Start amends without provider URLs of your own, or with amends sandbox, to have one."
             }
@@ -256,6 +263,10 @@ impl From<ActError> for Problem {
         match error {
             ActError::NoSuchSaga(saga) => Self::not_found(format!("saga {saga}")),
             ActError::TooLate { .. } => Self::new(Code::StateConflict, format!("{error}.")),
+            ActError::OperationReused(_) => Self::new(
+                Code::IdempotencyKeyReused,
+                "The key was used with another act, reason or saga.".to_owned(),
+            ),
             ActError::Nameless => Self::new(Code::ValidationFailed, format!("{error}.")),
             ActError::Store(error) => error.into(),
         }

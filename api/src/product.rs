@@ -22,7 +22,7 @@ use crate::problem::Problem;
 use crate::settings::Providers;
 use crate::view::Page;
 
-pub use amends_activities::pool::ClaimRequest;
+pub use amends_activities::pool::{ClaimRequest, InstanceState};
 pub use amends_workflows::registry;
 
 /// An instance as a list shows it.
@@ -209,5 +209,5 @@ pub fn jobs(clients: &Clients, environment: &str, sweep_deletes: bool, is_quick:
         tracing::info!(forgotten, "findings that were settled a month ago are forgotten");
         Ok(())
     });
-    vec![refill, sweep, retention]
+    vec![refill, sweep, retention, crate::jobs::summary()]
 }

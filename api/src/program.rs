@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use amends_sandbox::{Config, Fault, Kind, Options, Pace, Provider, Sandbox, Urls};
 use amends_workflows::Clients;
 
+use crate::cli::{shell_word, warn};
 use crate::routes::sandbox::Control;
 use crate::server::{self, App};
 use crate::settings::{self, Providers, Settings};
@@ -69,12 +70,13 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     let jobs = tokio::spawn(async move { jobs::run(clock, &what, stopped).await });
     let server = axum::serve(listener, server::router(app)).with_graceful_shutdown(stops());
     let server = tokio::spawn(server.into_future());
-    eprint!("{}", banner(&environment, providers.is_none(), listens, &database, is_new));
+    let program = std::env::args().next().unwrap_or_else(|| "amends".to_owned());
+    warn(format_args!("{}", banner(&program, &environment, providers.is_none(), listens, &database, is_new)));
 
     signal().await?;
-    eprintln!(
+    warn(format_args!(
         "amends: stopping; what is under way is recorded, the rest goes on at the next start (again: at once)"
-    );
+    ));
     stop.send_replace(true);
     let drained = async {
         if tokio::time::timeout(REQUESTS_MAX, server).await.is_err() {
@@ -94,7 +96,7 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
         again = signal() => {
             again?;
             engine.abort();
-            eprintln!("amends: stopped at once");
+            warn(format_args!("amends: stopped at once"));
         }
     }
     Ok(())
@@ -107,7 +109,12 @@ pub async fn sandbox(settings: Settings, faults: Vec<Fault>) -> anyhow::Result<(
     for fault in faults {
         sandbox.set_fault(fault).map_err(|problem| anyhow::anyhow!("--fault: {problem}"))?;
     }
-    eprintln!("amends: the sandbox listens; AMENDS_SANDBOX_URL=http://{} amends", sandbox.address());
+    let program = std::env::args().next().unwrap_or_else(|| "amends".to_owned());
+    warn(format_args!(
+        "amends: the sandbox listens; AMENDS_SANDBOX_URL=http://{} {} serve",
+        sandbox.address(),
+        shell_word(&program)
+    ));
     signal().await?;
     sandbox.stop();
     Ok(())
@@ -204,7 +211,7 @@ fn make_folder(folder: &Path) -> anyhow::Result<()> {
 
 /// Logs to stderr; `AMENDS_LOG` says what, as `info` or `amends_engine=debug`.
 fn log() {
-    let filter = settings::process("AMENDS_LOG").unwrap_or_else(|| "warn,amends_api=info".to_owned());
+    let filter = settings::process("AMENDS_LOG").unwrap_or_else(|| "warn,amends=info".to_owned());
     let filter = tracing_subscriber::EnvFilter::try_new(filter)
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     // Fails only when something else has set logging up, as a test may have.
@@ -212,6 +219,8 @@ fn log() {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
+        // It would say on stderr that stderr cannot be written to, and panic when that fails.
+        .log_internal_errors(false)
         .try_init();
 }
 
@@ -231,13 +240,26 @@ async fn signal() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is said at the start: what runs, where, and what to try.
-fn banner(environment: &str, sandbox: bool, listens: SocketAddr, database: &Path, is_new: bool) -> String {
+/// What is said at the start: what runs, where, and what to try. Each command runs as it is printed, from the folder
+/// in which the server was started.
+fn banner(
+    program: &str,
+    environment: &str,
+    sandbox: bool,
+    listens: SocketAddr,
+    database: &Path,
+    is_new: bool,
+) -> String {
     let version = env!("CARGO_PKG_VERSION");
     let database = database.display();
     let new = if is_new { " (new)" } else { "" };
+    let amends = if listens == DEFAULT_LISTEN {
+        shell_word(program)
+    } else {
+        format!("AMENDS_SERVER=http://{listens} {}", shell_word(program))
+    };
     let demo = if sandbox && is_new {
-        "Two instances are being made; a third attempt fails on purpose and walks back.\n\n  "
+        "The pool is filled with two instances; the first attempt fails on purpose and is undone.\n\n  "
     } else {
         ""
     };
@@ -246,18 +268,26 @@ fn banner(environment: &str, sandbox: bool, listens: SocketAddr, database: &Path
     } else {
         format!("{}: providers of your own", environment.to_uppercase())
     };
+    let claim = if sandbox {
+        format!("Claim an agent:        {amends} claim tp_demo --name hello --wait\n  ")
+    } else {
+        String::new()
+    };
     format!(
         "\n  Amends {version}   {what}\n  \
          dashboard   http://{listens}\n  \
          store       {database}{new}; stop with Ctrl-C, start again: everything goes on\n\n  \
          {demo}\
-         Try:  curl -X POST 'http://{listens}/v1/claims?wait=30s' -H 'content-type: application/json' \\\n          \
-           -d '{{\"template_id\":\"tp_demo\",\"name\":\"hello\"}}'\n        \
-         cargo run -- saga list\n        \
-         cargo run -- saga why <id>\n        \
-         kill -9 this process while something runs, then start it again\n\n"
+         {claim}\
+         See what happened:     {amends} saga list\n  \
+         Why one waits:         {amends} saga why SAGA   (an id from the list)\n  \
+         What exists outside:   {amends} resource list\n  \
+         Then kill -9 this process while something runs, and start it again.\n"
     )
 }
+
+/// Where the server listens, and a client looks for it, if nothing is said.
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7300);
 
 #[cfg(test)]
 mod tests {
@@ -266,8 +296,16 @@ mod tests {
     #[test]
     fn the_banner_says_what_runs_and_where() {
         let listens = "127.0.0.1:7300".parse().unwrap();
-        insta::assert_snapshot!(banner("sandbox", true, listens, Path::new(".amends/amends.db"), true));
-        let own = banner("production", false, listens, Path::new("/var/amends.db"), false);
+        let database = Path::new(".amends/amends.db");
+        insta::assert_snapshot!(banner("target/debug/amends", "sandbox", true, listens, database, true));
+        let own = banner("amends", "production", false, listens, Path::new("/var/amends.db"), false);
         assert!(own.contains("PRODUCTION: providers of your own"));
+    }
+
+    #[test]
+    fn its_commands_name_the_server_where_that_is_not_the_default() {
+        let listens = "127.0.0.1:7400".parse().unwrap();
+        let said = banner("my tools/amends", "sandbox", true, listens, Path::new("a.db"), false);
+        assert!(said.contains("AMENDS_SERVER=http://127.0.0.1:7400 'my tools/amends' saga list"), "{said}");
     }
 }

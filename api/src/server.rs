@@ -42,12 +42,13 @@ impl App {
 pub fn router(app: App) -> Router {
     Router::new()
         .merge(routes::api())
-        .merge(dashboard::pages(&app))
+        .merge(dashboard::pages())
         .fallback(async |uri: Uri| Problem::not_found(format!("path {}", shown(uri.path()))))
         .method_not_allowed_fallback(async |method: Method, uri: Uri| {
             let detail = format!("{} does not take {method}.", shown(uri.path()));
             Problem::new(Code::MethodNotAllowed, detail)
         })
+        .layer(middleware::from_fn_with_state(app.clone(), dashboard::problems_for_browsers))
         .with_state(app)
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .layer(CsrfLayer::new().with_rejection_response(|error: ProtectionError| {

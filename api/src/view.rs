@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use amends_engine::gate::GateView;
 use amends_engine::journal::state::{Attention, Phase, SagaState};
 use amends_engine::store::{ResourceRow, ResourceState, SagaRow};
 use amends_engine::{SagaView, StepKey, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::act::{self, AllowedAct};
 use crate::timeline::{self, Wait, What};
 use crate::words::{self, Why};
 
@@ -90,7 +92,7 @@ pub struct SagaDetail {
     /// What it made or may have made outside.
     pub resources: Vec<Resource>,
     /// What a person can do now.
-    pub allowed_actions: Vec<String>,
+    pub allowed_actions: Vec<AllowedAct>,
 }
 
 /// Why and when a saga turned round.
@@ -185,6 +187,74 @@ pub struct Resource {
     pub changed_at: String,
 }
 
+/// One gate: a credential, or a credential and an operation, that calls have to pass.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Gate {
+    /// The credential, or the credential and the operation.
+    pub key: String,
+    /// `open`, `closed`, or `probing` while calls go on in growing waves after it was closed.
+    pub state: String,
+    /// Who closed it: `breaker`, `provider` or `person`.
+    pub closed_by: Option<String>,
+    /// Why it is closed.
+    pub closed_reason: Option<String>,
+    /// Since when it is closed.
+    pub closed_since: Option<String>,
+    /// When it opens by itself; null while it is closed if a person has to open it.
+    pub closed_until: Option<String>,
+    /// How many forward steps wait at it.
+    pub waiting: u32,
+    /// How many compensations wait at it.
+    pub waiting_compensations: u32,
+    /// How many permits workers hold: calls that are under way, or may be.
+    pub permits_held: u32,
+    /// What people did to it, oldest first; the last hundred.
+    pub acts: Vec<GateAct>,
+}
+
+/// What a person did to a gate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GateAct {
+    /// `open` or `close`.
+    pub kind: String,
+    /// Who.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub at: String,
+}
+
+impl Gate {
+    /// A gate as it is now.
+    pub fn of(gate: &GateView) -> Self {
+        let closed = gate.closed.as_ref();
+        let state = match (closed, gate.wave) {
+            (Some(_), _) => "closed",
+            (None, Some(_)) => "probing",
+            (None, None) => "open",
+        };
+        let acts = gate.acts.iter().map(|act| GateAct {
+            kind: if act.opened { "open" } else { "close" }.to_owned(),
+            actor: act.actor.clone(),
+            reason: act.reason.clone(),
+            at: act.at.to_string(),
+        });
+        Self {
+            key: gate.key.clone(),
+            state: state.to_owned(),
+            closed_by: closed.map(|closed| closed.by.to_string()),
+            closed_reason: closed.map(|closed| closed.reason.clone()),
+            closed_since: closed.map(|closed| closed.since.to_string()),
+            closed_until: text(closed.and_then(|closed| closed.until)),
+            waiting: gate.queue.forward,
+            waiting_compensations: gate.queue.undo,
+            permits_held: gate.in_hand,
+            acts: acts.collect(),
+        }
+    }
+}
+
 /// The label under which a saga names its instance.
 pub const INSTANCE_LABEL: &str = "instance";
 
@@ -238,7 +308,7 @@ impl SagaDetail {
             }),
             steps: steps.collect(),
             resources: view.resources.iter().map(Resource::of).collect(),
-            allowed_actions: words::allowed(state).into_iter().map(ToOwned::to_owned).collect(),
+            allowed_actions: act::allowed(state, now),
         }
     }
 }

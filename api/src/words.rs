@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use amends_engine::journal::state::Attention;
-use amends_engine::journal::{State, why as engine};
+use amends_engine::journal::why as engine;
 use amends_engine::store::{ResourceRow, ResourceState};
 use amends_engine::{SagaView, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -90,18 +90,6 @@ fn outside(view: &SagaView) -> String {
         }
     }
     format!("{}.", parts.join("; "))
-}
-
-/// What a person can do to a saga as it stands.
-pub fn allowed(state: &State) -> Vec<&'static str> {
-    if state.ended.is_some() {
-        return Vec::new();
-    }
-    let mut acts = vec!["retry"];
-    if state.pivot.is_none() && state.unwinding.is_none() && state.cancel.is_none() {
-        acts.push("cancel");
-    }
-    acts
 }
 
 #[cfg(test)]

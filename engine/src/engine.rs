@@ -17,7 +17,7 @@ use crate::store::{
     AuditRow, Error, Letter, Loose, LooseJob, Message, NewSaga, ResourceFilter, ResourceRow, SagaFilter,
     SagaRow, Started, Store,
 };
-use crate::worker::{self, DryRun, Shared};
+use crate::worker::{self, Counts, DryRun, Shared};
 
 /// A running engine: sagas are started with it, looked at, acted on and waited for. Clones share it.
 ///
@@ -79,6 +79,9 @@ pub enum ActError {
         /// Why the act cannot be done.
         problem: String,
     },
+    /// The operation's id was used for another act.
+    #[error("operation {0} is another act")]
+    OperationReused(OperationId),
     /// Whoever acts says who they are and why.
     #[error("an act needs an actor and a reason")]
     Nameless,
@@ -211,6 +214,11 @@ impl Engine {
         }
     }
 
+    /// What came of the sagas that this process drives since it was last asked: for a summary in a log.
+    pub fn take_counts(&self) -> Counts {
+        self.shared.take_counts()
+    }
+
     /// A page of sagas, newest first.
     pub async fn sagas(&self, filter: SagaFilter) -> Result<Vec<SagaRow>, Error> {
         self.shared.store.sagas(filter).await
@@ -277,16 +285,45 @@ impl Engine {
         actor: &str,
         reason: &str,
     ) -> Result<OperationId, ActError> {
+        let operation = OperationId::from_uuid(self.shared.env.uuid());
+        self.act_as(operation, saga, act, actor, reason).await
+    }
+
+    /// As [`act`](Self::act), under an id that the caller chose: repeated with the same id it is done once, and
+    /// answers as it did the first time whatever has become of the saga since.
+    ///
+    /// # Errors
+    /// As [`act`](Self::act); and the id was used for something else.
+    pub async fn act_as(
+        &self,
+        operation: OperationId,
+        saga: &SagaId,
+        act: Act,
+        actor: &str,
+        reason: &str,
+    ) -> Result<OperationId, ActError> {
         if actor.trim().is_empty() || reason.trim().is_empty() {
             return Err(ActError::Nameless);
         }
         let row = self.shared.store.saga(saga).await?.ok_or_else(|| ActError::NoSuchSaga(saga.clone()))?;
+        let audit = self.shared.store.audit(saga).await?;
+        if let Some(known) = audit.into_iter().find(|known| known.operation == operation) {
+            // A pause is asked for as a duration, so that its end differs each time.
+            let is_same = match (&known.act, &act) {
+                (Act::Pause { .. }, Act::Pause { .. }) => true,
+                (known, act) => known == act,
+            };
+            return if is_same && known.actor == actor && known.reason == reason {
+                Ok(operation)
+            } else {
+                Err(ActError::OperationReused(operation))
+            };
+        }
         let state = self.folded(saga).await?;
         let problem = act.problem(&state, self.shared.env.now());
         if let Some(problem) = problem.or_else(|| self.shared.registry.problem_of(&state, &act)) {
             return Err(ActError::TooLate { saga: saga.clone(), state: row.state, problem });
         }
-        let operation = OperationId::from_uuid(self.shared.env.uuid());
         let (actor, reason) = (actor.to_owned(), reason.to_owned());
         let message = Message::Act { operation: operation.clone(), act, actor, reason };
         self.post(operation.to_string(), saga, message).await?;

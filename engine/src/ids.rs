@@ -100,6 +100,14 @@ id!(
     "il_"
 );
 
+impl OperationId {
+    /// The id of the act that a client asks of a saga under this key: the same for each repetition (UUID v5).
+    pub fn of_key(saga: &SagaId, key: &str) -> Self {
+        let name = format!("{saga}/act/{key}");
+        Self::from_uuid(Uuid::new_v5(&Uuid::NAMESPACE_URL, name.as_bytes()))
+    }
+}
+
 /// A step's name, unique in its saga: the path of its scopes and its own key, joined by `/`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]

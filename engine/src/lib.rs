@@ -166,4 +166,4 @@ pub use env::{Env, Timestamp};
 pub use ids::{ResourceId, SagaId, SecretRef, StepKey};
 pub use saga::{Halt, Made, Saga, Workflow};
 pub use store::tx::Tx;
-pub use worker::{DryRun, Seen};
+pub use worker::{Counts, DryRun, Seen};

@@ -19,6 +19,8 @@ const LIMIT: Duration = Duration::from_secs(75);
 #[derive(Debug, Clone)]
 pub struct Client {
     base: String,
+    /// The same without a password, for messages.
+    shown: String,
     http: reqwest::Client,
 }
 
@@ -80,12 +82,16 @@ impl Client {
     /// A client of the server at this URL.
     pub fn new(base: &str) -> Result<Self, Error> {
         let url = reqwest::Url::parse(base).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-        if url.is_none() {
-            return Err(Error::Usage(format!("--server {base} is not an http or https URL")));
+        // What cannot be read may hold a password too, so it is not repeated.
+        let mut url =
+            url.ok_or_else(|| Error::Usage("--server: it is not an http or https URL".to_owned()))?;
+        if url.password().is_some() {
+            let _ = url.set_password(None);
         }
+        let shown = url.as_str().trim_end_matches('/').to_owned();
         let http = crate::program::http(LIMIT)
             .map_err(|error| Error::Usage(format!("no HTTP client can be made: {error}")))?;
-        Ok(Self { base: base.trim_end_matches('/').to_owned(), http })
+        Ok(Self { base: base.trim_end_matches('/').to_owned(), shown, http })
     }
 
     /// Reads.
@@ -112,7 +118,7 @@ impl Client {
         for _ in 1..SENDS {
             match self.send(Method::POST, path, &[], body, Some(key)).await {
                 Err(error) if error.exit() == Exit::Unavailable => {
-                    eprintln!("{error}\nTrying again under the same key {key}.");
+                    super::warn(format_args!("{error}\nTrying again under the same key {key}."));
                     amends_engine::Env::system().sleep(Duration::from_secs(1)).await;
                 }
                 other => return other,
@@ -130,10 +136,10 @@ impl Client {
         key: Option<&str>,
     ) -> Result<Answer<T>, Error> {
         let unreachable = |error: reqwest::Error| Error::Unreachable {
-            base: self.base.clone(),
+            base: self.shown.clone(),
             detail: innermost(&error.without_url()),
         };
-        let strange = |detail: String| Error::Strange { base: self.base.clone(), detail };
+        let strange = |detail: String| Error::Strange { base: self.shown.clone(), detail };
         let mut request = self.http.request(method, format!("{}{path}", self.base)).query(query);
         if let Some(body) = body {
             request = request.json(body);
@@ -164,4 +170,18 @@ fn innermost(error: &dyn std::error::Error) -> String {
         innermost = source;
     }
     innermost.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_password_in_the_server_s_url_is_never_printed() {
+        let client = Client::new("http://ann:let-me-in@127.0.0.1:1").unwrap();
+        let error = client.get::<Value>("/v1/sagas", &[]).await.unwrap_err().to_string();
+        assert!(error.contains("ann@127.0.0.1:1") && !error.contains("let-me-in"), "{error}");
+        let error = Client::new("ftp://ann:let-me-in@host").unwrap_err().to_string();
+        assert!(!error.contains("let-me-in"), "{error}");
+    }
 }

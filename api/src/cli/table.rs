@@ -2,10 +2,11 @@
 
 use comfy_table::{Table, presets};
 
+use crate::act::{self, AllowedAct};
 use crate::bench::figures::Figure;
 use crate::bench::{Measured, Report};
 use crate::product::Instance;
-use crate::view::{Page, Resource, Saga, SagaDetail, Step};
+use crate::view::{Gate, Page, Resource, Saga, SagaDetail, Step};
 
 /// A page of sagas.
 pub fn sagas(page: &Page<Saga>) -> String {
@@ -124,6 +125,32 @@ fn number(value: f64) -> String {
     }
 }
 
+/// Gates, one a line.
+pub fn gates(gates: &[Gate]) -> String {
+    if gates.is_empty() {
+        return "None.\n".to_owned();
+    }
+    table(
+        &["STATE", "GATE", "WAITING", "UNDO WAITING", "PERMITS", "REASON", "OPENS"],
+        gates.iter().map(|gate| {
+            let opens = match (&gate.closed_since, &gate.closed_until) {
+                (None, _) => String::new(),
+                (Some(_), Some(until)) => until.clone(),
+                (Some(_), None) => "when a person opens it".to_owned(),
+            };
+            vec![
+                gate.state.clone(),
+                gate.key.clone(),
+                gate.waiting.to_string(),
+                gate.waiting_compensations.to_string(),
+                gate.permits_held.to_string(),
+                gate.closed_reason.clone().unwrap_or_default(),
+                opens,
+            ]
+        }),
+    )
+}
+
 /// Everything about one saga.
 pub fn saga(detail: &SagaDetail) -> String {
     let mut text = format!("{}\n", why(detail));
@@ -166,10 +193,27 @@ pub fn why(detail: &SagaDetail) -> String {
         format!("Outside         {}", detail.why.outside),
         format!("You             {}", detail.why.you),
     ];
-    for act in &detail.allowed_actions {
-        lines.push(format!("                amends saga {act} {} --reason \"…\"", saga.id));
+    for allowed in &detail.allowed_actions {
+        lines.push(format!("                {}", command(&saga.id, allowed)));
     }
     plain(&lines.join("\n"))
+}
+
+/// The command that does an act; what is to be filled in is in capital letters.
+fn command(saga: &str, allowed: &AllowedAct) -> String {
+    let mut words = vec![format!("amends saga act {saga} {}", allowed.kind)];
+    match allowed.steps.as_slice() {
+        [] => {}
+        [only] => words.push(format!("--step {}", super::shell_word(only))),
+        _ => words.push("--step STEP".to_owned()),
+    }
+    let fields = act::fields(allowed.kind).iter().map(|field| {
+        let said = format!("--{} {}", field.name.replace('_', "-"), field.name.to_uppercase());
+        if field.required { said } else { format!("[{said}]") }
+    });
+    words.extend(fields);
+    words.push("--reason WHY".to_owned());
+    words.join(" ")
 }
 
 fn paged<T>(table: String, page: &Page<T>, command: &str) -> String {

@@ -27,7 +27,8 @@ pub fn frame(environment: &str, title: &str, live: bool, body: &Markup) -> Marku
                     span.environment { (environment.to_uppercase()) }
                     nav aria-label="Pages" {
                         a href="/" { "Sagas" }
-                        a href="/?attention=any" { "Needs a person" }
+                        a href="/?attention=any" { "Needs attention" }
+                        a href="/gates" { "Gates" }
                     }
                     @if live { span #news .news role="status" { "" } }
                 }

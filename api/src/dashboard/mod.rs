@@ -5,14 +5,15 @@
 
 pub mod drawing;
 mod frame;
+mod gates;
 mod saga;
 mod sagas;
 pub mod scale;
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware;
+use axum::middleware::Next;
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use maud::html;
@@ -21,15 +22,14 @@ use crate::problem::{Code, Problem};
 use crate::server::App;
 
 /// Every page, and what pages load.
-pub fn pages(app: &App) -> Router<App> {
+pub fn pages() -> Router<App> {
     Router::new()
         .route("/", get(sagas::list))
         .route("/sagas", get(sagas::list))
         .route("/sagas/{id}", get(saga::show))
-        .route("/sagas/{id}/actions/retry", post(saga::retry))
-        .route("/sagas/{id}/actions/cancel", post(saga::cancel))
+        .route("/sagas/{id}/actions", post(saga::act))
+        .route("/gates", get(gates::list).post(gates::act))
         .route("/docs/errors/{slug}", get(error_page))
-        .route_layer(middleware::map_response_with_state(app.clone(), problem_as_page))
         .route("/assets/style.css", get(style))
         .route("/assets/live.js", get(live))
 }
@@ -69,8 +69,16 @@ fn page(status: StatusCode, markup: maud::Markup) -> Response {
     (status, Html(markup.into_string())).into_response()
 }
 
-/// A problem on the way to a page becomes a page that says the same.
-async fn problem_as_page(State(app): State<App>, response: Response) -> Response {
+/// A problem on the way to a browser becomes a page that says the same; a program gets it as JSON, and so does
+/// whoever asks the API.
+pub async fn problems_for_browsers(State(app): State<App>, request: Request, next: Next) -> Response {
+    let accepts = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    let is_browser = accepts.is_some_and(|accepts| accepts.contains("text/html"));
+    let is_api = request.uri().path().starts_with("/v1/");
+    let response = next.run(request).await;
+    if is_api || !is_browser {
+        return response;
+    }
     let Some(problem) = response.extensions().get::<Problem>() else { return response };
     let code = problem.code;
     let body = html! {
@@ -80,4 +88,42 @@ async fn problem_as_page(State(app): State<App>, response: Response) -> Response
         p { a href="/" { "All sagas" } }
     };
     page(code.status(), frame::frame(&app.environment, code.title(), false, &body))
+}
+
+#[cfg(test)]
+mod tests {
+    /// The contrast of two colours, as WCAG 2.2 has it: from 1 to 21.
+    fn contrast(one: &str, other: &str) -> f64 {
+        let luminance = |colour: &str| -> f64 {
+            let channel = |at: usize| {
+                let value = f64::from(u8::from_str_radix(&colour[at..at + 2], 16).unwrap()) / 255.0;
+                if value <= 0.040_45 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
+            };
+            0.2126 * channel(1) + 0.7152 * channel(3) + 0.0722 * channel(5)
+        };
+        let (one, other) = (luminance(one), luminance(other));
+        (one.max(other) + 0.05) / (one.min(other) + 0.05)
+    }
+
+    #[test]
+    fn every_text_can_be_read_on_every_ground() {
+        let sheet = include_str!("../../assets/style.css");
+        let schemes: Vec<&str> =
+            sheet.split(":root {").skip(1).map(|part| part.split('}').next().unwrap()).collect();
+        assert_eq!(schemes.len(), 2, "light and dark");
+        for scheme in schemes {
+            let colour = |name: &str| {
+                let value = scheme.split(&format!("--{name}: ")).nth(1).unwrap();
+                value.split(';').next().unwrap()
+            };
+            for text in ["ink", "soft", "link", "ok", "undo", "doubt", "bad"] {
+                for ground in ["paper", "sheet", "stripe", "calm", "trouble"] {
+                    let contrast = contrast(colour(text), colour(ground));
+                    assert!(contrast >= 4.5, "--{text} on --{ground}: {contrast:.2}");
+                }
+            }
+            // The dark scheme leaves the text of the band as it is.
+            assert!(contrast("#ffffff", colour("band")) >= 4.5);
+        }
+    }
 }

@@ -1,6 +1,9 @@
 //! The page of one saga: what happened, what now, and what can be done.
 
+use amends_engine::ids::OperationId;
+use amends_engine::journal::act::ActKind;
 use amends_engine::journal::story;
+use amends_engine::store::AuditRow;
 use amends_engine::{SagaView, Timestamp};
 use axum::extract::{FromRequest, Request, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -9,10 +12,10 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::{drawing, frame};
+use crate::act::{Field, FieldForm, Words, fields, meaning};
 use crate::extract::{self, Query, SagaPath};
 use crate::fresh::Tag;
 use crate::problem::Problem;
-use crate::routes::sagas::Reason;
 use crate::server::App;
 use crate::timeline::timeline;
 use crate::view::{Resource, SagaDetail, Step};
@@ -21,7 +24,7 @@ use crate::view::{Resource, SagaDetail, Step};
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PageQuery {
-    /// The act that was just accepted.
+    /// The operation of the act that was just accepted.
     pub asked: Option<String>,
 }
 
@@ -38,7 +41,11 @@ pub async fn show(
         return Ok(unchanged);
     }
     let view = app.engine.view(&saga).await?.ok_or_else(|| Problem::not_found(format!("saga {saga}")))?;
-    let body = body(&view, query.asked.as_deref(), app.now());
+    let audit = if query.asked.is_some() { app.engine.audit(&saga).await? } else { Vec::new() };
+    let notice = query.asked.map_or_else(|| html! {}, |operation| notice(&audit, &operation));
+    // A form that was drawn at one version is one act, however often it is sent.
+    let key = format!("form-{}", view.row.seq);
+    let body = body(&view, &notice, &key, app.now());
     let title = format!("{} {}", view.row.workflow, view.row.state);
     // One that has ended stays as it is.
     let live = !view.row.state.is_ended();
@@ -46,42 +53,36 @@ pub async fn show(
 }
 
 /// What acts through the dashboard are signed with, for want of names.
-const ACTOR: &str = "operator (dashboard)";
+pub(super) const ACTOR: &str = "operator (dashboard)";
 
-/// `POST /sagas/{id}/actions/retry`
-pub async fn retry(
+/// `POST /sagas/{id}/actions`
+pub async fn act(
     State(app): State<App>,
     SagaPath(saga): SagaPath,
-    Form(form): Form,
+    Form(mut words): Form,
 ) -> Result<Response, Problem> {
-    app.engine.retry(&saga, ACTOR, &extract::reason(&form.reason)?).await?;
-    Ok(Redirect::to(&format!("/sagas/{saga}?asked=retry")).into_response())
+    let reason = extract::reason(&words.text("reason")?)?;
+    // Made when the form was drawn, so that a form sent twice is one act.
+    let operation = OperationId::of_key(&saga, &words.text("key")?);
+    let act = words.into_act(true, app.now())?;
+    app.engine.act_as(operation.clone(), &saga, act, ACTOR, &reason).await?;
+    Ok(Redirect::to(&format!("/sagas/{saga}?asked={operation}")).into_response())
 }
 
-/// `POST /sagas/{id}/actions/cancel`
-pub async fn cancel(
-    State(app): State<App>,
-    SagaPath(saga): SagaPath,
-    Form(form): Form,
-) -> Result<Response, Problem> {
-    app.engine.cancel(&saga, ACTOR, &extract::reason(&form.reason)?).await?;
-    Ok(Redirect::to(&format!("/sagas/{saga}?asked=cancel")).into_response())
-}
-
-/// A form with a reason.
+/// A form's fields, as they were written.
 #[derive(Debug)]
-pub struct Form(Reason);
+pub struct Form(pub Words);
 
 impl<S: Send + Sync> FromRequest<S> for Form {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let form = axum::Form::<Reason>::from_request(request, state).await;
-        form.map(|form| Self(form.0)).map_err(|error| Problem::invalid(error.body_text()))
+        let form = axum::Form::<Vec<(String, String)>>::from_request(request, state).await;
+        form.map(|form| Self(Words::of_text(form.0))).map_err(|error| Problem::invalid(error.body_text()))
     }
 }
 
-fn body(view: &SagaView, asked: Option<&str>, now: Timestamp) -> Markup {
+fn body(view: &SagaView, notice: &Markup, key: &str, now: Timestamp) -> Markup {
     let detail = SagaDetail::of(view, now);
     let saga = &detail.saga;
     html! {
@@ -94,16 +95,12 @@ fn body(view: &SagaView, asked: Option<&str>, now: Timestamp) -> Markup {
                 }
                 "version " (saga.kind_version) " · started " time datetime=(saga.created_at) { (saga.created_at) }
                 " · " @if saga.ended_at.is_some() { "took " } @else { "for " } (saga.age)
-                @if let Some(deadline) = &saga.deadline_at { " · turns round at " (deadline) }
+                @if let Some(deadline) = &saga.deadline_at { " · deadline " (deadline) }
             }
         }
         section #short data-live aria-labelledby="in-short" {
             h2 #in-short { "In short" }
-            @match asked {
-                Some("retry") => { p.notice role="status" { "Retry is accepted; what comes of it shows below." } }
-                Some("cancel") => { p.notice role="status" { "Cancel is accepted; the saga turns round as soon as no call is under way." } }
-                _ => {}
-            }
+            (notice)
             dl.short {
                 dt { "What happened" } dd { (detail.why.happened) }
                 dt { "What it does" } dd { (detail.why.now) }
@@ -111,7 +108,7 @@ fn body(view: &SagaView, asked: Option<&str>, now: Timestamp) -> Markup {
                 dt { "You" } dd { (detail.why.you) }
             }
         }
-        div #acts data-live { (acts(&detail)) }
+        div #acts data-live=[(!detail.saga.state.is_ended()).then_some("")] { (acts(&detail, key)) }
         section #timeline data-live aria-labelledby="timeline-title" {
             h2 #timeline-title { "Timeline" }
             div.scroll tabindex="0" role="region" aria-label="Timeline" {
@@ -141,23 +138,90 @@ fn body(view: &SagaView, asked: Option<&str>, now: Timestamp) -> Markup {
     }
 }
 
-/// The forms. A button that cannot be used says why instead.
-fn acts(detail: &SagaDetail) -> Markup {
-    let can = |act: &str| detail.allowed_actions.iter().any(|allowed| allowed == act);
+/// A form for each act that can be done now, with only what that act asks for.
+///
+/// `key` makes a form that is sent twice one act.
+fn acts(detail: &SagaDetail, key: &str) -> Markup {
     if detail.allowed_actions.is_empty() {
         return html! {};
     }
-    let path = |act: &str| format!("/sagas/{}/actions/{act}", detail.saga.id);
+    let path = format!("/sagas/{}/actions", detail.saga.id);
     html! {
-        form.acts method="post" action=(path("retry")) {
-            label for="reason" { "Reason" }
-            input #reason name="reason" required maxlength="500" autocomplete="off"
-                placeholder="kept with the saga";
-            button { "Retry now" }
-            @if can("cancel") {
-                button.danger formaction=(path("cancel")) { "Cancel and undo" }
-            } @else {
-                span.why { "It cannot be cancelled: it is past its pivot, or turning round already." }
+        section.acts aria-labelledby="acts-title" {
+            h2 #acts-title { "What to do" }
+            @for allowed in &detail.allowed_actions {
+                @let kind = allowed.kind;
+                details id={ "act-" (kind) } {
+                    summary { (meaning(kind)) " " small { (kind) } }
+                    form method="post" action=(path) {
+                        input type="hidden" name="kind" value=(kind);
+                        input type="hidden" name="key" value={ (key) "-" (kind) };
+                        @if !allowed.steps.is_empty() { (step_choice(kind, &allowed.steps)) }
+                        @for field in fields(kind) { (field_input(kind, field)) }
+                        label for={ "reason-" (kind) } { "Reason" }
+                        input id={ "reason-" (kind) } name="reason" required maxlength="500" autocomplete="off"
+                            placeholder="kept with the saga";
+                        button.danger[matches!(kind, ActKind::Cancel | ActKind::Skip)] { (label(kind)) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn step_choice(kind: ActKind, steps: &[String]) -> Markup {
+    html! {
+        label for={ "step-" (kind) } { "Step" }
+        select id={ "step-" (kind) } name="step" required {
+            @for step in steps { option value=(step) { (step) } }
+        }
+    }
+}
+
+fn field_input(kind: ActKind, field: &Field) -> Markup {
+    let id = format!("{}-{kind}", field.name);
+    html! {
+        label for=(id) { (field.name.replace('_', " ")) }
+        @match field.form {
+            FieldForm::Choice(words) => {
+                select id=(id) name=(field.name) required[field.required] {
+                    @for word in words { option value=(word) { (word) } }
+                }
+            }
+            FieldForm::Json => {
+                textarea id=(id) name=(field.name) rows="3" required[field.required] placeholder=(field.hint) {}
+            }
+            FieldForm::Duration | FieldForm::Text => {
+                input id=(id) name=(field.name) required[field.required] autocomplete="off"
+                    placeholder=(field.hint);
+            }
+        }
+    }
+}
+
+/// What stands on the button.
+fn label(kind: ActKind) -> String {
+    match kind {
+        ActKind::Retry => "Retry now".to_owned(),
+        ActKind::Cancel => "Cancel and undo".to_owned(),
+        other => {
+            let words = other.to_string().replace('_', " ");
+            let mut letters = words.chars();
+            letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+        }
+    }
+}
+
+/// What became of the act that the page was opened with.
+fn notice(audit: &[AuditRow], operation: &str) -> Markup {
+    let Some(row) = audit.iter().find(|row| row.operation.as_str() == operation) else { return html! {} };
+    let kind = row.act.kind();
+    html! {
+        p.notice role="status" {
+            @match row.outcome.as_deref() {
+                None => { (kind) " is accepted, and is done as soon as no call of this saga stands in its way." }
+                Some("done") => { (kind) " was done." }
+                Some(other) => { (kind) " was not done: " (other) "." }
             }
         }
     }
@@ -284,7 +348,7 @@ mod tests {
 
     #[test]
     fn the_page_of_a_stuck_saga_says_everything_without_its_picture() {
-        let page = body(&samples::stuck().view(), None, samples::at(320_000)).into_string();
+        let page = body(&samples::stuck().view(), &html! {}, "key", samples::at(320_000)).into_string();
         // The picture has a snapshot of its own.
         let (before, after) = page.split_once("<svg").unwrap();
         let (_, after) = after.split_once("</svg>").unwrap();
@@ -293,7 +357,7 @@ mod tests {
 
     #[test]
     fn no_time_that_stands_for_never_is_on_a_page() {
-        let page = body(&samples::without_end().view(), None, samples::at(300_000)).into_string();
+        let page = body(&samples::without_end().view(), &html! {}, "key", samples::at(300_000)).into_string();
         assert!(!samples::says_never(&page), "{page}");
     }
 
@@ -303,7 +367,7 @@ mod tests {
         let journal = samples::Journal::of("claim")
             .tries(5, "join", "runtime.join", None)
             .deferred(10, "join", 1, evil, 1_000);
-        let page = body(&journal.view(), None, samples::at(20)).into_string();
+        let page = body(&journal.view(), &html! {}, "key", samples::at(20)).into_string();
         assert!(!page.contains("<script>alert"));
         assert!(page.contains("&lt;script&gt;alert"));
     }

@@ -1,4 +1,4 @@
-//! The list of sagas: which ones need a person, and which are on their way.
+//! The list of sagas: which ones need attention, and which are on their way.
 
 use amends_engine::store::SagaFilter;
 use axum::extract::State;
@@ -20,7 +20,7 @@ const COUNT_MAX: u32 = 200;
 /// The views that a click away: what they are called, and their query.
 const VIEWS: [(&str, &str); 6] = [
     ("All", ""),
-    ("Needs a person", "attention=any"),
+    ("Needs attention", "attention=any"),
     ("Running", "state=queued,running"),
     ("Waiting", "state=waiting"),
     ("Compensating", "state=compensating"),
@@ -48,11 +48,11 @@ pub async fn list(
         h1 { "Sagas" }
         div #troubled data-live {
             @if troubled == 0 {
-                p.lead.calm { "✓ Nothing needs a person." }
+                p.lead.calm { "✓ Nothing needs attention." }
             } @else {
                 p.lead.trouble {
                     "⚠ " (troubled) @if troubled >= 200 { " or more" }
-                    @if troubled == 1 { " saga needs" } @else { " sagas need" } " a person. "
+                    @if troubled == 1 { " saga needs" } @else { " sagas need" } " attention. "
                     a href="/?attention=any" { "Show" }
                 }
             }
@@ -82,32 +82,32 @@ fn table(sagas: &[Saga]) -> Markup {
     }
     html! {
         div.scroll tabindex="0" role="region" aria-label="Sagas" {
-            table {
+            table.cards {
                 thead {
                     tr {
                         th scope="col" { "State" }
-                        th scope="col" { "Saga" }
                         th scope="col" { "Kind" }
-                        th scope="col" { "Instance" }
-                        th scope="col" { "Where it is" }
-                        th scope="col" { "Trouble" }
+                        th scope="col" { "Cause" }
+                        th scope="col" { "Current step" }
                         th scope="col" { "Age" }
+                        th scope="col" { "Saga" }
+                        th scope="col" { "Instance" }
                     }
                 }
                 tbody {
                     @for saga in sagas {
                         tr class=[(!saga.attention.is_empty()).then_some("troubled")] {
                             td { (frame::state(saga.state)) " " (frame::attention(&saga.attention)) }
-                            td { a.id href=(saga.links.ui) { (saga.id) } }
                             td { (saga.kind) }
+                            td.error { (saga.error.as_deref().unwrap_or_default()) }
+                            td data-label="at" { (saga.step.as_deref().unwrap_or_default()) }
+                            td.number data-label="age" { (saga.age) }
+                            td { a.id href=(saga.links.ui) { (saga.id) } }
                             td {
                                 @if let Some(instance) = &saga.instance {
                                     a.id href={ "/?instance=" (instance) } { (instance) }
                                 }
                             }
-                            td { (saga.step.as_deref().unwrap_or_default()) }
-                            td.error { (saga.error.as_deref().unwrap_or_default()) }
-                            td.number { (saga.age) }
                         }
                     }
                 }

@@ -5,10 +5,10 @@ use axum::response::Response;
 use serde::Deserialize;
 
 use super::claims::StartQuery;
-use super::limit;
+use super::{limit, states};
 use crate::extract::{self, InstancePath, Query};
 use crate::problem::Problem;
-use crate::product::{self, Instance, InstanceFilter};
+use crate::product::{self, Instance, InstanceFilter, InstanceState};
 use crate::server::App;
 use crate::view::Page;
 
@@ -34,9 +34,11 @@ pub async fn list(
     let named = |text: Option<String>| {
         text.filter(|text| !text.is_empty()).map(|text| extract::name("instance", &text)).transpose()
     };
-    let words = query.state.iter().flat_map(|text| text.split(',')).map(str::trim);
     let filter = InstanceFilter {
-        states: words.filter(|word| !word.is_empty()).map(ToOwned::to_owned).collect(),
+        states: states::<InstanceState>(query.state.as_deref())?
+            .into_iter()
+            .map(|state| state.to_string())
+            .collect(),
         instance: named(query.instance)?,
         before: named(query.cursor)?,
         limit: limit(query.limit)?,

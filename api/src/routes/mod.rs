@@ -1,6 +1,7 @@
 //! Routes: the HTTP API, a file per noun.
 
 pub mod claims;
+pub mod gates;
 pub mod health;
 pub mod instances;
 pub mod resources;
@@ -29,6 +30,9 @@ pub fn api() -> Router<App> {
         .route("/v1/resources", get(resources::list))
         .route("/v1/sagas", get(sagas::list))
         .route("/v1/sagas/{id}", get(sagas::show))
+        .route("/v1/gates", get(gates::list))
+        .route("/v1/gates/actions", post(gates::act))
+        .route("/v1/sagas/{id}/actions", post(sagas::act))
         .route("/v1/sagas/{id}/actions/retry", post(sagas::retry))
         .route("/v1/sagas/{id}/actions/cancel", post(sagas::cancel))
         .route("/v1/sandbox/faults", get(sandbox::forward).post(sandbox::forward).delete(sandbox::forward))

@@ -1,13 +1,18 @@
 //! Sagas: list them, look at one, act on one.
 
+use amends_engine::SagaId;
+use amends_engine::ids::OperationId;
+use amends_engine::journal::Act;
 use amends_engine::store::SagaFilter;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::{limit, page, states};
-use crate::extract::{self, Body, Query, SagaPath};
+use crate::act::Words;
+use crate::extract::{self, Body, IdempotencyKey, IfMatch, Query, SagaPath};
 use crate::fresh::Tag;
 use crate::problem::{Code, Problem};
 use crate::server::App;
@@ -134,27 +139,72 @@ pub struct Accepted {
 /// What acts through the API are signed with, for want of names.
 const ACTOR: &str = "operator (api)";
 
+/// `POST /v1/sagas/{id}/actions`: `{"kind": …, "step": …, …, "reason": …}`
+pub async fn act(
+    State(app): State<App>,
+    SagaPath(saga): SagaPath,
+    IdempotencyKey(key): IdempotencyKey,
+    version: IfMatch,
+    Body(body): Body<Map<String, Value>>,
+) -> Result<Response, Problem> {
+    let mut words = Words::of_body(body);
+    let reason = extract::reason(&words.text("reason")?)?;
+    let act = words.into_act(false, app.now())?;
+    do_act(&app, &saga, act, &reason, key.as_deref(), &version).await
+}
+
 /// `POST /v1/sagas/{id}/actions/retry`
 pub async fn retry(
     State(app): State<App>,
     SagaPath(saga): SagaPath,
+    IdempotencyKey(key): IdempotencyKey,
+    version: IfMatch,
     Body(body): Body<Reason>,
 ) -> Result<Response, Problem> {
-    let operation = app.engine.retry(&saga, ACTOR, &extract::reason(&body.reason)?).await?;
-    acted(&app, &saga, operation.to_string()).await
+    do_act(&app, &saga, Act::Retry, &extract::reason(&body.reason)?, key.as_deref(), &version).await
 }
 
 /// `POST /v1/sagas/{id}/actions/cancel`
 pub async fn cancel(
     State(app): State<App>,
     SagaPath(saga): SagaPath,
+    IdempotencyKey(key): IdempotencyKey,
+    version: IfMatch,
     Body(body): Body<Reason>,
 ) -> Result<Response, Problem> {
-    let operation = app.engine.cancel(&saga, ACTOR, &extract::reason(&body.reason)?).await?;
-    acted(&app, &saga, operation.to_string()).await
+    do_act(&app, &saga, Act::Cancel, &extract::reason(&body.reason)?, key.as_deref(), &version).await
 }
 
-async fn acted(app: &App, saga: &amends_engine::SagaId, operation: String) -> Result<Response, Problem> {
+/// Does an act once a key: a repeated request gets the first one's operation, whatever has become of the saga since.
+async fn do_act(
+    app: &App,
+    saga: &SagaId,
+    act: Act,
+    reason: &str,
+    key: Option<&str>,
+    version: &IfMatch,
+) -> Result<Response, Problem> {
+    let row = app.engine.row(saga).await?.ok_or_else(|| Problem::not_found(format!("saga {saga}")))?;
+    let operation = match key {
+        Some(key) => OperationId::of_key(saga, key),
+        None => OperationId::from_uuid(app.engine.env().uuid()),
+    };
+    let is_known = app.engine.audit(saga).await?.iter().any(|known| known.operation == operation);
+    if !is_known {
+        version.check(row.seq)?;
+    }
+    let operation = app.engine.act_as(operation, saga, act, ACTOR, reason).await?;
+    let mut response = acted(app, saga, operation.to_string()).await?;
+    if let Some(key) = key.and_then(|key| HeaderValue::from_str(key).ok()) {
+        response.headers_mut().insert(HeaderName::from_static(extract::IDEMPOTENCY_KEY), key);
+    }
+    if is_known {
+        response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+async fn acted(app: &App, saga: &SagaId, operation: String) -> Result<Response, Problem> {
     let row = app.engine.row(saga).await?.ok_or_else(|| Problem::not_found(format!("saga {saga}")))?;
     let saga = Saga::of(&row, app.now());
     let location = HeaderValue::from_str(&saga.links.this);

@@ -119,6 +119,76 @@ pub enum Verdict {
     },
 }
 
+/// An act that can be done to a saga now, without what its author has yet to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PossibleAct {
+    /// Which act.
+    pub kind: ActKind,
+    /// The step it is about; none for an act on the whole saga.
+    pub step: Option<StepKey>,
+    /// For `done`: whether it is the step itself that is done, so that its output has to be given; false when it is
+    /// the step's undo.
+    pub needs_output: bool,
+}
+
+impl ActKind {
+    /// Every act of this kind that [`Act::problem`] allows in this state, steps in the order of the journal.
+    ///
+    /// What the act carries is checked when it is done: a pause that is too long, an output that its activity cannot
+    /// read.
+    pub fn possible(self, state: &State, now: Timestamp) -> Vec<PossibleAct> {
+        let mut all = Vec::new();
+        let mut offer = |act: Act| {
+            if act.problem(state, now).is_none() {
+                let needs_output = matches!(act, Act::Done { output: Some(_), .. });
+                all.push(PossibleAct { kind: self, step: act.step().cloned(), needs_output });
+            }
+        };
+        if !self.is_about_step() {
+            offer(self.probe(&StepKey::from(""), now, false));
+            return all;
+        }
+        for step in state.steps() {
+            let is_tried = !matches!(
+                step.phase,
+                Phase::Completed | Phase::Refused | Phase::Undone | Phase::Skipped(_) | Phase::Registered
+            );
+            // It may be given for any step, and does something only to one that is being tried.
+            if self == Self::Policy && !is_tried {
+                continue;
+            }
+            offer(self.probe(&step.key, now, false));
+            if self == Self::Done {
+                offer(self.probe(&step.key, now, true));
+            }
+        }
+        all
+    }
+
+    /// Whether it is about one step rather than the whole saga.
+    pub fn is_about_step(self) -> bool {
+        !matches!(self, Self::Retry | Self::Pause | Self::Resume | Self::Cancel)
+    }
+
+    /// An act of this kind that differs from a real one only in what its author says.
+    fn probe(self, step: &StepKey, now: Timestamp, with_output: bool) -> Act {
+        let step = step.clone();
+        match self {
+            Self::Retry => Act::Retry,
+            Self::Pause => Act::Pause { until: now.plus(Duration::from_secs(1)) },
+            Self::Resume => Act::Resume,
+            Self::Cancel => Act::Cancel,
+            Self::Policy => Act::Policy { step, max_wait: Duration::from_secs(1) },
+            Self::FailAttempt => Act::FailAttempt { step },
+            Self::Settle => Act::Settle { step, verdict: Verdict::Absent },
+            Self::Done => Act::Done { step, output: with_output.then_some(Value::Null) },
+            Self::Skip => Act::Skip { step },
+            Self::Patch => Act::Patch { step, input: Value::Null },
+            Self::Release => Act::Release { step, owner: NOBODY.to_owned() },
+        }
+    }
+}
+
 /// Who holds what was struck from an undo plan.
 pub const NOBODY: &str = "nobody";
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::event::{Parent, SkipReason, UnwindCause, closed_set};
-use super::failure::Refusal;
+use super::failure::{Cause, Refusal};
 pub use super::step::{AtGate, Phase, Step, Trouble};
 use super::{Entry, Ledger};
 use crate::env::Timestamp;
@@ -363,7 +363,13 @@ impl State {
                 matches!(step.phase, Phase::Completed | Phase::Refused | Phase::Undone | Phase::Skipped(_))
                 // On the way back it is not tried again.
                 || self.goes_back(&step.key) && matches!(step.phase, Phase::Deferred { .. });
-            let trouble = step.trouble.as_ref().filter(|_| !settled)?;
+            // What is not ready yet, or waits for its turn, has not failed. An undo that waits is a failure: nobody
+            // expects to wait for it.
+            let is_failure = |trouble: &&Trouble| {
+                matches!(step.phase, Phase::Removing { .. })
+                    || !matches!(trouble.cause, Some(Cause::NotYet | Cause::RateLimited))
+            };
+            let trouble = step.trouble.as_ref().filter(|_| !settled).filter(is_failure)?;
             Some(format!("{}: {}", step.key, trouble.detail))
         });
         let parked = || {

@@ -5,6 +5,7 @@ mod effects_off;
 mod executor;
 mod function;
 pub(crate) mod gates;
+mod notices;
 mod start;
 mod waiting;
 
@@ -27,6 +28,8 @@ pub use effects_off::{DryRun, Seen};
 pub(crate) use effects_off::{dry_run, shown};
 use executor::{Executor, Refused, Stop};
 use gates::Gates;
+pub use notices::Counts;
+use notices::Notices;
 use start::Handed;
 pub(crate) use start::start;
 use waiting::{Look, Seen as Looked};
@@ -56,6 +59,7 @@ pub(crate) struct Shared {
     live_max: usize,
     /// The store may hold sagas for this worker that it does not know of.
     unsure: AtomicBool,
+    notices: Notices,
     /// Shared by starts that will be held; had alone by whoever gives back what is not live.
     starting: RwLock<()>,
     live: Mutex<HashMap<SagaId, Live>>,
@@ -90,6 +94,7 @@ impl Shared {
             gates,
             live_max,
             unsure: AtomicBool::new(false),
+            notices: Notices::default(),
             starting: RwLock::default(),
             live: Mutex::default(),
             handed,
@@ -134,6 +139,7 @@ impl Shared {
     /// Tells those who watch the saga what was written. One that has ended is not live any more.
     pub(crate) fn written(&self, append: &Arc<Append>) {
         let saga = &append.row.id;
+        self.notices.written(&append.row);
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         let row = live.get_mut(saga).and_then(|live| live.row.as_mut()).map(|known| {
             // A turn that says nothing of progress leaves it as it was.
@@ -151,6 +157,11 @@ impl Shared {
     /// The row of a saga that has been driven here from its start on, and has not ended.
     pub(crate) fn row(&self, saga: &SagaId) -> Option<Arc<SagaRow>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner).get(saga)?.row.clone()
+    }
+
+    /// What came of the sagas driven here since this was last asked.
+    pub(crate) fn take_counts(&self) -> Counts {
+        self.notices.take(self.live.lock().unwrap_or_else(PoisonError::into_inner).len())
     }
 
     fn live(&self) -> Vec<SagaId> {
