@@ -183,7 +183,7 @@ impl House {
     }
 
     fn journal_kinds(entries: &[amends_engine::journal::Entry], kind: &str) -> usize {
-        entries.iter().filter(|entry| entry.event.name().to_string() == kind).count()
+        entries.iter().filter(|entry| entry.event.name() == kind).count()
     }
 }
 
