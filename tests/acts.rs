@@ -278,8 +278,8 @@ async fn a_step_can_be_hurried_changed_failed_or_done_by_hand() {
 
     let patched = stuck("patched").await;
     let (wrong, right) = (serde_json::json!({"nom": 1}), serde_json::json!({"name": "another-box"}));
-    act(&patched, Act::Patch { step: "box".into(), input: wrong }).await.unwrap();
-    act(&patched, Act::Patch { step: "box".into(), input: right }).await.unwrap();
+    act(&patched, Act::Patch { step: "box".into(), input: wrong, references: vec![] }).await.unwrap();
+    act(&patched, Act::Patch { step: "box".into(), input: right, references: vec![] }).await.unwrap();
     room.until(&patched, at("rest")).await;
     assert!(room.shed.things().contains(&"another-box".to_owned()));
     let audit = room.audit(&patched).await;

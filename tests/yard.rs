@@ -115,7 +115,7 @@ impl Yard {
     /// A person makes something by hand.
     pub fn make_by_hand(&self, name: &str) -> String {
         self.by_hand.lock().unwrap().insert(name.to_owned());
-        self.put(name, "", StepKey::from(""), None)
+        self.put(name, "", StepKey::root(), None)
     }
 
     /// Plants a bug that has nothing to do with the engine.

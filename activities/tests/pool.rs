@@ -147,8 +147,7 @@ impl Local for Refill {
         for _ in 0..refilled.missing {
             let instance = format!("in_{}", short(tx.uuid()));
             let acts = making(&instance, vec![Act::Wait]);
-            let new = NewSaga::of::<Script>(tx.env(), format!("replenish:{instance}"), &acts)
-                .map_err(|error| Failure::refused("malformed", error.to_string()))?;
+            let new = NewSaga::of::<Script>(tx.env(), format!("replenish:{instance}"), &acts)?;
             let saga = tx.start::<Script>(new).await?;
             record_refill(tx, &saga, "default", &instance).await?;
         }

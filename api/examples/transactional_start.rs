@@ -70,10 +70,8 @@ impl Local for PlaceOrder {
     type Output = SagaId;
 
     async fn apply(&self, tx: &mut Tx<'_>) -> Result<SagaId, Failure> {
-        let unreadable = |error: serde_json::Error| Failure::refused("unreadable", error.to_string());
         // The saga first: should the row be refused, there is no saga either.
-        let new =
-            NewSaga::of::<Fulfil>(tx.env(), format!("order-{}", self.id), &self.id).map_err(unreadable)?;
+        let new = NewSaga::of::<Fulfil>(tx.env(), format!("order-{}", self.id), &self.id)?;
         let saga = tx.start::<Fulfil>(new).await?;
         tx.execute("insert into orders (id, pieces) values ($1, $2)", params![&self.id, self.pieces]).await?;
         Ok(saga)

@@ -81,12 +81,20 @@ pub fn fields(kind: ActKind) -> &'static [Field] {
             },
         ],
         ActKind::Done => &[OUTPUT],
-        ActKind::Patch => &[Field {
-            name: "input",
-            hint: "the activity's input from the next try on, as JSON",
-            form: FieldForm::Json,
-            required: true,
-        }],
+        ActKind::Patch => &[
+            Field {
+                name: "input",
+                hint: "the activity's input from the next try on, as JSON",
+                form: FieldForm::Json,
+                required: true,
+            },
+            Field {
+                name: "references",
+                hint: "where in it stands what other steps made: [{\"at\": \"/pointer\", \"step\": \"key\"}]",
+                form: FieldForm::Json,
+                required: false,
+            },
+        ],
         ActKind::Release => &[Field {
             name: "owner",
             hint: "who holds it from now on",
@@ -199,8 +207,13 @@ impl Words {
             let kinds: Vec<String> = ActKind::iter().map(|kind| kind.to_string()).collect();
             Problem::invalid(format!("kind: {} is none of {}.", shown(&kind), kinds.join(", ")))
         })?;
-        let step = if kind.is_about_step() { self.text("step")? } else { String::new() };
-        let step = || StepKey::from(step.as_str());
+        let step = if kind.is_about_step() {
+            let text = self.text("step")?;
+            StepKey::parse(&text).map_err(|error| Problem::invalid(format!("step: {error}.")))?
+        } else {
+            StepKey::root()
+        };
+        let step = || step.clone();
         let missing = |name: &str| Problem::invalid(format!("{name}: it is missing."));
         let act = match kind {
             ActKind::Retry => Act::Retry,
@@ -213,7 +226,12 @@ impl Words {
             ActKind::Release => Act::Release { step: step(), owner: owner(&self.text("owner")?)? },
             ActKind::Patch => {
                 let input = self.json("input", is_text)?.ok_or_else(|| missing("input"))?;
-                Act::Patch { step: step(), input }
+                let references =
+                    self.json("references", is_text)?.unwrap_or_else(|| Value::Array(Vec::new()));
+                let references = serde_json::from_value(references).map_err(|error| {
+                    Problem::invalid(format!("references: {}", crate::extract::plain(&error.to_string())))
+                })?;
+                Act::Patch { step: step(), input, references }
             }
             ActKind::Done => Act::Done { step: step(), output: self.json("output", is_text)? },
             ActKind::Settle => {
@@ -273,6 +291,7 @@ mod tests {
             }
             for field in fields(kind) {
                 let value = match field.form {
+                    FieldForm::Json if field.name == "references" => json!([{"at": "/a/0", "step": "first"}]),
                     FieldForm::Duration => json!("5m"),
                     FieldForm::Choice(_) => json!("adopt"),
                     FieldForm::Text => json!("in_1"),

@@ -236,12 +236,15 @@ impl From<store::Error> for Problem {
                 tracing::warn!(%error, "the database refuses what a request asks for");
                 Self::invalid(format!("{error}."))
             }
+            store::Error::Unstorable(problem) => Self::invalid(sentence(problem)),
             store::Error::Closed => Self::new(Code::Draining, "The database is being closed."),
             store::Error::Job(amends_engine::Failure::Refused(refusal)) => {
                 let code = match refusal.code.as_str() {
                     "not_found" | "no_such_instance" => Code::NotFound,
                     "key_reused" | "idempotency_key_reused" => Code::IdempotencyKeyReused,
-                    "invalid" | "malformed" | "too_long" | "unknown_template" => Code::ValidationFailed,
+                    "invalid" | "malformed" | "too_long" | "unknown_template" | "unstorable" => {
+                        Code::ValidationFailed
+                    }
                     _ => Code::StateConflict,
                 };
                 Self::new(code, refusal.message.clone())
@@ -258,6 +261,14 @@ impl From<store::Error> for Problem {
     }
 }
 
+/// What exceeds a limit, as a sentence.
+fn sentence(problem: &amends_engine::data::Unstorable) -> String {
+    let text = problem.to_string();
+    let mut signs = text.chars();
+    let first = signs.next().map(|sign| sign.to_uppercase().to_string()).unwrap_or_default();
+    format!("{first}{}.", signs.as_str())
+}
+
 impl From<ActError> for Problem {
     fn from(error: ActError) -> Self {
         match error {
@@ -268,6 +279,7 @@ impl From<ActError> for Problem {
                 "The key was used with another act, reason or saga.".to_owned(),
             ),
             ActError::Nameless => Self::new(Code::ValidationFailed, format!("{error}.")),
+            ActError::Unstorable(problem) => Self::invalid(sentence(&problem)),
             ActError::Store(error) => error.into(),
         }
     }

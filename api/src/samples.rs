@@ -56,6 +56,7 @@ impl Journal {
         let asked = Asked {
             activity: activity.into(),
             input: json!({ "name": format!("agent-sandbox-{step}") }),
+            references: Vec::new(),
             after: Vec::new(),
             said: Vec::new(),
             local: None,
@@ -72,7 +73,7 @@ impl Journal {
             Box::new(Named { id: ResourceId::from_uuid(Uuid::from_u128(self.1)), resource })
         });
         let event = Event::AttemptStarted {
-            step: step.into(),
+            step: StepKey::parse(step).unwrap(),
             attempt: 1,
             generation: 1,
             not_after: at(ms + 30_000),
@@ -85,7 +86,7 @@ impl Journal {
     /// A further attempt.
     pub fn again(self, ms: i64, step: &str, attempt: u32) -> Self {
         let event = Event::AttemptStarted {
-            step: step.into(),
+            step: StepKey::parse(step).unwrap(),
             attempt,
             generation: 1,
             not_after: at(ms + 30_000),
@@ -99,13 +100,16 @@ impl Journal {
     pub fn completes(self, ms: i64, step: &str, id: Option<&str>) -> Self {
         let output = id.map_or(Value::Null, |id| json!(id));
         let external_id = id.map(ToOwned::to_owned);
-        self.then(ms, Event::StepCompleted { step: step.into(), output, external_id, by_hand: false })
+        self.then(
+            ms,
+            Event::StepCompleted { step: StepKey::parse(step).unwrap(), output, external_id, by_hand: false },
+        )
     }
 
     /// It did not happen.
     pub fn deferred(self, ms: i64, step: &str, attempt: u32, detail: &str, retry_ms: i64) -> Self {
         let event = Event::AttemptDeferred {
-            step: step.into(),
+            step: StepKey::parse(step).unwrap(),
             attempt: Some(attempt),
             cause: Cause::RateLimited,
             detail: detail.into(),
@@ -119,13 +123,17 @@ impl Journal {
 
     /// An attempt to take it back.
     pub fn undoes(self, ms: i64, step: &str, attempt: u32) -> Self {
-        let event = Event::CompensationStarted { step: step.into(), attempt, not_after: at(ms + 30_000) };
+        let event = Event::CompensationStarted {
+            step: StepKey::parse(step).unwrap(),
+            attempt,
+            not_after: at(ms + 30_000),
+        };
         self.then(ms, event)
     }
 
     /// It is taken back.
     pub fn undone(self, ms: i64, step: &str) -> Self {
-        self.then(ms, Event::StepCompensated { step: step.into(), by_hand: false })
+        self.then(ms, Event::StepCompensated { step: StepKey::parse(step).unwrap(), by_hand: false })
     }
 
     /// The journal.

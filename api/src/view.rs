@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use amends_engine::data::Reference;
 use amends_engine::gate::GateView;
 use amends_engine::journal::state::{Attention, Phase, SagaState};
 use amends_engine::store::{ResourceRow, ResourceState, SagaRow};
@@ -125,8 +126,11 @@ pub struct Step {
     pub local: bool,
     /// When something happens to it by itself.
     pub next_at: Option<String>,
-    /// What it was asked.
+    /// What it was asked; null where one of `references` stands.
     pub input: Option<Value>,
+    /// The places in it that hold what other steps made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub references: Vec<Reference>,
     /// What it yielded.
     pub output: Option<Value>,
     /// Why it was refused.
@@ -332,6 +336,7 @@ impl Step {
             local: asked.is_some_and(|asked| asked.local.is_some()),
             next_at: text(step.next_at()),
             input: asked.map(|asked| asked.input.clone()),
+            references: asked.map(|asked| asked.references.clone()).unwrap_or_default(),
             output: step.output.clone(),
             refusal: step.refusal.as_ref().map(ToString::to_string),
             resource: step.resource.as_ref().map(ToString::to_string),

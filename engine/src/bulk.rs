@@ -16,6 +16,9 @@ use crate::store::{Letter, Message, Store};
 /// The most sagas that one bulk act takes.
 pub const BULK_MAX: usize = 5_000;
 
+/// So many characters are kept of what an item came to.
+const DETAIL_MAX: usize = 80;
+
 /// The workflow of bulk acts; its input freezes whom it acts on.
 pub struct Bulk;
 
@@ -135,7 +138,7 @@ async fn one(saga: Saga, bulk: &BulkAct, id: SagaId) -> Result<ItemOutcome> {
         ActOn { saga: on, act: bulk.act.clone(), actor: bulk.actor.clone(), reason: bulk.reason.clone() };
     let operation = match saga.step("act", ask).await {
         Ok(operation) => operation,
-        Err(halt) => return Ok(ItemOutcome::Skipped { detail: halt.refusal().message }),
+        Err(halt) => return Ok(ItemOutcome::Skipped { detail: shortened(&halt.refusal().message) }),
     };
     let look = LookAt { saga: id, operation: operation.take() };
     match saga.poll_until::<LookAt, ItemOutcome>("outcome", look, secs(1), bulk.pace.patience).await {
@@ -160,6 +163,7 @@ impl Activity for ActOn {
     type Output = OperationId;
 
     async fn execute(&self, store: &dyn Store, call: &Call) -> std::result::Result<OperationId, Failure> {
+        self.act.check()?;
         // The same letter however often this is sent.
         let operation = OperationId::from_uuid(call.key());
         let message = Message::Act {
@@ -201,7 +205,7 @@ impl Activity for LookAt {
         let row = audit.into_iter().find(|row| row.operation == self.operation);
         let Some((act, outcome)) = row.and_then(|row| Some((row.act, row.outcome?))) else { return Ok(None) };
         if outcome != "done" {
-            return Ok(Some(ItemOutcome::Skipped { detail: outcome }));
+            return Ok(Some(ItemOutcome::Skipped { detail: shortened(&outcome) }));
         }
         if !matches!(act, Act::Retry) {
             return Ok(Some(ItemOutcome::Worked));
@@ -217,6 +221,11 @@ impl Activity for LookAt {
     }
 }
 
+/// So much of a detail that those of all items together are within the limit of an output.
+fn shortened(detail: &str) -> String {
+    detail.chars().take(DETAIL_MAX).collect()
+}
+
 /// What an entry behind a retry says of it.
 fn verdict(event: &Event) -> Option<ItemOutcome> {
     match event {
@@ -224,8 +233,10 @@ fn verdict(event: &Event) -> Option<ItemOutcome> {
         Event::AttemptDeferred { attempt: Some(_), detail, .. }
         | Event::AttemptLost { detail, .. }
         | Event::CompensationDeferred { detail, .. }
-        | Event::CompensationLost { detail, .. } => Some(ItemOutcome::Failed { detail: detail.clone() }),
-        Event::StepFailed { refusal, .. } => Some(ItemOutcome::Failed { detail: refusal.to_string() }),
+        | Event::CompensationLost { detail, .. } => Some(ItemOutcome::Failed { detail: shortened(detail) }),
+        Event::StepFailed { refusal, .. } => {
+            Some(ItemOutcome::Failed { detail: shortened(&refusal.to_string()) })
+        }
         Event::StepCompleted { .. }
         | Event::StepCompensated { .. }
         | Event::StepFound { found: FoundKind::Usable, .. }

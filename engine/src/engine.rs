@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::activity::{Failure, Local, Registry};
+use crate::activity::{Local, Registry};
 use crate::bulk::BULK_MAX;
+use crate::data::{self, Unstorable, limits};
 use crate::env::Env;
 use crate::gate::{GateAct, GateView, Times};
 use crate::ids::{OperationId, SagaId, StepKey};
@@ -47,6 +48,15 @@ pub struct SagaView {
     pub resources: Vec<ResourceRow>,
 }
 
+/// Refuses an act of which nobody says who does it and why, or more than is kept of that.
+fn named(actor: &str, reason: &str) -> Result<(), ActError> {
+    if actor.trim().is_empty() || reason.trim().is_empty() {
+        return Err(ActError::Nameless);
+    }
+    limits::name("the actor", actor)?;
+    Ok(limits::reason(reason)?)
+}
+
 /// Whom a bulk act would act on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Preview {
@@ -85,6 +95,9 @@ pub enum ActError {
     /// Whoever acts says who they are and why.
     #[error("an act needs an actor and a reason")]
     Nameless,
+    /// What it says exceeds a limit, or cannot be kept.
+    #[error(transparent)]
+    Unstorable(#[from] Unstorable),
     /// The store did not take it.
     #[error(transparent)]
     Store(#[from] Error),
@@ -131,16 +144,24 @@ impl Engine {
     }
 
     /// A saga of this workflow, to be started; repeated under the same key it is the same saga.
+    ///
+    /// # Errors
+    /// The input does not read back as it is, or exceeds a limit ([`data`](crate::data)).
     pub fn new_saga<W: Workflow>(
         &self,
         key: impl Into<String>,
         input: &W::Input,
-    ) -> Result<NewSaga, serde_json::Error> {
+    ) -> Result<NewSaga, Unstorable> {
         NewSaga::of::<W>(&self.shared.env, key, input)
     }
 
     /// Starts a saga. It is durable when this answers.
+    ///
+    /// # Errors
+    /// Its key, its input or what else it has exceeds a limit ([`Error::Unstorable`]), or the store cannot.
     pub async fn begin(&self, new: NewSaga) -> Result<Started, Error> {
+        crate::store::limits::start(&new)?;
+        new.check()?;
         worker::start(&self.shared, new).await
     }
 
@@ -153,7 +174,7 @@ impl Engine {
             let (shared, local) = (shared.clone(), local.clone());
             Box::pin(async move {
                 let saga = SagaId::from_uuid(shared.env.uuid());
-                let step = crate::ids::StepKey::from(L::NAME);
+                let step = StepKey::from(L::NAME);
                 let mut tx = Tx {
                     saga: &saga,
                     step: &step,
@@ -164,8 +185,7 @@ impl Engine {
                 };
                 let output = local.apply(&mut tx).await?;
                 let mut beside = tx.beside;
-                let output = serde_json::to_value(output)
-                    .map_err(|error| Failure::refused("unreadable", error.to_string()))?;
+                let output = data::output("its output", &output)?.value;
                 let at = shared.env.now();
                 let letters = std::mem::take(&mut beside.posts)
                     .into_iter()
@@ -302,9 +322,8 @@ impl Engine {
         actor: &str,
         reason: &str,
     ) -> Result<OperationId, ActError> {
-        if actor.trim().is_empty() || reason.trim().is_empty() {
-            return Err(ActError::Nameless);
-        }
+        named(actor, reason)?;
+        act.check()?;
         let row = self.shared.store.saga(saga).await?.ok_or_else(|| ActError::NoSuchSaga(saga.clone()))?;
         let audit = self.shared.store.audit(saga).await?;
         if let Some(known) = audit.into_iter().find(|known| known.operation == operation) {
@@ -359,9 +378,8 @@ impl Engine {
     }
 
     async fn act_on_gate(&self, key: &str, opened: bool, actor: &str, reason: &str) -> Result<(), ActError> {
-        if actor.trim().is_empty() || reason.trim().is_empty() {
-            return Err(ActError::Nameless);
-        }
+        named(actor, reason)?;
+        limits::name("the key of the gate", key)?;
         let at = self.shared.env.now();
         let act = GateAct { opened, actor: actor.to_owned(), reason: reason.to_owned(), at };
         Ok(worker::gates::act(&self.shared, key, act).await?)
@@ -420,7 +438,10 @@ impl Engine {
             .map_err(|error| Error::Unreadable(format!("saga {saga}: {error}")))
     }
 
-    /// Leaves a signal for a saga; the same id again changes nothing.
+    /// Leaves a signal for a saga; the same id for the same saga again changes nothing. Null is a value like others.
+    ///
+    /// # Errors
+    /// There is no such saga, the id, the name or the value exceeds a limit ([`Error::Unstorable`]), or the store cannot.
     pub async fn signal(
         &self,
         saga: &SagaId,
@@ -428,7 +449,12 @@ impl Engine {
         name: &str,
         value: serde_json::Value,
     ) -> Result<(), Error> {
-        self.post(id.to_owned(), saga, Message::Signal { name: name.to_owned(), value }).await
+        limits::signal_id(id)?;
+        limits::name("the name of the signal", name)?;
+        data::check("the signal", &value)?;
+        // Its own: no word of the engine's, and none for another saga, has such an id.
+        let id = format!("{saga}:signal:{id}");
+        self.post(id, saga, Message::Signal { name: name.to_owned(), value }).await
     }
 
     async fn post(&self, id: String, saga: &SagaId, message: Message) -> Result<(), Error> {

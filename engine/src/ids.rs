@@ -5,6 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use crate::step_key::{MalformedKey, StepKey};
+
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
 /// The 26 characters of a UUID in lower-case Crockford base32.
@@ -108,45 +110,6 @@ impl OperationId {
     }
 }
 
-/// A step's name, unique in its saga: the path of its scopes and its own key, joined by `/`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct StepKey(String);
-
-impl StepKey {
-    /// A key as it stands in a journal.
-    pub fn new(path: impl Into<String>) -> Self {
-        Self(path.into())
-    }
-
-    /// The key of a step named `name` inside this scope; the empty scope is the saga itself.
-    pub fn child(&self, name: &str) -> Self {
-        if self.0.is_empty() { Self(name.to_owned()) } else { Self(format!("{}/{name}", self.0)) }
-    }
-
-    /// Whether this step stands inside `scope`.
-    pub fn is_inside(&self, scope: &StepKey) -> bool {
-        scope.0.is_empty() || self.0.strip_prefix(&scope.0).is_some_and(|rest| rest.starts_with('/'))
-    }
-
-    /// The key as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for StepKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl From<&str> for StepKey {
-    fn from(path: &str) -> Self {
-        Self(path.to_owned())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,13 +121,5 @@ mod tests {
         assert_eq!(SagaId::parse(id.as_str()), Ok(id));
         assert!(SagaId::parse("rs_00000000000000000000000007").is_err());
         assert!(SagaId::parse("sg_0000000000000000000000000\u{7}").is_err());
-    }
-
-    #[test]
-    fn a_step_is_inside_its_scope_and_not_inside_a_namesake() {
-        let scope = StepKey::from("tool/inbox");
-        assert!(scope.child("create").is_inside(&scope));
-        assert!(!StepKey::from("tool/inbox2/create").is_inside(&scope));
-        assert!(scope.is_inside(&StepKey::from("")));
     }
 }

@@ -137,6 +137,7 @@
 //! | running it | [`Engine`], [`Registry`], [`SqliteStore`](store::sqlite::SqliteStore), [`MemoryStore`](store::memory::MemoryStore) |
 //! | what happened | [`journal`], [`journal::story()`], [`journal::why()`], [`Engine::view`] |
 //! | what a person can do | [`journal::Act`], [`Engine::act`], [`Engine::plan`], [`Engine::dry_run`], [`bulk`] |
+//! | how large things may be, and what is refused by name | [`data`] |
 //! | secrets | [`secret`], [`Call::seal`], [`Call::open`] |
 //! | another database | [`store::Store`] |
 //! | testing your sagas | the module `testing`, behind the feature `testing`: a kit that crashes a saga at every point and makes every call fail in every way; cases for a store of your own; `call`, for the unit tests of an activity |
@@ -146,6 +147,7 @@
 
 pub mod activity;
 pub mod bulk;
+pub mod data;
 mod engine;
 pub mod env;
 pub mod gate;
@@ -153,6 +155,7 @@ pub mod ids;
 pub mod journal;
 pub mod saga;
 pub mod secret;
+mod step_key;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;

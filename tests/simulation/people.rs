@@ -179,8 +179,9 @@ impl Cluster {
             10 => makes.then_some(Act::Skip { step }),
             11 => makes.then(|| Act::Release { step, owner: BOB.to_owned() }),
             _ => {
-                let input = seen.asked.as_ref()?.input.clone();
-                Some(Act::Patch { step, input })
+                let asked = seen.asked.as_ref()?;
+                let (input, references) = (asked.input.clone(), asked.references.clone());
+                Some(Act::Patch { step, input, references })
             }
         }
     }

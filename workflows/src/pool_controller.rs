@@ -31,8 +31,7 @@ impl Local for RefillPool {
                 name: format!("{}-{unique}", self.prefix),
                 instance: instance.clone(),
             };
-            let new = NewSaga::of::<Replenish>(tx.env(), format!("replenish:{instance}"), &request)
-                .map_err(|error| Failure::refused("malformed", error.to_string()))?
+            let new = NewSaga::of::<Replenish>(tx.env(), format!("replenish:{instance}"), &request)?
                 .labelled("instance", &instance)
                 .labelled("pool", &self.pool);
             let saga = tx.start::<Replenish>(new).await?;

@@ -47,8 +47,7 @@ impl StartClaim {
         request: &ClaimRequest,
     ) -> Result<Requested, Failure> {
         let template = &request.template_id;
-        let new = NewSaga::of::<W>(tx.env(), format!("claim:{key}"), request)
-            .map_err(|error| Failure::refused("malformed", error.to_string()))?
+        let new = NewSaga::of::<W>(tx.env(), format!("claim:{key}"), request)?
             .within(tx.env(), CLAIM_LIMIT)
             .labelled("template", template);
         let requested = started::<W>(tx, new).await?;
@@ -93,8 +92,7 @@ impl StartTeardown {
         let found = tx.fetch("select id from instance where id = $1", params![instance]).await?;
         one(found, || Failure::refused("no_such_instance", format!("there is no instance {instance:?}")))?;
         let request = TeardownRequest { instance: instance.to_owned() };
-        let new = NewSaga::of::<W>(tx.env(), format!("teardown:{instance}"), &request)
-            .map_err(|error| Failure::refused("malformed", error.to_string()))?
+        let new = NewSaga::of::<W>(tx.env(), format!("teardown:{instance}"), &request)?
             .labelled("instance", instance);
         started::<W>(tx, new).await
     }

@@ -49,6 +49,9 @@ pub struct Act {
     /// patch: the activity's input from the next try on, as JSON
     #[arg(long, value_name = "JSON")]
     input: Option<String>,
+    /// patch: where in the input stands what other steps made, as JSON
+    #[arg(long, value_name = "JSON")]
+    references: Option<String>,
     /// release: who holds it from now on
     #[arg(long)]
     owner: Option<String>,
@@ -79,6 +82,7 @@ impl Act {
             ("output", self.output),
             ("external_id", self.external_id),
             ("input", self.input),
+            ("references", self.references),
             ("owner", self.owner),
         ];
         let given = given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));

@@ -8,9 +8,12 @@ use uuid::Uuid;
 
 use super::{Cause, Failure};
 use crate::env::Env;
-use crate::ids::{InstallationId, SagaId, SecretRef, StepKey};
+use crate::ids::{InstallationId, SagaId, SecretRef, StepKey, base32};
 use crate::secret::{Sealed, Vault};
 use crate::store::Store;
+
+/// The longest text that stands in a tag as it is.
+const MARKED_MAX: usize = 64;
 
 /// One attempt of a step, seen from inside the activity. In a unit test of an activity one is made by `testing::call`,
 /// behind the feature `testing`.
@@ -65,18 +68,28 @@ impl Call {
 
     /// The idempotency key: the same for every attempt of a generation (UUID v5).
     pub fn key(&self) -> Uuid {
+        // Between texts of fixed shape stands the step's key, which is the text of one path only.
         let name = format!("{}/{}/{}/{}", self.installation, self.saga, self.step, self.generation);
         Uuid::new_v5(&Uuid::NAMESPACE_URL, name.as_bytes())
     }
 
     /// Our mark, for providers that keep a description: installation/environment/saga/step/generation.
+    ///
+    /// It is at most 200 bytes of ASCII letters, digits and `/._-~`. A step's key, or an environment, that is longer
+    /// than 64 bytes or holds anything else stands there as `~` and a digest of it.
     pub fn tag(&self) -> String {
-        format!("{}/{}/{}/{}/{}", self.installation, self.environment, self.saga, self.step, self.generation)
+        let (environment, step) = (marked(&self.environment, ""), marked(self.step.as_str(), "/"));
+        format!("{}/{environment}/{}/{step}/{}", self.installation, self.saga, self.generation)
     }
 
-    /// `base`, and from the second generation on `base-g2`: a name that no earlier generation bore.
+    /// `base`, and from the second generation on `base-g2`: a name that no earlier generation bore, and that no other
+    /// base makes. A base that itself ends in `-g` and a number has its first generation's, `-g1`, too.
     pub fn name(&self, base: &str) -> String {
-        if self.generation <= 1 { base.to_owned() } else { format!("{base}-g{}", self.generation) }
+        if self.generation <= 1 && !ends_as_a_generation(base) {
+            base.to_owned()
+        } else {
+            format!("{base}-g{}", self.generation)
+        }
     }
 
     /// A duration as this engine waits it; a sandbox's pace makes it shorter.
@@ -139,6 +152,24 @@ impl Call {
         let sealed = sealed.ok_or_else(|| secret_failure(crate::secret::Error::Gone(reference.clone())))?;
         self.outside.vault.open(&sealed).map_err(secret_failure)
     }
+}
+
+/// A text as it stands in a tag: itself if it is short and of plain signs (or of these), a digest of it otherwise.
+fn marked(text: &str, also: &str) -> String {
+    let is_plain = |sign: char| sign.is_ascii_alphanumeric() || "._-".contains(sign) || also.contains(sign);
+    if !text.is_empty() && text.len() <= MARKED_MAX && text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    let mut first = [0; 16];
+    first.copy_from_slice(&blake3::hash(text.as_bytes()).as_bytes()[..16]);
+    format!("~{}", base32(Uuid::from_bytes(first)))
+}
+
+/// Whether a name could be that of a generation of another.
+fn ends_as_a_generation(base: &str) -> bool {
+    base.rsplit_once("-g").is_some_and(|(_, number)| {
+        number.parse::<u32>().is_ok_and(|parsed| parsed > 0 && parsed.to_string() == number)
+    })
 }
 
 fn secret_failure(error: crate::secret::Error) -> Failure {

@@ -22,6 +22,7 @@ pub use call::Call;
 pub use registry::Registry;
 pub use removal::{Removal, Removed};
 
+use crate::data::{Unstorable, limits};
 use crate::env::Timestamp;
 pub use crate::gate::Gate;
 use crate::ids::{ResourceId, StepKey};
@@ -119,11 +120,20 @@ impl Resource {
         Self { provider: provider.into(), kind: kind.into(), name: name.into(), within: None, keeper: None }
     }
 
-    /// Lives inside the resource of that step, and is gone when that one is.
+    /// Lives inside the resource of that step, and is gone when that one is. A text is the key of a step outside all
+    /// scopes; one in a scope is named by its parts, or by what it made: `within(self.project.step())`.
     #[must_use]
     pub fn within(mut self, step: impl Into<StepKey>) -> Self {
         self.within = Some(step.into());
         self
+    }
+
+    /// Refuses what exceeds a limit.
+    pub(crate) fn check(&self) -> Result<(), Unstorable> {
+        limits::name("the name of its resource", &self.name)?;
+        limits::name("the provider of its resource", &self.provider)?;
+        limits::name("the kind of its resource", &self.kind)?;
+        self.keeper.iter().try_for_each(|keeper| limits::owner("the keeper of its resource", keeper))
     }
 
     /// Is handed to `keeper` when the saga unwinds; never compensated.

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::attempt::{done, panicked, said, unpanicked};
 use super::removal::{Removal, Remove};
 use super::{Activity, CALL_MAX, Call, Cause, Effect, Failure, Found, Gate, Local, Resource, Uncompensated};
+use crate::data::{self, Resolved, limits};
 use crate::ids::ResourceId;
 use crate::journal::State;
 use crate::journal::act::{Act, Verdict};
@@ -24,16 +26,55 @@ use crate::worker::gates::Leave;
 /// An activity as a journal knows it: by name, with its input as JSON.
 #[async_trait]
 pub(crate) trait AnyActivity: Send + Sync {
-    fn facts(&self, input: &Value, call: &Call) -> Result<ActivityFacts, Failure>;
-    fn passage(&self, input: &Value) -> Result<Passage, Failure>;
+    fn facts(&self, input: &Resolved, call: &Call) -> Result<ActivityFacts, Failure>;
+    fn passage(&self, input: &Resolved) -> Result<Passage, Failure>;
     fn external_id(&self, made: &Value) -> Result<Option<String>, Failure>;
     /// What stands against this as what it made.
     fn problem_of(&self, made: &Value) -> Option<String>;
     // Called with a permit, or not at all.
-    async fn execute(&self, input: &Value, call: &Call, leave: Leave) -> Result<Value, Failure>;
-    async fn find(&self, input: &Value, call: &Call, leave: Leave) -> Result<Found<Value>, Failure>;
-    async fn compensate(&self, input: &Value, made: &Value, call: &Call, leave: Leave)
-    -> Result<(), Failure>;
+    async fn execute(&self, input: &Resolved, call: &Call, leave: Leave) -> Result<Yield, Failure>;
+    async fn find(&self, input: &Resolved, call: &Call, leave: Leave) -> Result<Found<Yield>, Failure>;
+    async fn compensate(
+        &self,
+        input: &Resolved,
+        made: &Taken,
+        call: &Call,
+        leave: Leave,
+    ) -> Result<(), Failure>;
+}
+
+/// What an activity made, or found.
+#[derive(Debug, Clone)]
+pub(crate) enum Yield {
+    /// As a journal keeps it.
+    Kept {
+        value: Value,
+        /// It is the `None` of an `Option`: nothing yet, to whoever polls.
+        is_none: bool,
+        /// The provider's id of it; or why its activity could not say.
+        external_id: Result<Option<String>, Failure>,
+    },
+    /// It is there, and a journal cannot keep what it is.
+    Unkept(Unkept),
+}
+
+/// What was made and cannot be kept: as it is while the process lives that made it, and what is wrong with it.
+#[derive(Debug, Clone)]
+pub(crate) struct Unkept {
+    pub(crate) made: Arc<dyn std::any::Any + Send + Sync>,
+    pub(crate) problem: String,
+    pub(crate) external_id: Option<String>,
+}
+
+/// What a compensation is given to take back.
+#[derive(Debug, Clone)]
+pub(crate) enum Taken {
+    /// As a journal has it.
+    Kept(Value),
+    /// As the activity made it in this process.
+    Unkept(Unkept),
+    /// It could not be kept, and the process that made it is gone: it is looked for.
+    Unknown,
 }
 
 /// What an activity says of itself before it is called.
@@ -82,8 +123,8 @@ impl ActivityFacts {
 pub(crate) trait AnyLocal: Send + Sync {
     fn rule(&self) -> LocalRule;
     fn give_up_after(&self) -> Duration;
-    async fn apply(&self, input: &Value, tx: &mut Tx<'_>) -> Result<Value, Failure>;
-    async fn revert(&self, input: &Value, made: &Value, tx: &mut Tx<'_>) -> Result<(), Failure>;
+    async fn apply(&self, input: &Resolved, tx: &mut Tx<'_>) -> Result<Value, Failure>;
+    async fn revert(&self, input: &Resolved, made: &Value, tx: &mut Tx<'_>) -> Result<(), Failure>;
 }
 
 /// A workflow as a journal knows it.
@@ -187,20 +228,8 @@ fn read<T: serde::de::DeserializeOwned>(name: &str, value: &Value) -> Result<T, 
     said("deserialize", name, || T::deserialize(value))?.map_err(|error| unreadable(name, &error))
 }
 
-/// What was made, as the journal keeps it. By now it is there, so that what cannot be written is in doubt, never
-/// refused.
-fn written<T: serde::Serialize>(name: &str, made: &T) -> Result<Value, Failure> {
-    match unpanicked(|| serde_json::to_value(made)) {
-        Some(Ok(value)) => Ok(value),
-        Some(Err(error)) => Err(Failure::NoAnswer {
-            cause: Cause::Unreadable,
-            detail: format!("{name}: what it made cannot be written: {error}"),
-        }),
-        None => {
-            let detail = panicked(&format!("serialize of {name}"));
-            Err(Failure::NoAnswer { cause: Cause::Panic, detail })
-        }
-    }
+fn read_input<T: serde::de::DeserializeOwned>(name: &str, input: &Resolved) -> Result<T, Failure> {
+    said("deserialize", name, || input.read())?.map_err(|error| unreadable(name, &error))
 }
 
 /// Whether an activity has a `compensate` of its own: the one that it has otherwise answers with a type that nobody
@@ -226,28 +255,64 @@ impl<A: Activity> Bound<A> {
     fn time_limit() -> Duration {
         A::TIME_LIMIT.min(CALL_MAX)
     }
+
+    /// What was made, as a journal keeps it. It happened, so that what stands against that is no failure of it; a panic
+    /// is as one in the call.
+    fn kept(made: A::Output) -> Result<Yield, Failure> {
+        let written = unpanicked(|| data::output("its output", &made)).ok_or_else(|| {
+            let detail = panicked(&format!("serialize of {}", A::NAME));
+            Failure::NoAnswer { cause: Cause::Panic, detail }
+        })?;
+        let external_id = said("external_id", A::NAME, || A::external_id(&made));
+        let id = external_id.as_ref().ok().and_then(Option::as_ref);
+        let fits = id.map_or(Ok(()), |id| limits::name("its external id", id));
+        match written.and_then(|written| fits.clone().map(|()| written)) {
+            Ok(written) => Ok(Yield::Kept { value: written.value, is_none: written.is_none, external_id }),
+            Err(error) => {
+                let external_id = id.filter(|_| fits.is_ok()).cloned();
+                Ok(Yield::Unkept(Unkept { made: Arc::new(made), problem: error.to_string(), external_id }))
+            }
+        }
+    }
+
+    /// What is there of a call whose answer could not be kept.
+    async fn look_again(&self, activity: &A, call: &Call) -> Result<Option<A::Output>, Failure> {
+        if A::EFFECT.is_sent_again() {
+            return activity.execute(&self.client, call).await.map(Some);
+        }
+        match activity.find(&self.client, call).await? {
+            Found::Usable(made) | Found::Unusable(made) => Ok(Some(made)),
+            Found::Nothing | Found::Unknowable => Ok(None),
+        }
+    }
 }
 
 #[async_trait]
 impl<A: Activity> AnyActivity for Bound<A> {
-    fn facts(&self, input: &Value, call: &Call) -> Result<ActivityFacts, Failure> {
-        let activity: A = read(A::NAME, input)?;
+    fn facts(&self, input: &Resolved, call: &Call) -> Result<ActivityFacts, Failure> {
+        let activity: A = read_input(A::NAME, input)?;
         call.says_no_resource.store(false, Ordering::Relaxed);
         let resource = said("resource", A::NAME, || activity.resource(call))?;
+        // A later generation's name is a little longer.
+        if call.generation() == 1 {
+            resource.iter().try_for_each(Resource::check)?;
+        }
+        let gates = said("gates", A::NAME, || activity.gates(&self.client))?;
+        gates.iter().try_for_each(|gate| limits::name("the key of its gate", &gate.key))?;
         Ok(ActivityFacts {
             effect: A::EFFECT,
             time_limit: Self::time_limit(),
             give_up_after: A::GIVE_UP_AFTER,
             resource,
             removes: said("removes", A::NAME, || activity.removes())?,
-            gates: said("gates", A::NAME, || activity.gates(&self.client))?,
+            gates,
             says_resource: !call.says_no_resource.load(Ordering::Relaxed),
             says_undo: says_undo::<A>(),
         })
     }
 
-    fn passage(&self, input: &Value) -> Result<Passage, Failure> {
-        let activity: A = read(A::NAME, input)?;
+    fn passage(&self, input: &Resolved) -> Result<Passage, Failure> {
+        let activity: A = read_input(A::NAME, input)?;
         let gates = said("gates", A::NAME, || activity.gates(&self.client))?;
         Ok(Passage { time_limit: Self::time_limit(), gates })
     }
@@ -268,26 +333,39 @@ impl<A: Activity> AnyActivity for Bound<A> {
         }
     }
 
-    async fn execute(&self, input: &Value, call: &Call, _: Leave) -> Result<Value, Failure> {
-        let activity: A = read(A::NAME, input)?;
-        let made = activity.execute(&self.client, call).await?;
-        written(A::NAME, &made)
+    async fn execute(&self, input: &Resolved, call: &Call, _: Leave) -> Result<Yield, Failure> {
+        let activity: A = read_input(A::NAME, input)?;
+        activity.execute(&self.client, call).await.and_then(Self::kept)
     }
 
-    async fn find(&self, input: &Value, call: &Call, _: Leave) -> Result<Found<Value>, Failure> {
-        let activity: A = read(A::NAME, input)?;
+    async fn find(&self, input: &Resolved, call: &Call, _: Leave) -> Result<Found<Yield>, Failure> {
+        let activity: A = read_input(A::NAME, input)?;
         Ok(match activity.find(&self.client, call).await? {
             Found::Nothing => Found::Nothing,
             Found::Unknowable => Found::Unknowable,
-            Found::Usable(made) => Found::Usable(written(A::NAME, &made)?),
-            Found::Unusable(made) => Found::Unusable(written(A::NAME, &made)?),
+            Found::Usable(made) => Found::Usable(Self::kept(made)?),
+            Found::Unusable(made) => Found::Unusable(Self::kept(made)?),
         })
     }
 
-    async fn compensate(&self, input: &Value, made: &Value, call: &Call, _: Leave) -> Result<(), Failure> {
-        let activity: A = read(A::NAME, input)?;
-        let made: A::Output = read(A::NAME, made)?;
-        activity.compensate(&self.client, &made, call).await
+    async fn compensate(&self, input: &Resolved, made: &Taken, call: &Call, _: Leave) -> Result<(), Failure> {
+        let activity: A = read_input(A::NAME, input)?;
+        if let Taken::Unkept(unkept) = made
+            && let Some(made) = unkept.made.downcast_ref::<A::Output>()
+        {
+            return activity.compensate(&self.client, made, call).await;
+        }
+        let made = match made {
+            Taken::Kept(made) => Some(read(A::NAME, made)?),
+            Taken::Unkept(_) | Taken::Unknown => self.look_again(&activity, call).await?,
+        };
+        match made {
+            Some(made) => activity.compensate(&self.client, &made, call).await,
+            None => Err(Failure::refused(
+                "unstorable",
+                "what it made could not be kept, and looking for it does not show it",
+            )),
+        }
     }
 }
 
@@ -303,16 +381,15 @@ impl<L: Local> AnyLocal for Here<L> {
         L::GIVE_UP_AFTER
     }
 
-    async fn apply(&self, input: &Value, tx: &mut Tx<'_>) -> Result<Value, Failure> {
-        let local: L = read(L::NAME, input)?;
+    async fn apply(&self, input: &Resolved, tx: &mut Tx<'_>) -> Result<Value, Failure> {
+        let local: L = read_input(L::NAME, input)?;
         let made = done("apply", L::NAME, local.apply(tx)).await?;
         // It is rolled back, so that nothing is in doubt.
-        said("serialize", L::NAME, || serde_json::to_value(&made))?
-            .map_err(|error| unreadable(L::NAME, &error))
+        Ok(said("serialize", L::NAME, || data::output("its output", &made))??.value)
     }
 
-    async fn revert(&self, input: &Value, made: &Value, tx: &mut Tx<'_>) -> Result<(), Failure> {
-        let local: L = read(L::NAME, input)?;
+    async fn revert(&self, input: &Resolved, made: &Value, tx: &mut Tx<'_>) -> Result<(), Failure> {
+        let local: L = read_input(L::NAME, input)?;
         let made: L::Output = read(L::NAME, made)?;
         done("revert", L::NAME, local.revert(&made, tx)).await
     }
@@ -324,17 +401,17 @@ impl<W: Workflow> AnyWorkflow for Defined<W> {
     fn run(&self, saga: Saga, input: Value) -> BoxFuture<'static, crate::saga::Result<Value>> {
         let workflow = self.0.clone();
         Box::pin(async move {
-            let misread = |error: serde_json::Error| {
-                crate::saga::Halt::give_up("unreadable", format!("{}: {error}", W::NAME))
-            };
-            let input = serde_json::from_value(input).map_err(misread)?;
+            let halt =
+                |code: &str, error: String| crate::saga::Halt::give_up(code, format!("{}: {error}", W::NAME));
+            let input =
+                W::Input::deserialize(&input).map_err(|error| halt("unreadable", error.to_string()))?;
             let output = workflow.run(&saga, input).await?;
-            serde_json::to_value(output).map_err(misread)
+            let written = data::output("its output", &output);
+            written.map(|written| written.value).map_err(|error| halt("unstorable", error.to_string()))
         })
     }
 
     fn owner(&self, input: &Value, output: &Value) -> Result<Option<String>, Failure> {
-        use serde::Deserialize;
         said("owner", W::NAME, || {
             W::owner(&W::Input::deserialize(input).ok()?, &W::Output::deserialize(output).ok()?)
         })

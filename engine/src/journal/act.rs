@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::State;
-use super::state::Phase;
+use super::state::{Phase, Step};
+use crate::data::{Reference, Unstorable, check, limits, present};
 use crate::env::Timestamp;
 use crate::ids::StepKey;
 
@@ -69,8 +70,8 @@ pub enum Act {
     Done {
         /// Which.
         step: StepKey,
-        /// What the step yields; nothing for an undo.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        /// What the step yields; missing for an undo. Null is something.
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
         output: Option<Value>,
     },
     /// Strike a step from the undo plan: its row stays on the ledger, held by nobody. What lives in it is taken back
@@ -85,6 +86,9 @@ pub enum Act {
         step: StepKey,
         /// The activity, as it shall be from the next try on.
         input: Value,
+        /// The places in it that hold what other steps made; those steps are among them on which it depends.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        references: Vec<Reference>,
     },
     /// Hand what a step made to another owner instead of undoing it.
     Release {
@@ -145,7 +149,7 @@ impl ActKind {
             }
         };
         if !self.is_about_step() {
-            offer(self.probe(&StepKey::from(""), now, false));
+            offer(self.probe(&StepKey::root(), now, false));
             return all;
         }
         for step in state.steps() {
@@ -183,7 +187,7 @@ impl ActKind {
             Self::Settle => Act::Settle { step, verdict: Verdict::Absent },
             Self::Done => Act::Done { step, output: with_output.then_some(Value::Null) },
             Self::Skip => Act::Skip { step },
-            Self::Patch => Act::Patch { step, input: Value::Null },
+            Self::Patch => Act::Patch { step, input: Value::Null, references: Vec::new() },
             Self::Release => Act::Release { step, owner: NOBODY.to_owned() },
         }
     }
@@ -209,6 +213,21 @@ impl Act {
             | Self::Patch { step, .. }
             | Self::Release { step, .. } => Some(step),
             Self::Retry | Self::Pause { .. } | Self::Resume | Self::Cancel => None,
+        }
+    }
+
+    /// Refuses what exceeds a limit, before it is written anywhere.
+    pub(crate) fn check(&self) -> Result<(), Unstorable> {
+        match self {
+            Self::Settle { verdict: Verdict::Adopt { output, external_id }, .. }
+            | Self::Settle { verdict: Verdict::Useless { output, external_id }, .. } => {
+                external_id.iter().try_for_each(|id| limits::name("the external id", id))?;
+                check("the output", output)
+            }
+            Self::Done { output: Some(output), .. } => check("the output", output),
+            Self::Patch { input, .. } => check("the input", input),
+            Self::Release { owner, .. } => limits::owner("the owner", owner),
+            _ => Ok(()),
         }
     }
 
@@ -283,6 +302,11 @@ impl Act {
             Self::Patch { .. } if doubted => {
                 Some("a try of it may have happened; settle that first".to_owned())
             }
+            Self::Patch { input, references, .. }
+                if let Some(problem) = step.and_then(|step| wrong_reference(step, input, references)) =>
+            {
+                Some(problem)
+            }
             Self::Patch { .. } => says(
                 matches!(phase, Some(Phase::Deferred { .. }))
                     && step.is_some_and(|step| step.asked.is_some())
@@ -291,4 +315,18 @@ impl Act {
             ),
         }
     }
+}
+
+/// What stands against these references in an input of this step.
+fn wrong_reference(step: &Step, input: &Value, references: &[Reference]) -> Option<String> {
+    let after = step.asked.as_ref().map(|asked| asked.after.as_slice()).unwrap_or_default();
+    references.iter().find_map(|Reference { at, step }| {
+        if input.pointer(at).is_none() {
+            Some(format!("the input has no place {at}"))
+        } else if !after.contains(step) {
+            Some(format!("the step does not depend on {step}, so that it cannot hold what that one made"))
+        } else {
+            None
+        }
+    })
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::activity::{Effect, Resource};
+use crate::data::{Input, Reference, present};
 use crate::env::Timestamp;
 use crate::ids::{OperationId, ResourceId, SagaId, StepKey};
 use crate::journal::act::Act;
@@ -108,8 +109,8 @@ pub enum Event {
         step: StepKey,
         /// What was seen.
         found: FoundKind,
-        /// What is there, if something is.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        /// What is there, if something is; nothing of it if that cannot be kept.
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
         output: Option<Value>,
         /// The provider's id of it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -196,7 +197,7 @@ pub enum Event {
         /// What became of it.
         fate: ChildFate,
         /// What it yields, if it did what it was asked for.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
         output: Option<Value>,
         /// Why it did not.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -423,8 +424,11 @@ impl Event {
 pub struct Asked {
     /// The activity's name.
     pub activity: String,
-    /// The activity itself.
+    /// The activity itself; null where one of `references` stands.
     pub input: Value,
+    /// The places in it that hold what other steps made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub references: Vec<Reference>,
     /// The steps it depends on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<StepKey>,
@@ -456,17 +460,23 @@ pub struct Asked {
 }
 
 impl Asked {
+    /// What is asked of it, as its activity reads it.
+    pub(crate) fn request(&self) -> Input {
+        Input { value: self.input.clone(), references: self.references.clone() }
+    }
+
     /// What needs nothing said but what it is: repeatable, without undo or limit of its own.
     pub(crate) fn bare(
         activity: &str,
-        input: Value,
+        input: Input,
         after: Vec<StepKey>,
         said: Vec<StepKey>,
         give_up_at: Timestamp,
     ) -> Self {
         Self {
             activity: activity.to_owned(),
-            input,
+            input: input.value,
+            references: input.references,
             after,
             said,
             local: None,

@@ -116,6 +116,8 @@ pub enum Cause {
     Refused,
     /// Our own database could not do it just now.
     Database,
+    /// It happened, and what it yields cannot be kept: too large, too deep, or nothing that reads back.
+    Unstorable,
     /// The activity panicked.
     Panic,
     /// The process that made the call died before it recorded the outcome.

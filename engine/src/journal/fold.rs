@@ -9,6 +9,7 @@ use super::event::{Asked, ChildFate, ChildRule, Event, FoundKind, SkipReason};
 use super::failure::Cause;
 use super::state::{IllegalEvent, SagaState, State, Unwinding};
 use super::step::{Phase, Step, Trouble};
+use crate::data::Input;
 use crate::env::Timestamp;
 use crate::ids::{ResourceId, StepKey};
 use crate::store::ResourceState;
@@ -137,6 +138,7 @@ impl State {
                 };
                 place.trouble = Some(trouble(Some(*cause), detail, fingerprint));
                 place.note_absence(Some(*cause), at);
+                place.note_unkept(*cause, detail);
             }
             Event::AttemptLost { step, cause, detail, look_at, fingerprint, .. } => {
                 let place = self.place(step, None, at);
@@ -144,6 +146,7 @@ impl State {
                 // What leaves nothing that would have to be taken back is not worth a doubt.
                 place.doubted = place.is_compensable();
                 place.note_absence(None, at);
+                place.note_unkept(*cause, detail);
                 place.trouble = Some(trouble(Some(*cause), detail, fingerprint));
                 self.set_resource(step, ResourceState::InDoubt, at);
             }
@@ -159,6 +162,7 @@ impl State {
                         place.phase = Phase::Deferred { retry_at: at };
                     }
                     FoundKind::Usable => {
+                        place.unkept = None;
                         place.phase = Phase::Completed;
                         place.trouble = None;
                         self.made(step, external_id.as_ref(), at);
@@ -179,6 +183,7 @@ impl State {
                 let place = self.place(step, None, at);
                 place.phase = Phase::Completed;
                 place.doubted = false;
+                place.unkept = None;
                 place.output = Some(output.clone());
                 place.trouble = None;
                 self.made(step, external_id.as_ref(), at);
@@ -198,7 +203,6 @@ impl State {
             Event::TimerFired { step } => {
                 let place = self.place(step, None, at);
                 place.phase = Phase::Completed;
-                place.output = Some(Value::Null);
             }
             Event::SignalReceived { step, value } | Event::ValueDrawn { step, value } => {
                 let place = self.place(step, None, at);
@@ -295,6 +299,7 @@ impl State {
             Event::StepCompensated { step, .. } => {
                 let place = self.place(step, None, at);
                 place.trouble = None;
+                place.unkept = None;
                 if matches!(place.phase, Phase::Removing { clearing: true, .. }) {
                     place.phase = Phase::Deferred { retry_at: at };
                     place.output = None;
@@ -379,9 +384,9 @@ impl State {
                     _ => {}
                 }
             }
-            Act::Patch { step, input } => {
+            Act::Patch { step, input, references } => {
                 let place = self.place(step, None, at);
-                place.patched = Some(input.clone());
+                place.patched = Some(Input { value: input.clone(), references: references.clone() });
                 if let Phase::Deferred { retry_at } = &mut place.phase
                     && *retry_at != NEVER
                 {

@@ -89,7 +89,7 @@ impl State {
             }
             (E::SagaCompleted { .. }, _) => !unwinding && self.is_settled() && !self.has_deferred(),
             (E::SagaCompensated {} | E::SagaFailed { .. }, _) => {
-                unwinding && !self.is_left_in(&StepKey::from("")) && !self.has_deferred()
+                unwinding && !self.is_left_in(&StepKey::root()) && !self.has_deferred()
             }
             (
                 E::SagaStarted { .. }

@@ -6,7 +6,6 @@ use super::State;
 use super::event::{Asked, LocalRule, closed_set};
 use super::step::{Phase, Step};
 use crate::ids::{ResourceId, StepKey};
-use crate::saga::edges_of;
 
 /// What unwinding would do, first things first.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -142,9 +141,7 @@ fn reaches<'s>(
 }
 
 fn source(asked: &Asked, key: &StepKey) -> EdgeSource {
-    let mut held = Vec::new();
-    edges_of(&asked.input, &mut held);
-    if held.contains(key) {
+    if asked.references.iter().any(|reference| reference.step == *key) {
         EdgeSource::Holds
     } else if asked.said.contains(key) {
         EdgeSource::Said

@@ -8,6 +8,7 @@ use super::event::{Asked, ChildFate, LocalRule, SkipReason};
 use super::failure::{Cause, Refusal};
 use super::state::Attention;
 use crate::activity::CALL_MAX;
+use crate::data::Input;
 use crate::env::Timestamp;
 use crate::ids::{ResourceId, SagaId, StepKey};
 
@@ -107,8 +108,10 @@ pub struct Step {
     pub sent_at: Option<Timestamp>,
     /// Whether an attempt of this generation was lost and nothing has settled since whether it happened.
     pub doubted: bool,
+    /// Why what it did cannot be kept, until that is settled or taken back.
+    pub unkept: Option<String>,
     /// What it is asked for instead of what the function asked, since a person said so.
-    pub patched: Option<Value>,
+    pub(crate) patched: Option<Input>,
     /// The longest wait between its tries, since a person said so.
     pub max_wait: Option<Duration>,
     /// The saga that is at it, and what became of that one.
@@ -163,6 +166,7 @@ impl Step {
             since: at,
             sent_at: None,
             doubted: false,
+            unkept: None,
             patched: None,
             max_wait: None,
             child: None,
@@ -223,7 +227,8 @@ impl Step {
     pub fn current(&self) -> Option<Asked> {
         let mut asked = self.asked.clone()?;
         if let Some(patched) = &self.patched {
-            asked.input.clone_from(patched);
+            asked.input.clone_from(&patched.value);
+            asked.references.clone_from(&patched.references);
         }
         Some(asked)
     }
@@ -249,6 +254,13 @@ impl Step {
     pub(super) fn note_absence(&mut self, cause: Option<Cause>, at: Timestamp) {
         let is_absent = cause == Some(Cause::AbsentOnce);
         self.absent_since = is_absent.then(|| self.absent_since.unwrap_or(at));
+    }
+
+    /// Keeps in mind why what it did cannot be kept, whatever else goes wrong with it until that is settled.
+    pub(super) fn note_unkept(&mut self, cause: Cause, detail: &str) {
+        if cause == Cause::Unstorable {
+            self.unkept = Some(detail.to_owned());
+        }
     }
 
     pub(super) fn wait_at(&mut self, gate: &str, detail: &str, since: Timestamp) {
@@ -282,6 +294,9 @@ impl Step {
         }
         let unsettled =
             !matches!(self.phase, Phase::Completed | Phase::Refused | Phase::Undone | Phase::Skipped(_));
+        if unsettled && self.unkept.is_some() {
+            all.push(Attention::NeedsDecision);
+        }
         if unsettled && let Some(Trouble { cause, .. }) = &self.trouble {
             let refused_undo = cause.is_none() && matches!(self.phase, Phase::Removing { .. });
             if refused_undo || matches!(cause, Some(Cause::Credential | Cause::Refused)) {

@@ -12,6 +12,7 @@ use super::failure::{Cause, Refusal};
 use super::state::{Attention, SagaState};
 use super::{Entry, State, story, why};
 use crate::activity::{Effect, Resource};
+use crate::data::{Input, Reference};
 use crate::env::Timestamp;
 use crate::gate::Lane;
 use crate::ids::{OperationId, ResourceId, SagaId, StepKey};
@@ -22,7 +23,9 @@ fn saga() -> SagaId {
 }
 
 fn asked() -> Box<Asked> {
-    let input = serde_json::json!({"name": "amends-dev-1"});
+    let input = serde_json::json!({"name": "amends-dev-1", "on": null});
+    let references = vec![Reference { at: "/on".into(), step: "plan".into() }];
+    let input = Input { value: input, references };
     let after = vec!["plan".into()];
     Box::new(Asked {
         effect: Effect::Searchable { quiet: crate::secs(31) },
@@ -112,14 +115,14 @@ fn sample(kind: EventKind) -> Event {
         EventKind::ParentEnded => Event::ParentEnded {},
         EventKind::RaceDecided => Event::RaceDecided {
             scope: "race".into(),
-            winner: "race/a".into(),
-            losers: vec!["race/b".into()],
+            winner: ["race", "a/1"].into(),
+            losers: vec![["race", "b"].into()],
         },
         EventKind::DeferRegistered => {
             Event::DeferRegistered { step, asked: Box::new(Asked { deferred: true, ..*asked() }) }
         }
         EventKind::LabelSet => {
-            let step = Some("label:instance".into());
+            let step = Some(StepKey::root().beside("label").child("instance"));
             Event::LabelSet { step, name: "instance".into(), value: "in_1".into() }
         }
         EventKind::Paused => Event::Paused { until: at, actor: "ann".into(), reason: detail() },
@@ -355,7 +358,11 @@ fn every_act_keeps_its_shape_and_has_a_verdict_in_every_phase() {
         ActKind::Settle => Act::Settle { step: step(), verdict: Verdict::Absent },
         ActKind::Done => Act::Done { step: step(), output: Some("made".into()) },
         ActKind::Skip => Act::Skip { step: step() },
-        ActKind::Patch => Act::Patch { step: step(), input: serde_json::json!({"name": "b"}) },
+        ActKind::Patch => {
+            let references = vec![Reference { at: "/on".into(), step: "plan".into() }];
+            let input = serde_json::json!({"name": "b", "on": null});
+            Act::Patch { step: step(), input, references }
+        }
         ActKind::Release => Act::Release { step: step(), owner: "in_2".into() },
     };
     let mut table = String::new();
@@ -376,7 +383,7 @@ fn every_act_keeps_its_shape_and_has_a_verdict_in_every_phase() {
 /// is taken back, it is not made again.
 #[test]
 fn a_step_of_a_branch_that_was_taken_back_is_not_tried_again() {
-    let step = || StepKey::from("race/slow/rope");
+    let step = || StepKey::from(["race", "slow", "rope"]);
     let events = [
         sample(EventKind::SagaStarted),
         Event::AttemptStarted {
@@ -389,8 +396,8 @@ fn a_step_of_a_branch_that_was_taken_back_is_not_tried_again() {
         },
         Event::RaceDecided {
             scope: "race".into(),
-            winner: "race/quick".into(),
-            losers: vec!["race/slow".into()],
+            winner: ["race", "quick"].into(),
+            losers: vec![["race", "slow"].into()],
         },
         Event::AttemptLost {
             step: step(),
@@ -401,7 +408,7 @@ fn a_step_of_a_branch_that_was_taken_back_is_not_tried_again() {
             fingerprint: String::new(),
         },
         Event::StepFound { step: step(), found: FoundKind::Nothing, output: None, external_id: None },
-        Event::ScopeUnwound { scope: "race/slow".into() },
+        Event::ScopeUnwound { scope: ["race", "slow"].into() },
     ];
     let entry = |(seq, event): (i64, Event)| Entry { seq, at: Timestamp(seq), epoch: 1, event };
     let entries: Vec<Entry> = (1..).zip(events).map(entry).collect();

@@ -125,6 +125,9 @@ fn parked(state: &State, attention: Attention, detail: &str) -> Why {
 
 fn needs_decision(state: &State, step: &Step, now: Timestamp) -> Why {
     let name = &state.workflow.0;
+    if let Some(problem) = &step.unkept {
+        return unkept(state, step, problem, now);
+    }
     let (what, thing, detail) = (called(step), thing(state, step), detail(step));
     match &step.phase {
         Phase::Undecidable => Why {
@@ -170,6 +173,34 @@ fn needs_decision(state: &State, step: &Step, now: Timestamp) -> Why {
                 ),
             }
         }
+    }
+}
+
+/// It happened, and what it came to cannot be kept.
+fn unkept(state: &State, step: &Step, problem: &str, now: Timestamp) -> Why {
+    let (what, thing) = (called(step), thing(state, step));
+    let happened = format!(
+        "{} did {what}, and what that yields cannot be kept: {problem}. The activity is at fault.",
+        state.workflow.0
+    );
+    match &step.phase {
+        Phase::Removing { .. } => {
+            let tries = match (step.undo_attempts, &step.trouble) {
+                (1.., Some(_)) => format!(" That has not worked: {}.", detail(step)),
+                _ => String::new(),
+            };
+            let now = format!("{thing} is taken away again, then the step counts as refused.{tries}");
+            let you = format!("If you remove {thing} by hand, say `done`; `retry` tries it now.");
+            Why { happened, now, you }
+        }
+        _ => Why {
+            happened,
+            now: again(step, now),
+            you: format!(
+                "Say with `settle` what it came to: adopt it with an output that can be kept, absent, or useless \
+                 (then {thing} is taken away)."
+            ),
+        },
     }
 }
 

@@ -10,14 +10,17 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::step::{AskKind, Core, Progress, Step};
+use super::step::{AskKind, Core, Progress, Scope, Step, fits};
 use super::{Halt, Made, Result, Workflow};
 use crate::activity::removal::Remove;
 use crate::activity::{Activity, Local, Removal, Removed};
+use crate::data::{self, Input, limits};
 use crate::env::Timestamp;
 use crate::ids::{SagaId, StepKey};
 use crate::journal::event::ChildRule;
 
+const EMPTY: &str = "its key is empty";
+const INPUT: &str = "its input";
 /// So many branches of an `each` are under way at a time; the others wait their turn.
 const SIDE_BY_SIDE: usize = 16;
 
@@ -49,7 +52,7 @@ pub struct Saga {
 
 impl Saga {
     pub(crate) fn new() -> Self {
-        Self { core: Arc::default(), scope: StepKey::from(""), chain: Arc::default() }
+        Self { core: Arc::default(), scope: StepKey::root(), chain: Arc::default() }
     }
 
     pub(crate) fn core(&self) -> MutexGuard<'_, Core> {
@@ -96,8 +99,7 @@ impl Saga {
         self.local(key, &local, true)
     }
 
-    /// Reads again every `every` until the activity yields something; refused when `limit` has passed. What it
-    /// yields must not be JSON's `null`, as `()` is.
+    /// Reads again every `every` until the activity yields `Some`; refused when `limit` has passed.
     pub fn poll_until<A, T>(&self, key: &str, activity: A, every: Duration, limit: Duration) -> Step<T>
     where
         A: Activity<Output = Option<T>>,
@@ -116,13 +118,15 @@ impl Saga {
         self.ask::<Value>(key, AskKind::TimerUntil { at }).await.map(drop)
     }
 
-    /// Waits for a signal of this name; nothing when it has not come within `limit`.
+    /// Waits for a signal of this name; nothing when it has not come within `limit`. What was posted is a value, null
+    /// too.
     pub async fn signal<T>(&self, key: &str, name: &str, limit: Duration) -> Result<Option<T>>
     where
         T: DeserializeOwned + Send + Sync + 'static,
     {
         let kind = AskKind::Signal { name: name.to_owned(), limit };
-        self.ask::<Option<T>>(key, kind).await.map(Made::take)
+        limits::name("the name of the signal", name).map_err(|error| self.misuse(key, &error))?;
+        self.ask::<Option<T>>(key, kind).received().await.map(Made::take)
     }
 
     /// The time when this was first asked.
@@ -142,8 +146,10 @@ impl Saga {
 
     /// Labels the saga, for lists. A label that is set again has its new value from then on.
     pub async fn label(&self, name: &str, value: impl Into<String>) -> Result<()> {
-        let key = self.core().label_key(&self.scope.child(&format!("label:{name}")));
-        let kind = AskKind::Label { name: name.to_owned(), value: value.into() };
+        let value = value.into();
+        limits::label(name, &value).map_err(|error| self.misuse("label", &error))?;
+        let key = self.core().label_key(&self.scope, name)?;
+        let kind = AskKind::Label { name: name.to_owned(), value };
         Step::<Value>::new(self.clone(), key, kind).await.map(drop)
     }
 
@@ -238,11 +244,11 @@ impl Saga {
         Fut: Future<Output = Result<T>> + Send,
         T: Send,
     {
-        let scope = self.scope.child(key);
+        let scope = self.opened(&self.scope, key, Scope::Items)?;
         let mut chains = Vec::new();
         let mut branches = Vec::new();
         for (item_key, item) in items {
-            let inner = self.inside(scope.child(item_key.as_ref()))?;
+            let inner = self.inside(&scope, item_key.as_ref())?;
             chains.push(inner.chain.clone());
             branches.push(branch(inner, item));
         }
@@ -279,10 +285,10 @@ impl Saga {
         Fut: Future<Output = Result<T>> + Send,
         T: Send,
     {
-        let race = self.scope.child(key);
+        let race = self.opened(&self.scope, key, Scope::Race)?;
         let mut open = Vec::new();
         for (item_key, item) in items {
-            let inner = self.inside(race.child(item_key.as_ref()))?;
+            let inner = self.inside(&race, item_key.as_ref())?;
             let body = Box::pin(inner.clone().guarded(branch(inner.clone(), item)));
             open.push((item_key, inner, body));
         }
@@ -321,7 +327,7 @@ impl Saga {
         F: FnOnce(Saga) -> Fut,
         Fut: Future<Output = Result<T>> + Send,
     {
-        let inner = self.inside(self.scope.child(key))?;
+        let inner = self.inside(&self.scope, key)?;
         let value = inner.clone().guarded(body(inner.clone())).await?;
         let chain = inner.chain().clone();
         *self.chain() = chain;
@@ -341,12 +347,27 @@ impl Saga {
         }
     }
 
-    fn inside(&self, scope: StepKey) -> Result<Saga> {
-        self.core().open(&scope)?;
+    fn inside(&self, outer: &StepKey, name: &str) -> Result<Saga> {
+        let scope = self.opened(outer, name, Scope::Steps)?;
         Ok(Saga { core: self.core.clone(), scope, chain: Arc::new(Mutex::new(self.chain().clone())) })
     }
 
-    fn activity<A: Activity, T>(
+    fn opened(&self, outer: &StepKey, name: &str, scope: Scope) -> Result<StepKey> {
+        let key = outer.child(name);
+        let misuse = |problem: String| Halt::Misuse { step: key.clone(), problem };
+        if name.is_empty() {
+            return Err(misuse(EMPTY.to_owned()));
+        }
+        fits(&key).map_err(|error| misuse(error.to_string()))?;
+        self.core().open(&key, scope)?;
+        Ok(key)
+    }
+
+    fn misuse(&self, key: &str, error: &data::Unstorable) -> Halt {
+        Halt::Misuse { step: self.scope.child(key), problem: error.to_string() }
+    }
+
+    fn activity<A: Activity, T: DeserializeOwned>(
         &self,
         key: &str,
         activity: &A,
@@ -360,19 +381,38 @@ impl Saga {
         self.encoded(key, local, |input| AskKind::Local { name: L::NAME, input, pivot })
     }
 
-    fn child<W: Workflow, T>(&self, key: &str, input: &W::Input, rule: ChildRule) -> Step<T> {
+    fn child<W: Workflow, T: DeserializeOwned>(
+        &self,
+        key: &str,
+        input: &W::Input,
+        rule: ChildRule,
+    ) -> Step<T> {
         let kind = |input| AskKind::Child { workflow: W::NAME, version: W::VERSION, input, rule };
-        self.encoded(key, input, kind)
+        // To a child, whose journal is its own, an output is a value like others: it has to fit there.
+        match data::plain(INPUT, input) {
+            Ok(_) => self.encoded(key, input, kind),
+            Err(error) => Step::misused(self.clone(), self.scope.child(key), error.to_string()),
+        }
     }
 
-    fn encoded<I: Serialize, T>(&self, key: &str, input: &I, kind: impl FnOnce(Value) -> AskKind) -> Step<T> {
-        match serde_json::to_value(input) {
+    fn encoded<I: Serialize + DeserializeOwned, T: DeserializeOwned>(
+        &self,
+        key: &str,
+        input: &I,
+        kind: impl FnOnce(Input) -> AskKind,
+    ) -> Step<T> {
+        let written = data::input(INPUT, input, |step| self.core().output_of(step));
+        match written {
             Ok(input) => self.ask(key, kind(input)),
             Err(error) => Step::misused(self.clone(), self.scope.child(key), error.to_string()),
         }
     }
 
-    fn ask<T>(&self, key: &str, kind: AskKind) -> Step<T> {
-        Step::new(self.clone(), self.scope.child(key), kind)
+    fn ask<T: DeserializeOwned>(&self, key: &str, kind: AskKind) -> Step<T> {
+        let at = self.scope.child(key);
+        if key.is_empty() {
+            return Step::misused(self.clone(), at, EMPTY.to_owned());
+        }
+        Step::new(self.clone(), at, kind)
     }
 }

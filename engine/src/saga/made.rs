@@ -4,22 +4,22 @@ use std::ops::Deref;
 
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use crate::data::Token;
 use crate::ids::StepKey;
 
 /// A step's output. An activity that carries it depends on that step, and is unwound before it.
 ///
-/// It serialises as a reference to the step, `{"$made":"project"}`; whoever reads an input resolves the
-/// reference from the journal first (`resolve`), so an output is stored once.
+/// It serialises as the output itself. In the input of a step it is a reference, which the journal keeps beside that
+/// input ([`Reference`](crate::data::Reference)): an output is stored once, and nothing that an input holds is ever
+/// taken for a reference. It needs a place of its own there: it can be a field, an item or the value of a map, but
+/// cannot be flattened, and is no key of a map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Made<T> {
     step: StepKey,
     value: T,
 }
-
-const REFERENCE: &str = "$made";
-const VALUE: &str = "value";
 
 impl<T> Made<T> {
     pub(crate) fn new(step: StepKey, value: T) -> Self {
@@ -28,10 +28,10 @@ impl<T> Made<T> {
 
     /// A value that no step of this saga made, for tests of an activity by itself.
     pub fn given(value: T) -> Self {
-        Self { step: StepKey::from(""), value }
+        Self { step: StepKey::root(), value }
     }
 
-    /// The step it came from.
+    /// The step it came from; the root for what no step made.
     pub fn step(&self) -> &StepKey {
         &self.step
     }
@@ -51,59 +51,22 @@ impl<T> Deref for Made<T> {
 
 impl<T: Serialize> Serialize for Made<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = Map::new();
-        map.insert(REFERENCE.into(), Value::String(self.step.to_string()));
-        if self.step.as_str().is_empty() {
-            let value = serde_json::to_value(&self.value).map_err(serde::ser::Error::custom)?;
-            map.insert(VALUE.into(), value);
+        let listed = (!self.step.is_root()).then(|| Token::hand_over(&self.step)).flatten();
+        match listed {
+            Some(Token::Listed(number)) => serializer.serialize_newtype_struct(Token::NAME, &number),
+            _ => self.value.serialize(serializer),
         }
-        map.serialize(serializer)
     }
 }
 
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Made<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut map = Map::deserialize(deserializer)?;
-        let Some(Value::String(step)) = map.remove(REFERENCE) else {
-            return Err(D::Error::custom("not a reference to a step"));
+        let value = Value::deserialize(deserializer)?;
+        let (step, value) = match value.as_str().and_then(Token::take) {
+            Some(Token::Step(step, made)) => (step, made),
+            _ => return T::deserialize(value).map(Self::given).map_err(D::Error::custom),
         };
-        let value = map.remove(VALUE).ok_or_else(|| D::Error::custom("an unresolved reference"))?;
-        Ok(Self { step: StepKey::new(step), value: T::deserialize(value).map_err(D::Error::custom)? })
-    }
-}
-
-/// The steps that an input refers to.
-pub(crate) fn edges_of(input: &Value, into: &mut Vec<StepKey>) {
-    match input {
-        Value::Object(map) => match map.get(REFERENCE) {
-            Some(Value::String(step)) => {
-                if !step.is_empty() {
-                    into.push(StepKey::from(step.as_str()));
-                }
-            }
-            _ => map.values().for_each(|value| edges_of(value, into)),
-        },
-        Value::Array(items) => items.iter().for_each(|value| edges_of(value, into)),
-        _ => {}
-    }
-}
-
-/// The input with each reference followed to the output of its step.
-pub(crate) fn resolve(input: &Value, output_of: &dyn Fn(&StepKey) -> Option<Value>) -> Value {
-    match input {
-        Value::Object(map) => match map.get(REFERENCE) {
-            Some(Value::String(step)) if !step.is_empty() => {
-                let mut resolved = map.clone();
-                if let Some(output) = output_of(&StepKey::from(step.as_str())) {
-                    resolved.insert(VALUE.into(), output);
-                }
-                Value::Object(resolved)
-            }
-            _ => Value::Object(
-                map.iter().map(|(key, value)| (key.clone(), resolve(value, output_of))).collect(),
-            ),
-        },
-        Value::Array(items) => Value::Array(items.iter().map(|value| resolve(value, output_of)).collect()),
-        other => other.clone(),
+        let value = Token::inside(|| T::deserialize(value)).map_err(D::Error::custom)?;
+        Ok(Self { step, value })
     }
 }

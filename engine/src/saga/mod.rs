@@ -14,7 +14,6 @@ use serde::de::DeserializeOwned;
 
 pub use context::Saga;
 pub use made::Made;
-pub(crate) use made::{edges_of, resolve};
 pub(crate) use step::{Ask, AskKind};
 pub use step::{Progress, Step};
 

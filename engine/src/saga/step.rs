@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
-use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -10,14 +9,16 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Halt, Made, Result, Saga, edges_of};
+use super::{Halt, Made, Result, Saga};
+use crate::data::limits;
+use crate::data::{Input, KEY_MAX, Unstorable};
 use crate::env::Timestamp;
 use crate::ids::StepKey;
 use crate::journal::event::ChildRule;
 use crate::journal::failure::Refusal;
 
-/// How a step ended, as the saga's function sees it.
-pub(crate) type Delivery = std::result::Result<Value, Refusal>;
+/// How a step ended, as the saga's function sees it: with a value, which may be null, or with the time alone.
+pub(crate) type Delivery = std::result::Result<Option<Value>, Refusal>;
 
 /// What a saga's function has asked for and not been told yet, and what it has been told.
 #[derive(Default)]
@@ -27,6 +28,8 @@ pub(crate) struct Core {
     fresh: Vec<Ask>,
     /// The key that was asked for last.
     last: Option<StepKey>,
+    /// The keys that do not name a step.
+    scopes: HashMap<StepKey, Scope>,
     /// How often each label was set, since a label has no key of its own.
     labelled: HashMap<StepKey, u32>,
     /// How far the function says that it is.
@@ -60,23 +63,56 @@ impl Core {
         self.last.as_ref()
     }
 
-    /// Takes a name for a scope, like that of a step, so that two scopes never share their keys.
-    pub(super) fn open(&mut self, scope: &StepKey) -> Result<()> {
-        let mark = scope.child(".");
-        if self.asked.insert(mark.clone(), None).is_some() {
-            let problem = "a scope of this key was opened before".to_owned();
-            return Err(Halt::Misuse { step: scope.clone(), problem });
-        }
-        self.told.insert(mark, Ok(Value::Null));
-        Ok(())
+    /// What a step has yielded.
+    pub(super) fn output_of(&self, key: &StepKey) -> Option<Value> {
+        self.told.get(key)?.as_ref().ok()?.clone()
+    }
+
+    /// Takes a key for a scope, so that two scopes, or a scope and a step, never share their keys.
+    pub(super) fn open(&mut self, key: &StepKey, scope: Scope) -> Result<()> {
+        let problem = match self.scopes.get(key) {
+            _ if self.asked.contains_key(key) => "a step of this key was asked for before",
+            // Other items may come; each is a scope that is opened once.
+            Some(Scope::Items) if scope == Scope::Items => return Ok(()),
+            Some(_) => "a scope of this key was opened before",
+            None => {
+                self.scopes.insert(key.clone(), scope);
+                return Ok(());
+            }
+        };
+        Err(Halt::Misuse { step: key.clone(), problem: problem.to_owned() })
     }
 
     /// The key under which the next setting of this label stands.
-    pub(super) fn label_key(&mut self, label: &StepKey) -> StepKey {
+    pub(super) fn label_key(&mut self, scope: &StepKey, name: &str) -> Result<StepKey> {
+        let label = scope.beside("label").child(name);
         let count = self.labelled.entry(label.clone()).or_insert(0);
         *count += 1;
-        if *count == 1 { label.clone() } else { StepKey::new(format!("{label}#{count}")) }
+        let key = if *count == 1 { label } else { label.child(&count.to_string()) };
+        let fits = limits::labels(self.labelled.len()).and_then(|()| fits(&key));
+        fits.map(|()| key.clone()).map_err(|error| Halt::Misuse { step: key, problem: error.to_string() })
     }
+}
+
+/// What a key stands for that names no step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// A scope, or a branch.
+    Steps,
+    /// What the branches of an `each` stand in.
+    Items,
+    /// What those of a race stand in.
+    Race,
+}
+
+/// Refuses a key that is too long.
+pub(super) fn fits(key: &StepKey) -> std::result::Result<(), Unstorable> {
+    let length = key.as_str().len();
+    if length > KEY_MAX {
+        let problem = format!("is too long: {length} bytes as it is shown, and {KEY_MAX} are allowed");
+        return Err(Unstorable::new("its key", problem));
+    }
+    Ok(())
 }
 
 /// One thing that a saga's function asked for.
@@ -93,13 +129,13 @@ pub(crate) struct Ask {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum AskKind {
     /// Run an activity; as the pivot, or again and again until it yields something.
-    Activity { name: &'static str, input: Value, pivot: bool, poll: Option<(Duration, Duration)> },
+    Activity { name: &'static str, input: Input, pivot: bool, poll: Option<(Duration, Duration)> },
     /// Run a local activity in a transaction.
-    Local { name: &'static str, input: Value, pivot: bool },
+    Local { name: &'static str, input: Input, pivot: bool },
     /// Run an activity when the saga ends.
-    Defer { name: &'static str, input: Value },
+    Defer { name: &'static str, input: Input },
     /// Run another saga as a part of this one.
-    Child { workflow: &'static str, version: u32, input: Value, rule: ChildRule },
+    Child { workflow: &'static str, version: u32, input: Input, rule: ChildRule },
     /// Let time pass.
     Timer { wait: Duration },
     /// Let time pass until then.
@@ -142,11 +178,27 @@ pub struct Step<T> {
     /// dependencies go past them.
     links: bool,
     problem: Option<String>,
-    yields: PhantomData<fn() -> T>,
+    reads: Reads<T>,
 }
 
-impl<T> Step<T> {
+/// How what was told is read; nothing was told but that the time is over.
+type Reads<T> = fn(Option<Value>) -> std::result::Result<T, serde_json::Error>;
+
+fn reads<T: DeserializeOwned>(told: Option<Value>) -> std::result::Result<T, serde_json::Error> {
+    serde_json::from_value(told.unwrap_or_default())
+}
+
+impl<T: DeserializeOwned> Step<Option<T>> {
+    /// A step that yields nothing when its time is over before a value has come; null is a value.
+    pub(super) fn received(mut self) -> Self {
+        self.reads = |told| told.map(serde_json::from_value).transpose();
+        self
+    }
+}
+
+impl<T: DeserializeOwned> Step<T> {
     pub(super) fn new(saga: Saga, key: StepKey, kind: AskKind) -> Self {
+        let problem = fits(&key).err().map(|error| error.to_string());
         let links = matches!(kind, AskKind::Activity { .. } | AskKind::Local { .. } | AskKind::Child { .. });
         Self {
             saga,
@@ -155,8 +207,8 @@ impl<T> Step<T> {
             after: Vec::new(),
             independent: false,
             links,
-            problem: None,
-            yields: PhantomData,
+            problem,
+            reads: reads::<T>,
         }
     }
 
@@ -165,7 +217,9 @@ impl<T> Step<T> {
         step.problem = Some(problem);
         step
     }
+}
 
+impl<T> Step<T> {
     /// Depends on nothing but what it holds, and nothing asked for later depends on it unless it holds it.
     pub fn independent(mut self) -> Self {
         self.independent = true;
@@ -173,7 +227,8 @@ impl<T> Step<T> {
         self
     }
 
-    /// Depends on that step too: is undone before it.
+    /// Depends on that step too: is undone before it. A text is the key of a step outside all scopes; a step in a scope
+    /// is named by its parts, `.after(["item", name, "put"])`, or by what it made, `.after(made.step())`.
     pub fn after(mut self, step: impl Into<StepKey>) -> Self {
         self.after.push(step.into());
         self
@@ -189,11 +244,22 @@ impl<T> Step<T> {
         | AskKind::Defer { input, .. }
         | AskKind::Child { input, .. } = &kind
         {
-            edges_of(input, &mut self.after);
+            self.after.extend(input.references.iter().map(|reference| reference.step.clone()));
         }
         self.after.sort();
         self.after.dedup();
         let mut core = self.saga.core();
+        if let Some(unknown) = said.iter().find(|key| !core.asked.contains_key(key)) {
+            let problem =
+                format!("it is to come after {unknown}, and no step of that key was asked for before");
+            return Err(Halt::Misuse { step: self.key.clone(), problem });
+        }
+        // These two are about the scope that has their key.
+        let is_of_scope = matches!(kind, AskKind::Race { .. } | AskKind::Unwind { .. });
+        if !is_of_scope && core.scopes.contains_key(&self.key) {
+            let problem = "a scope of this key was opened before".to_owned();
+            return Err(Halt::Misuse { step: self.key.clone(), problem });
+        }
         if core.asked.insert(self.key.clone(), None).is_some() {
             let problem = "a step of this key was asked for before".to_owned();
             return Err(Halt::Misuse { step: self.key.clone(), problem });
@@ -227,7 +293,7 @@ impl<T: DeserializeOwned> Future for Step<T> {
         };
         Poll::Ready(match told {
             Err(refusal) => Err(Halt::Refused { step: step.key.clone(), refusal }),
-            Ok(output) => match serde_json::from_value(output) {
+            Ok(output) => match (step.reads)(output) {
                 Ok(value) => {
                     if step.links {
                         let mut chain = step.saga.chain();

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::data::present;
 use crate::env::Timestamp;
 use crate::ids::{OperationId, SagaId, StepKey};
 use crate::journal::act::Act;
@@ -45,6 +46,7 @@ pub enum Message {
         /// What became of it.
         fate: ChildFate,
         /// What it yields, if it did what it was asked for.
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
         output: Option<Value>,
         /// Why it did not.
         refusal: Option<Refusal>,

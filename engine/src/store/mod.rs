@@ -36,6 +36,7 @@ pub use self::limits::INDEXED_MAX;
 pub use self::new_saga::{Concurrency, NewSaga, Started};
 pub use self::open::{Migrations, OpenError};
 pub use self::rows::{AuditRow, ResourceRow, ResourceState, ResourceWrite, SagaRow, Settled};
+use crate::data::Unstorable;
 use crate::env::Timestamp;
 use crate::gate::{GateWait, Lane};
 use crate::ids::{InstallationId, SagaId, SecretRef};
@@ -108,6 +109,9 @@ pub enum Error {
     /// The user's part of a transaction did not happen.
     #[error(transparent)]
     Job(#[from] Failure),
+    /// It exceeds a limit, or cannot be kept as it is; the same again would too.
+    #[error(transparent)]
+    Unstorable(#[from] Unstorable),
     /// The database cannot, just now.
     #[error("the database is unavailable: {0}")]
     Unavailable(String),
@@ -138,7 +142,7 @@ pub enum Error {
 impl Error {
     /// Whether the same write, tried again, fails again.
     pub fn is_permanent(&self) -> bool {
-        matches!(self, Self::Refused(_) | Self::TooLong { .. } | Self::KeyTaken(_))
+        matches!(self, Self::Refused(_) | Self::TooLong { .. } | Self::KeyTaken(_) | Self::Unstorable(_))
     }
 }
 

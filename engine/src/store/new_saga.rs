@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::data::{self, Unstorable, limits};
 use crate::env::{Env, Timestamp};
 use crate::ids::SagaId;
 use crate::journal::event::Parent;
@@ -56,13 +57,23 @@ pub struct Concurrency {
 
 impl NewSaga {
     /// A saga of this workflow; a start repeated under the same `key` is the same saga.
-    pub fn of<W: Workflow>(
-        env: &Env,
-        key: impl Into<String>,
-        input: &W::Input,
-    ) -> Result<Self, serde_json::Error> {
+    ///
+    /// # Errors
+    /// The input does not read back as it is, or exceeds a limit.
+    pub fn of<W: Workflow>(env: &Env, key: impl Into<String>, input: &W::Input) -> Result<Self, Unstorable> {
         let id = SagaId::from_uuid(env.uuid());
-        Ok(Self { key: key.into(), ..Self::raw(env, id, W::NAME, W::VERSION, serde_json::to_value(input)?) })
+        let input = data::plain("the input", input)?;
+        Ok(Self { key: key.into(), ..Self::raw(env, id, W::NAME, W::VERSION, input) })
+    }
+
+    /// Refuses what exceeds a limit ([`data`]): before it is written, and by name.
+    pub(crate) fn check(&self) -> Result<(), Unstorable> {
+        limits::start_key(&self.key)?;
+        limits::labels(self.labels.len())?;
+        self.labels.iter().try_for_each(|(name, value)| limits::label(name, value))?;
+        let concurrency = self.concurrency.iter();
+        concurrency.map(|bound| &bound.key).try_for_each(|key| limits::name("the concurrency key", key))?;
+        data::check("the input", &self.input)
     }
 
     /// A saga of a workflow that is known by name alone, under its own id as its key.
@@ -168,7 +179,9 @@ impl NewSaga {
 
     /// What a repeated start must have in common with the first.
     pub fn fingerprint(&self) -> String {
-        blake3::hash(format!("{}\n{}", self.workflow, self.input).as_bytes()).to_hex().to_string()
+        // In the order of its keys, whatever the order in which a map was filled.
+        let input = data::canonical(&self.input);
+        blake3::hash(format!("{}\n{input}", self.workflow).as_bytes()).to_hex().to_string()
     }
 }
 

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{NewSaga, ResourceRow};
+use crate::data::{self, limits};
 use crate::env::{Env, Timestamp};
 use crate::ids::{SagaId, SecretRef, StepKey};
 use crate::journal::failure::{Cause, Failure};
@@ -247,6 +248,7 @@ impl Tx<'_> {
             return Err(Failure::refused("malformed", format!("{} is not {}", new.workflow, W::NAME)));
         }
         super::limits::start(&new).map_err(|error| Failure::refused("too_long", error.to_string()))?;
+        new.check()?;
         let same_key = |other: &&NewSaga| other.key == new.key;
         if let Some(other) = self.beside.starts.iter().find(same_key) {
             return Ok(other.id.clone());
@@ -269,7 +271,8 @@ impl Tx<'_> {
 
     /// Leaves a signal for another saga.
     pub fn signal(&mut self, saga: &SagaId, name: &str, value: impl Serialize) -> Result<(), Failure> {
-        let value = serde_json::to_value(value).map_err(|error| Error::Malformed(error.to_string()))?;
+        limits::name("the name of the signal", name)?;
+        let value = data::written("the signal", &value)?;
         let message = super::Message::Signal { name: name.to_owned(), value };
         self.beside.posts.push(Post { saga: saga.clone(), message });
         Ok(())
@@ -286,7 +289,7 @@ impl Tx<'_> {
         self.beside.posts.push(Post { saga: saga.clone(), message });
     }
 
-    /// Labels this saga, for lists.
+    /// Labels this saga, for lists. A label that exceeds a limit refuses the whole.
     pub fn label(&mut self, name: &str, value: &str) {
         self.beside.labels.push((name.to_owned(), value.to_owned()));
     }

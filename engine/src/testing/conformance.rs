@@ -83,6 +83,8 @@ cases! {
     letters_are_read_in_the_order_of_their_arrival,
     every_entry_is_in_the_feed_once_and_no_number_appears_below_one_that_was_read,
     text_with_a_nul_and_numbers_beyond_a_double_fail_no_write,
+    whatever_json_is_written_is_read_back_to_the_bit,
+    null_is_read_back_as_something_and_nothing_as_nothing,
     a_statement_that_is_refused_is_undone_alone,
     nothing_fits_every_column_and_what_was_bound_is_read_back,
     a_list_has_pages_newest_first,
@@ -767,6 +769,158 @@ async fn text_with_a_nul_and_numbers_beyond_a_double_fail_no_write(subject: &Sub
     let letter = Letter { id: "l".into(), saga: id.clone(), message, at: Timestamp(BIG) };
     subject.store.post(letter.clone()).await.unwrap();
     assert_eq!(subject.store.letters(&id).await.unwrap(), [letter], "{}", subject.name);
+}
+
+/// Any JSON that may be kept: every kind, every float that is one, every sign, keys of any text.
+fn any_json(env: &Env, depth: usize) -> serde_json::Value {
+    use serde_json::{Map, Value};
+    let below = |below: usize| usize::try_from(env.below(below as u64)).unwrap();
+    let text = || -> String {
+        let sign = |_| match env.below(8) {
+            0 => char::from_u32(u32::try_from(env.below(0x20)).unwrap()),
+            1 => char::from_u32(u32::try_from(env.below(0x11_0000)).unwrap()),
+            2 => Some(['"', '\\', '/', '\u{7f}', '\u{2028}', '\u{feff}', '\u{fffd}', '\0'][below(8)]),
+            _ => char::from_u32(0x20 + u32::try_from(env.below(0x5f)).unwrap()),
+        };
+        (0..below(12)).filter_map(sign).collect()
+    };
+    let wide = || env.below(u64::MAX).rotate_left(u32::try_from(env.below(64)).unwrap());
+    match env.below(if depth == 0 { 7 } else { 9 }) {
+        0 => Value::Null,
+        1 => Value::Bool(env.below(2) == 0),
+        2 => Value::from([0, 1, u64::MAX, i64::MAX.unsigned_abs(), (1 << 53) + 1, wide()][below(6)]),
+        3 => Value::from([-1, i64::MIN, -(1 << 53) - 1, i64::MIN + 1][below(4)]),
+        4 => Value::from(
+            [-0.0, 0.0, 1.0, f64::MAX, f64::MIN, 5e-324, f64::EPSILON, 6.0 * 0.19, 1e21][below(9)],
+        ),
+        // Each pattern of bits that is a number.
+        5 => Value::from(Some(f64::from_bits(wide())).filter(|float| float.is_finite()).unwrap_or(0.1)),
+        6 => Value::String(text()),
+        7 => (0..below(5)).map(|_| any_json(env, depth - 1)).collect(),
+        _ => Value::Object((0..below(5)).map(|_| (text(), any_json(env, depth - 1))).collect::<Map<_, _>>()),
+    }
+}
+
+/// A value as text from which its floats are known to the bit.
+fn to_the_bit(value: &serde_json::Value) -> String {
+    use serde_json::Value;
+    match value {
+        Value::Number(number) if number.is_f64() => format!("f{:x}", number.as_f64().unwrap().to_bits()),
+        Value::Array(items) => format!("[{}]", items.iter().map(to_the_bit).collect::<Vec<_>>().join(",")),
+        Value::Object(map) => {
+            let mut items: Vec<_> =
+                map.iter().map(|(key, item)| format!("{key:?}:{}", to_the_bit(item))).collect();
+            items.sort();
+            format!("{{{}}}", items.join(","))
+        }
+        other => other.to_string(),
+    }
+}
+
+async fn whatever_json_is_written_is_read_back_to_the_bit(subject: &Subject) {
+    let name = subject.name;
+    let deepest =
+        (0..crate::data::DEPTH_MAX).fold(serde_json::Value::Null, |inner, _| serde_json::json!([inner]));
+    let values: Vec<_> = (0..400).map(|_| any_json(&subject.env, 4)).chain([deepest]).collect();
+    for (number, some) in values.chunks(25).enumerate() {
+        let all = serde_json::Value::Array(some.to_vec());
+        // What is deepest alone is within the limit, and not in a list of others.
+        let all = if some.len() == 1 { some[0].clone() } else { all };
+        let new = NewSaga { input: all.clone(), ..subject.new_saga(&format!("k{number}")) };
+        let (id, fingerprint) = (new.id.clone(), new.fingerprint());
+        subject.store.start(new).await.unwrap();
+        let mut append = subject.next(&id).await;
+        append.row.state = SagaState::Completed;
+        append.row.ended_at = Some(subject.env.now());
+        append.output = Some(all.clone());
+        let step = StepKey::from(["a/b", "ö"]);
+        append.entries[0].event =
+            Event::StepCompleted { step, output: all.clone(), external_id: None, by_hand: false };
+        let message = Message::Act {
+            operation: OperationId::from_uuid(subject.env.uuid()),
+            act: Act::Settle {
+                step: "s".into(),
+                verdict: crate::journal::act::Verdict::Adopt { output: all.clone(), external_id: None },
+            },
+            actor: "ann".into(),
+            reason: "why not".into(),
+        };
+        let letter = Letter { id: format!("l{number}"), saga: id.clone(), message, at: subject.env.now() };
+        subject.store.post(letter.clone()).await.unwrap();
+        let event = append.entries[0].event.clone();
+        let letters = subject.store.letters(&id).await.unwrap();
+        assert_eq!(letters, [letter], "{name}");
+        subject.store.append(append.into()).await.unwrap();
+        let journal = subject.store.journal(&id).await.unwrap();
+        let Event::SagaStarted { input, .. } = &journal[0].event else { panic!("{name}: {journal:?}") };
+        let Event::StepCompleted { output, .. } = &journal[1].event else { panic!("{name}: {journal:?}") };
+        let yielded = subject.store.output(&id).await.unwrap().unwrap();
+        let audit = subject.store.audit(&id).await.unwrap();
+        let Act::Settle { verdict: crate::journal::act::Verdict::Adopt { output: settled, .. }, .. } =
+            &audit[0].act
+        else {
+            panic!("{name}: {audit:?}")
+        };
+        for back in [input, output, &yielded, settled] {
+            assert_eq!(to_the_bit(back), to_the_bit(&all), "{name}");
+        }
+        assert_eq!(journal[1].event, event, "{name}");
+        let again = NewSaga { input: input.clone(), ..subject.new_saga("again") };
+        assert_eq!(again.fingerprint(), fingerprint, "{name}");
+    }
+}
+
+async fn null_is_read_back_as_something_and_nothing_as_nothing(subject: &Subject) {
+    use crate::journal::event::{ChildFate, FoundKind};
+    let name = subject.name;
+    for output in [None, Some(serde_json::Value::Null)] {
+        let saga = subject.started(&format!("k{}", output.is_some())).await;
+        let mut append = subject.next(&saga).await;
+        let (step, child) = (StepKey::from("s"), SagaId::from_uuid(subject.env.uuid()));
+        let events = [
+            Event::StepFound {
+                step: step.clone(),
+                found: FoundKind::Usable,
+                output: output.clone(),
+                external_id: None,
+            },
+            Event::ChildEnded {
+                step: step.clone(),
+                child: child.clone(),
+                fate: ChildFate::Done,
+                output: output.clone(),
+                refusal: None,
+            },
+        ];
+        let first = append.row.seq;
+        let entry = |(seq, event): (i64, &Event)| Entry {
+            seq,
+            at: subject.env.now(),
+            epoch: append.row.epoch,
+            event: event.clone(),
+        };
+        append.entries = (first..).zip(&events).map(entry).collect();
+        append.row.seq = first + 1;
+        append.output = output.clone();
+        subject.store.append(append.into()).await.unwrap();
+        let journal = subject.store.journal(&saga).await.unwrap();
+        assert_eq!([&journal[1].event, &journal[2].event], [&events[0], &events[1]], "{name}");
+        assert_eq!(subject.store.output(&saga).await.unwrap(), output, "{name}");
+        let operation = OperationId::from_uuid(subject.env.uuid());
+        let act = Act::Done { step: step.clone(), output: output.clone() };
+        let messages = [
+            Message::ChildEnded { step, child, fate: ChildFate::Done, output: output.clone(), refusal: None },
+            Message::Act { operation, act: act.clone(), actor: "ann".into(), reason: "why not".into() },
+        ];
+        let mut letters = Vec::new();
+        for (number, message) in messages.into_iter().enumerate() {
+            let id = format!("{saga} {number}");
+            letters.push(Letter { id, saga: saga.clone(), message, at: subject.env.now() });
+            subject.store.post(letters[number].clone()).await.unwrap();
+        }
+        assert_eq!(subject.store.letters(&saga).await.unwrap(), letters, "{name}");
+        assert_eq!(subject.store.audit(&saga).await.unwrap()[0].act, act, "{name}");
+    }
 }
 
 async fn a_statement_that_is_refused_is_undone_alone(subject: &Subject) {

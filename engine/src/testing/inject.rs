@@ -7,8 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use crate::activity::registry::{ActivityFacts, AnyActivity, AnyLocal, Passage};
+use crate::activity::registry::{ActivityFacts, AnyActivity, AnyLocal, Passage, Taken, Yield};
 use crate::activity::{Call, Cause, Effect, Failure, Found, Registry, secs};
+use crate::data::Resolved;
 use crate::env::{Env, Timestamp};
 use crate::ids::{SagaId, StepKey};
 use crate::journal::event::{LocalRule, closed_set};
@@ -302,7 +303,7 @@ impl Around<Arc<dyn AnyActivity>> {
     async fn pass<T, F>(
         &self,
         verb: Verb,
-        input: &Value,
+        input: &Resolved,
         call: &Call,
         send: impl Fn() -> F,
     ) -> Result<T, Failure>
@@ -349,11 +350,11 @@ impl Around<Arc<dyn AnyActivity>> {
 
 #[async_trait]
 impl AnyActivity for Around<Arc<dyn AnyActivity>> {
-    fn facts(&self, input: &Value, call: &Call) -> Result<ActivityFacts, Failure> {
+    fn facts(&self, input: &Resolved, call: &Call) -> Result<ActivityFacts, Failure> {
         self.inner.facts(input, call)
     }
 
-    fn passage(&self, input: &Value) -> Result<Passage, Failure> {
+    fn passage(&self, input: &Resolved) -> Result<Passage, Failure> {
         self.inner.passage(input)
     }
 
@@ -365,13 +366,13 @@ impl AnyActivity for Around<Arc<dyn AnyActivity>> {
         self.inner.problem_of(made)
     }
 
-    async fn execute(&self, input: &Value, call: &Call, leave: Leave) -> Result<Value, Failure> {
+    async fn execute(&self, input: &Resolved, call: &Call, leave: Leave) -> Result<Yield, Failure> {
         let send = || {
             let (inner, input, call) = (self.inner.clone(), input.clone(), call.clone());
             let injector = self.injector.clone();
             async move {
                 let done = inner.execute(&input, &call, leave).await;
-                if let Ok(output) = &done {
+                if let Ok(Yield::Kept { value: output, .. }) = &done {
                     let place = (call.saga().to_string(), call.step().clone(), call.generation());
                     injector.inner().made.insert(place, output.clone());
                 }
@@ -381,7 +382,7 @@ impl AnyActivity for Around<Arc<dyn AnyActivity>> {
         self.pass(Verb::Execute, input, call, send).await
     }
 
-    async fn find(&self, input: &Value, call: &Call, leave: Leave) -> Result<Found<Value>, Failure> {
+    async fn find(&self, input: &Resolved, call: &Call, leave: Leave) -> Result<Found<Yield>, Failure> {
         let send = || {
             let (inner, input, call) = (self.inner.clone(), input.clone(), call.clone());
             async move { inner.find(&input, &call, leave).await }
@@ -391,8 +392,8 @@ impl AnyActivity for Around<Arc<dyn AnyActivity>> {
 
     async fn compensate(
         &self,
-        input: &Value,
-        made: &Value,
+        input: &Resolved,
+        made: &Taken,
         call: &Call,
         leave: Leave,
     ) -> Result<(), Failure> {
@@ -414,7 +415,7 @@ impl AnyLocal for Around<Arc<dyn AnyLocal>> {
         self.inner.give_up_after()
     }
 
-    async fn apply(&self, input: &Value, tx: &mut Tx<'_>) -> Result<Value, Failure> {
+    async fn apply(&self, input: &Resolved, tx: &mut Tx<'_>) -> Result<Value, Failure> {
         let makes = self.rule() == LocalRule::Reverts;
         let fault =
             self.injector.meet(Verb::Apply, tx.step(), tx.saga().as_str(), Effect::Repeatable, makes).await;
@@ -422,7 +423,7 @@ impl AnyLocal for Around<Arc<dyn AnyLocal>> {
         self.inner.apply(input, tx).await
     }
 
-    async fn revert(&self, input: &Value, made: &Value, tx: &mut Tx<'_>) -> Result<(), Failure> {
+    async fn revert(&self, input: &Resolved, made: &Value, tx: &mut Tx<'_>) -> Result<(), Failure> {
         let fault =
             self.injector.meet(Verb::Revert, tx.step(), tx.saga().as_str(), Effect::Repeatable, true).await;
         early(fault)?;

@@ -108,7 +108,7 @@ pub(crate) fn decide(
     let ended = state.turned_scopes.iter().rev().filter(|scope| !is_open(scope));
     if state.unwinding.is_none() {
         actions.extend(ended.cloned().map(Action::EndScope));
-    } else if !is_open(&StepKey::from("")) {
+    } else if !is_open(&StepKey::root()) {
         match state.next_deferred() {
             Some(step) if step.phase == Phase::Registered => {
                 actions.push(Action::Execute(step.key.clone()));

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::Shared;
+use super::executor::resolved;
 use super::function::Function;
 use crate::activity::{Call, Found};
 use crate::gate::Lane;
 use crate::ids::SagaId;
 use crate::journal::plan::{PlanRow, Way, plan};
 use crate::journal::{Entry, State};
-use crate::saga::resolve;
 use crate::store::Error;
 
 /// A row of an undo plan, and what there is outside to be taken back.
@@ -87,7 +87,10 @@ async fn look(shared: &Arc<Shared>, state: &State, row: &PlanRow) -> Seen {
         sealed: Arc::default(),
         says_no_resource: Arc::default(),
     };
-    let input = resolve(&asked.input, &|step| state.step(step).and_then(|step| step.output.clone()));
+    let input = match resolved(state, &asked.request()) {
+        Ok(input) => input,
+        Err(failure) => return Seen::Failed(failure.to_string()),
+    };
     let passage = match activity.passage(&input) {
         Ok(passage) => passage,
         Err(failure) => return Seen::Failed(failure.to_string()),

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::activity::attempt::panicked;
 use crate::activity::registry::AnyWorkflow;
+use crate::data::Reference;
 use crate::ids::StepKey;
 use crate::journal::event::{ChildFate, ChildRule, Event, FoundKind};
 use crate::journal::{Entry, State};
@@ -122,29 +123,29 @@ impl Function {
             return;
         }
         let delivery = match event {
-            Event::StepCompleted { step, output, .. } => Some((step, Ok(output.clone()))),
+            Event::StepCompleted { step, output, .. } => Some((step, Ok(Some(output.clone())))),
             Event::StepFound { step, found: FoundKind::Usable, output: Some(output), .. } => {
-                Some((step, Ok(output.clone())))
+                Some((step, Ok(Some(output.clone()))))
             }
             Event::SignalReceived { step, value } | Event::ValueDrawn { step, value } => {
-                Some((step, Ok(value.clone())))
+                Some((step, Ok(Some(value.clone()))))
             }
-            Event::TimerFired { step } => Some((step, Ok(Value::Null))),
+            Event::TimerFired { step } => Some((step, Ok(None))),
             Event::StepFailed { step, refusal, .. } => Some((step, Err(refusal.clone()))),
             Event::LabelSet { step: Some(step), .. } | Event::DeferRegistered { step, .. } => {
-                Some((step, Ok(Value::Null)))
+                Some((step, Ok(None)))
             }
             Event::ChildStarted { step, child, asked: Some(asked) }
                 if asked.child == Some(ChildRule::Started) =>
             {
-                Some((step, Ok(Value::from(child.as_str()))))
+                Some((step, Ok(Some(Value::from(child.as_str())))))
             }
             Event::ChildEnded { step, fate, output, refusal, .. } if is_called(state, step) => match fate {
-                ChildFate::Done | ChildFate::Kept => Some((step, Ok(output.clone().unwrap_or_default()))),
+                ChildFate::Done | ChildFate::Kept => Some((step, Ok(output.clone()))),
                 ChildFate::Gone => refusal.clone().map(|refusal| (step, Err(refusal))),
             },
-            Event::RaceDecided { scope, .. } => Some((scope, Ok(Value::Null))),
-            Event::ScopeUnwound { scope } => Some((scope, Ok(Value::Null))),
+            Event::RaceDecided { scope, .. } => Some((scope, Ok(None))),
+            Event::ScopeUnwound { scope } => Some((scope, Ok(None))),
             _ => None,
         };
         if let Some((key, delivery)) = delivery {
@@ -225,13 +226,32 @@ fn recorded(state: &State, ask: &Ask) -> Recorded {
         _ => return Recorded::Differs(format!("step {} was an activity and is none now", ask.key)),
     };
     match &step.asked {
-        Some(asked) if asked.activity == name && asked.input == *input => Recorded::Same,
+        Some(asked)
+            if asked.activity == name
+                && asked.input == input.value
+                && asked.references == input.references =>
+        {
+            Recorded::Same
+        }
         Some(asked) => Recorded::Differs(format!(
-            "step {}: the journal has {} {}, the function asks for {name} {input}",
-            ask.key, asked.activity, asked.input
+            "step {}: the journal has {} {}{}, the function asks for {name} {}{}",
+            ask.key,
+            asked.activity,
+            asked.input,
+            held(&asked.references),
+            input.value,
+            held(&input.references)
         )),
         None => Recorded::Differs(format!("step {} is an activity now and was none", ask.key)),
     }
+}
+
+/// What an input holds that other steps made, in words.
+fn held(references: &[Reference]) -> String {
+    references
+        .iter()
+        .map(|reference| format!(" ({} is what {} made)", reference.at, reference.step))
+        .collect()
 }
 
 enum Recorded {

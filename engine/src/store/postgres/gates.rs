@@ -195,7 +195,7 @@ pub(super) async fn queue(
             Ok(GateWait {
                 gate: key.to_owned(),
                 saga: SagaId::stored(row.try_get::<String, _>("saga")?),
-                step: StepKey::new(row.try_get::<String, _>("step")?),
+                step: StepKey::stored(row.try_get::<String, _>("step")?),
                 lane,
                 since: Timestamp(row.try_get("since")?),
             })

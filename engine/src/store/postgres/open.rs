@@ -63,7 +63,8 @@ pub(super) async fn open(
 async fn unfit(reach: &Reach) -> Result<Option<String>, sqlx::Error> {
     let query = reach.query(
         "select current_setting('server_version_num')::bigint as version, pg_is_in_recovery() as is_standby,
-           current_setting('synchronous_commit') as durability, current_setting('fsync') as fsync",
+           current_setting('synchronous_commit') as durability, current_setting('fsync') as fsync,
+           current_setting('server_encoding') as encoding",
     );
     let rows = reach.fetch(query).await?;
     let Some(row) = rows.first() else { return Ok(Some("it does not say what it is".to_owned())) };
@@ -80,6 +81,13 @@ async fn unfit(reach: &Reach) -> Result<Option<String>, sqlx::Error> {
         return Ok(Some(format!(
             "synchronous_commit is {durability}, so that what it has acknowledged may be lost; set it to on for this \
              database or role"
+        )));
+    }
+    let encoding: String = row.try_get("encoding")?;
+    if encoding != "UTF8" {
+        return Ok(Some(format!(
+            "its encoding is {encoding}, which lacks characters that keys, inputs and outputs may have; make it with \
+             encoding UTF8"
         )));
     }
     if row.try_get::<String, _>("fsync")? == "off" {

@@ -76,7 +76,7 @@ pub(super) fn resource_row(row: &PgRow) -> Result<ResourceRow, sqlx::Error> {
         holder: row.try_get("holder")?,
         keeper: row.try_get("keeper")?,
         saga: SagaId::stored(row.try_get::<String, _>("saga")?),
-        step: StepKey::new(row.try_get::<String, _>("step")?),
+        step: StepKey::stored(row.try_get::<String, _>("step")?),
         within: row.try_get::<Option<String>, _>("within")?.map(ResourceId::stored),
         rev: row.try_get("rev")?,
         intended_at: time(row, "intended_at")?,

@@ -131,7 +131,7 @@ pub(super) async fn queue(
     let wait = |(saga, step, since)| GateWait {
         gate: key.to_owned(),
         saga: SagaId::stored(saga),
-        step: StepKey::new(step),
+        step: StepKey::stored(step),
         lane,
         since: Timestamp(since),
     };

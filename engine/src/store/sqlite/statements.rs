@@ -69,7 +69,7 @@ fn resource_row(row: &Row) -> Result<ResourceRow, Error> {
         holder: row.text("holder")?,
         keeper: row.optional_text("keeper")?,
         saga: SagaId::stored(row.text("saga")?),
-        step: StepKey::new(row.text("step")?),
+        step: StepKey::stored(row.text("step")?),
         within: row.optional_text("within")?.map(ResourceId::stored),
         rev: row.int("rev")?,
         intended_at: Timestamp(row.int("intended_at")?),

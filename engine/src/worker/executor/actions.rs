@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::activity::{Cause, Effect, Refusal, retry};
+use crate::data::limits;
 use crate::env::Timestamp;
 use crate::gate::Lane;
 use crate::ids::StepKey;
@@ -270,6 +271,10 @@ impl Executor {
                 let (name, version) = &self.state.workflow;
                 let workflow = self.shared.registry.find_workflow(name, *version);
                 let owner = workflow.map_or(Ok(None), |workflow| workflow.owner(&self.state.input, &output));
+                let owner = owner.and_then(|owner| {
+                    let fits = owner.iter().try_for_each(|one| limits::owner_of_any_length("its owner", one));
+                    Ok(fits.map(|()| owner)?)
+                });
                 let can_be_undone = self.state.pivot.is_none() && !self.state.parent_ended;
                 match owner {
                     Err(failure) => {

@@ -46,7 +46,7 @@ impl Executor {
                 self.close_rows(&step);
                 self.pass_pivot(step);
             }
-            Act::Done { step, output: None } => self.record(Event::StepCompensated { step, by_hand: true }),
+            Act::Done { step, output: None } => self.compensated(step, true),
             Act::Skip { step } => {
                 let to = Some(NOBODY.to_owned());
                 self.record(Event::StepSkipped { step, reason: SkipReason::Struck, to });
@@ -92,14 +92,18 @@ impl Executor {
         if let Some(problem) = self.shared.registry.problem_of(&self.state, act) {
             return Some(problem);
         }
-        let Act::Patch { step, input } = act else { return None };
+        let Act::Patch { step, input, references } = act else { return None };
         let step = self.state.step(step)?;
         let asked = step.asked.as_ref()?;
         if asked.local.is_some() || asked.child.is_some() {
             return asked.child.map(|_| "a child has its input already".to_owned());
         }
         let call = self.call(&step.key, step.generation, step.attempts + 1);
-        let patched = crate::journal::event::Asked { input: input.clone(), ..asked.clone() };
+        let patched = crate::journal::event::Asked {
+            input: input.clone(),
+            references: references.clone(),
+            ..asked.clone()
+        };
         match self.facts(&patched, &call) {
             Err(NoFacts::NoWorker(problem)) => Some(problem),
             Err(NoFacts::Failed(failure)) => Some(format!("the activity does not take that: {failure}")),

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::*;
 use crate::activity::registry::ActivityFacts;
 use crate::activity::{Cause, Gate};
+use crate::data::Input;
 use crate::gate::Lane;
 use crate::ids::{ResourceId, SagaId, StepKey};
 use crate::journal::event::{Asked, ChildRule, Event, LocalRule, Named, Parent};
@@ -52,12 +53,18 @@ impl Executor {
             AskKind::Activity { name, input, pivot, poll } => {
                 let asked = Asked::bare(name, input, after, said, now);
                 let Some(facts) = self.first_facts(&key, &asked) else {
-                    let Asked { input, after, said, .. } = asked;
+                    let (input, Asked { after, said, .. }) = (asked.request(), asked);
                     let kind = AskKind::Activity { name, input, pivot, poll };
                     return self.not_yet(Ask { key, after, said, kind });
                 };
                 if let Some(problem) = self.forbidden(pivot, facts.resource.is_some()) {
                     return self.misuse(&key, problem);
+                }
+                let outer = facts.resource.as_ref().and_then(|resource| resource.within.as_ref());
+                if let Some(outer) = outer.filter(|outer| self.state.step(outer).is_none()) {
+                    let problem =
+                        format!("its resource is to live within that of {outer}, and there is no such step");
+                    return self.misuse(&key, &problem);
                 }
                 let limit = poll.map_or(facts.give_up_after, |(_, limit)| limit);
                 let asked = Asked {
@@ -69,7 +76,7 @@ impl Executor {
                     ..asked
                 };
                 if let Some(asked) = self.attempt(&key, Some(asked), facts) {
-                    let Asked { input, after, said, .. } = asked;
+                    let (input, Asked { after, said, .. }) = (asked.request(), asked);
                     let kind = AskKind::Activity { name, input, pivot, poll };
                     self.function.asks.push(Ask { key, after, said, kind });
                 }
@@ -77,7 +84,7 @@ impl Executor {
             AskKind::Defer { name, input } => {
                 let asked = Asked::bare(name, input, after, said, now);
                 let Some(facts) = self.first_facts(&key, &asked) else {
-                    let Asked { input, after, said, .. } = asked;
+                    let (input, Asked { after, said, .. }) = (asked.request(), asked);
                     return self.not_yet(Ask { key, after, said, kind: AskKind::Defer { name, input } });
                 };
                 if facts.resource.is_some() {
@@ -147,7 +154,7 @@ impl Executor {
         step: StepKey,
         workflow: &'static str,
         version: u32,
-        input: Value,
+        input: Input,
         rule: ChildRule,
         (after, said): (Vec<StepKey>, Vec<StepKey>),
     ) {
@@ -155,10 +162,14 @@ impl Executor {
             let problem = "nothing is taken back after the pivot: start it in a transaction instead";
             return self.misuse(&step, problem);
         }
+        let given = match self.resolved(&input) {
+            Ok(given) => given.inlined(),
+            Err(failure) => return self.misuse(&step, &failure.to_string()),
+        };
         let env = &self.shared.env;
         let child = SagaId::from_uuid(env.uuid());
-        let mut new = NewSaga::raw(env, child.clone(), workflow, version, self.resolved(&input));
-        new.key = format!("{}/{step}", self.saga);
+        // It is started once, in the append that records it, so that its own id is its key.
+        let mut new = NewSaga::raw(env, child.clone(), workflow, version, given);
         new.parent = Some(Parent { saga: self.saga.clone(), step: step.clone() });
 
         let asked =

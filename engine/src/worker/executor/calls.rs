@@ -2,16 +2,15 @@
 
 use std::sync::{Arc, PoisonError};
 
-use serde_json::Value;
 use tracing::Instrument;
 
 use super::*;
-use crate::activity::registry::{ActivityFacts, AnyActivity, Passage};
-use crate::activity::{Call, Cause, Failure, Found};
+use crate::activity::registry::{ActivityFacts, AnyActivity, Passage, Taken};
+use crate::activity::{Call, Cause, Failure};
+use crate::data::{Input, Resolved};
 use crate::ids::StepKey;
 use crate::journal::event::Asked;
 use crate::journal::state::Phase;
-use crate::saga::resolve;
 
 impl Executor {
     pub(super) fn call(&self, step: &StepKey, generation: u32, attempt: u32) -> Call {
@@ -29,20 +28,24 @@ impl Executor {
         }
     }
 
-    pub(super) fn resolved(&self, input: &Value) -> Value {
-        resolve(input, &|step| self.state.step(step).and_then(|step| step.output.clone()))
+    /// An input with what its references stand for.
+    pub(super) fn resolved(&self, input: &Input) -> Result<Resolved, Failure> {
+        resolved(&self.state, input)
     }
 
     /// What an activity says of a call before it is made; the failure is a panic of its own, or an input that it does
     /// not read.
     pub(super) fn facts(&self, asked: &Asked, call: &Call) -> Result<ActivityFacts, NoFacts> {
         let activity = self.activity(asked)?;
-        activity.facts(&self.resolved(&asked.input), call).map_err(NoFacts::Failed)
+        let input = self.resolved(&asked.request());
+        input.and_then(|input| activity.facts(&input, call)).map_err(NoFacts::Failed)
     }
 
     /// What it says of looking for what was made, or of taking it back.
     pub(super) fn passage(&self, asked: &Asked) -> Result<Passage, NoFacts> {
-        self.activity(asked)?.passage(&self.resolved(&asked.input)).map_err(NoFacts::Failed)
+        let activity = self.activity(asked)?;
+        let input = self.resolved(&asked.request());
+        input.and_then(|input| activity.passage(&input)).map_err(NoFacts::Failed)
     }
 
     fn activity(&self, asked: &Asked) -> Result<&Arc<dyn AnyActivity>, NoFacts> {
@@ -69,10 +72,14 @@ impl Executor {
             return;
         }
         let attempt = if verb == Verb::Compensate { step.undo_attempts } else { step.attempts };
-        let made = step.output.clone().unwrap_or(Value::Null);
+        let made = match (&step.output, self.unkept.get(&key)) {
+            (Some(made), _) => Taken::Kept(made.clone()),
+            (None, Some(made)) => Taken::Unkept(made.clone()),
+            (None, None) => Taken::Unknown,
+        };
         let call = self.call(&key, step.generation, attempt);
         let Some(activity) = self.shared.registry.find_activity(&asked.activity).cloned() else { return };
-        let input = self.resolved(&asked.input);
+        let Ok(input) = self.resolved(&asked.request()) else { return };
         // A process may have stood still behind its commit: what cannot end in the time that the intent names is cut
         // off there, or not sent at all, for somebody else may be looking for it by then.
         let limit = limit.min(not_after.since(self.shared.env.now()));
@@ -101,16 +108,9 @@ impl Executor {
                             .await,
                     ),
                 };
-                let external_id = match &outcome {
-                    Outcome::Executed(Ok(made))
-                    | Outcome::Found(Ok(Found::Usable(made) | Found::Unusable(made))) => {
-                        activity.external_id(made)
-                    }
-                    _ => Ok(None),
-                };
                 tracing::debug!(outcome = outcome.word(), "attempt ended");
                 let sealed = std::mem::take(&mut *call.sealed.lock().unwrap_or_else(PoisonError::into_inner));
-                Answer { step: key, outcome, external_id, sealed, gate }
+                Answer { step: key, outcome, sealed, gate }
             }
             .instrument(span),
         );
@@ -123,6 +123,13 @@ pub(super) enum NoFacts {
     NoWorker(String),
     /// It panics where it should say, or does not read its input.
     Failed(Failure),
+}
+
+/// An input with what its references stand for in this saga.
+pub(in crate::worker) fn resolved(state: &State, input: &Input) -> Result<Resolved, Failure> {
+    input.resolved(|step| state.step(step).and_then(|step| step.output.clone())).map_err(|step| {
+        Failure::refused("unreadable", format!("it holds what step {step} made, and that is not recorded"))
+    })
 }
 
 fn not_sent() -> Failure {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::*;
+use crate::activity::registry::Yield;
 use crate::activity::{Cause, Effect, Failure, Found, retry};
 use crate::env::Timestamp;
 use crate::ids::StepKey;
@@ -91,19 +92,31 @@ impl Executor {
             self.reload = true;
             return;
         };
-        let Answer { step, outcome, external_id, sealed, gate } = answer;
+        let Answer { step, outcome, sealed, gate } = answer;
         self.in_flight.remove(&step);
         self.turn.sealed.extend(sealed);
-        let external_id = self.known_id(external_id);
         match outcome {
-            Outcome::Executed(Ok(output)) => self.completed(step, output, external_id),
+            Outcome::Executed(Ok(Yield::Kept { value, is_none, external_id })) => {
+                let external_id = self.known_id(external_id);
+                self.completed(step, value, is_none, external_id);
+            }
+            Outcome::Executed(Ok(Yield::Unkept(unkept)))
+            | Outcome::Found(Ok(
+                Found::Usable(Yield::Unkept(unkept)) | Found::Unusable(Yield::Unkept(unkept)),
+            )) => {
+                self.not_kept(step, unkept);
+            }
             Outcome::Executed(Err(failure)) => self.failed(step, failure, gate.as_deref()),
             Outcome::Found(Ok(found)) => {
-                let (found, output) = match found {
+                let (found, made) = match found {
                     Found::Nothing => (FoundKind::Nothing, None),
                     Found::Usable(made) => (FoundKind::Usable, Some(made)),
                     Found::Unusable(made) => (FoundKind::Unusable, Some(made)),
                     Found::Unknowable => (FoundKind::Unknowable, None),
+                };
+                let (output, external_id) = match made {
+                    Some(Yield::Kept { value, external_id, .. }) => (Some(value), self.known_id(external_id)),
+                    _ => (None, None),
                 };
                 self.record(Event::StepFound { step: step.clone(), found, output, external_id });
                 if found == FoundKind::Usable {
@@ -125,7 +138,7 @@ impl Executor {
                     fingerprint: String::new(),
                 });
             }
-            Outcome::Compensated(Ok(())) => self.record(Event::StepCompensated { step, by_hand: false }),
+            Outcome::Compensated(Ok(())) => self.compensated(step, false),
             Outcome::Compensated(Err(failure)) => self.undo_failed(step, failure, gate.as_deref()),
         }
     }
@@ -141,10 +154,17 @@ impl Executor {
         })
     }
 
-    pub(super) fn completed(&mut self, step: StepKey, output: Value, external_id: Option<String>) {
+    /// It happened; to whoever polls, `None` says not yet.
+    pub(super) fn completed(
+        &mut self,
+        step: StepKey,
+        output: Value,
+        is_none: bool,
+        external_id: Option<String>,
+    ) {
         let Some(asked) = self.state.step(&step).and_then(|step| step.asked.clone()) else { return };
         if let Some(every) = asked.every
-            && output.is_null()
+            && is_none
         {
             let attempt = self.state.step(&step).map(|step| step.attempts);
             let retry_at = self.shared.env.now().plus(self.shared.env.paced(every));

@@ -10,6 +10,7 @@ mod asks;
 mod calls;
 mod inbox;
 mod park;
+mod unkept;
 mod writing;
 
 use std::collections::{BTreeMap, HashSet};
@@ -19,10 +20,12 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
+pub(super) use self::calls::resolved;
 use super::Shared;
 use super::decide::Nudge;
 use super::function::Function;
 use super::gates::{Barrier, Passing, Permit};
+use crate::activity::registry::{Unkept, Yield};
 use crate::activity::{Failure, Found};
 use crate::env::Timestamp;
 use crate::gate::GateWait;
@@ -49,16 +52,14 @@ const DRAIN: Duration = Duration::from_secs(20);
 
 /// What a call came to.
 enum Outcome {
-    Executed(Result<Value, Failure>),
-    Found(Result<Found<Value>, Failure>),
+    Executed(Result<Yield, Failure>),
+    Found(Result<Found<Yield>, Failure>),
     Compensated(Result<(), Failure>),
 }
 
 struct Answer {
     step: StepKey,
     outcome: Outcome,
-    /// The provider's id of what was made; or why its activity could not say.
-    external_id: Result<Option<String>, Failure>,
     sealed: Vec<Sealed>,
     /// The gate of the call's credential.
     gate: Option<String>,
@@ -132,6 +133,8 @@ pub(crate) struct Executor {
     calls: JoinSet<Answer>,
     turn: Turn,
     nudge: Nudge,
+    /// What was made in this process and cannot be kept, until it is taken back.
+    unkept: BTreeMap<StepKey, Unkept>,
     /// Its steps that wait at gates, as the database has them.
     waits: Vec<GateWait>,
     /// The letters in the inbox that nothing waits for yet.
@@ -173,6 +176,7 @@ impl Executor {
             calls: JoinSet::new(),
             turn: Turn::default(),
             nudge: Nudge::default(),
+            unkept: BTreeMap::new(),
             waits,
             waiting_letters: Vec::new(),
             withheld,
@@ -390,7 +394,10 @@ impl Executor {
             self.transact(local, *reverts).await?;
         }
         if !transacted {
-            self.append(false).await?;
+            // A letter that was passed over makes the saga due no more, and what now waits for it may be in this append:
+            // whoever loads the saga next, should this process die here, has to look.
+            let is_to_look = self.has_mail && !self.waiting_letters.is_empty();
+            self.append(is_to_look).await?;
         }
         calls.into_iter().for_each(|call| self.launch(call));
         if transacted || self.has_mail {

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::activity::{Cause, Failure, retry};
+use crate::data::limits;
 use crate::ids::StepKey;
 use crate::journal::event::{ChildFate, Event, Parent};
 use crate::journal::fingerprint::fingerprint;
@@ -17,7 +18,7 @@ use crate::store::{Append, Error, Job, Letter, Message, SagaRow, SecretFate};
 impl Executor {
     /// Adds a fact to the state and to this turn, and tells the function what it decides.
     pub(super) fn record(&mut self, event: Event) {
-        let event = fingerprinted(&self.state, event);
+        let event = fingerprinted(&self.state, shortened(event));
         let entry = Entry { seq: self.state.seq + 1, at: self.shared.env.now(), epoch: self.epoch, event };
         if let Err(illegal) = self.state.apply(&entry) {
             // A fault of the engine's own: it is said, and nothing is written that the journal could not bear.
@@ -88,8 +89,14 @@ impl Executor {
             self.no_worker(format!("no worker here offers the local activity {}", asked.activity));
             return Ok(());
         };
-        let input = self.resolved(&asked.input);
         let made = step.output.clone().unwrap_or(Value::Null);
+        let input = match self.resolved(&asked.request()) {
+            Ok(input) => input,
+            Err(failure) => {
+                self.failed(key.clone(), failure, None);
+                return Ok(());
+            }
+        };
         let turn = Arc::new(self.turn_append(true));
         // The job changes the state once its SQL is through. What is run again after that, since its group was not
         // written, cannot know what it was: the saga is loaded again then.
@@ -124,6 +131,7 @@ impl Executor {
                     }
                 };
                 let beside = tx.beside;
+                beside.labels.iter().try_for_each(|(name, value)| limits::label(name, value))?;
                 work.recorded(&mut locked(&place), done, beside)
             })
         });
@@ -251,6 +259,27 @@ where
 
 /// How often a job is run again since the key of a start was taken under it.
 const KEY_TAKEN_MAX: u32 = 8;
+
+/// What others say when something goes wrong has no bound of theirs; the beginning is enough to know it by.
+fn shortened(mut event: Event) -> Event {
+    match &mut event {
+        Event::AttemptDeferred { detail, .. }
+        | Event::AttemptLost { detail, .. }
+        | Event::CompensationDeferred { detail, .. }
+        | Event::CompensationLost { detail, .. }
+        | Event::Parked { detail, .. } => limits::cut(detail),
+        Event::StepFailed { refusal, .. }
+        | Event::UnwindingStarted { refusal, .. }
+        | Event::ScopeTurned { refusal, .. }
+        | Event::SagaFailed { refusal }
+        | Event::ChildEnded { refusal: Some(refusal), .. } => {
+            limits::cut(&mut refusal.code);
+            limits::cut(&mut refusal.message);
+        }
+        _ => {}
+    }
+    event
+}
 
 /// A failure, with what groups it with the same trouble elsewhere.
 fn fingerprinted(state: &State, mut event: Event) -> Event {

@@ -109,9 +109,12 @@ fn told<T>(outcome: &Result<T, Failure>) -> Sent {
             }
             Cause::NotYet | Cause::StillThere | Cause::AbsentOnce | Cause::Refused => Sent::Told(true),
             // These close the gate by themselves, or say nothing of the provider.
-            Cause::RateLimited | Cause::Credential | Cause::Database | Cause::Panic | Cause::WorkerLost => {
-                Sent::Untold
-            }
+            Cause::RateLimited
+            | Cause::Credential
+            | Cause::Database
+            | Cause::Panic
+            | Cause::Unstorable
+            | Cause::WorkerLost => Sent::Untold,
         },
     }
 }
