@@ -109,57 +109,92 @@ fn states(filter: &SagaFilter, range: SagaRange) -> Vec<Option<&str>> {
     }
 }
 
-/// The table of an arm, what bounds its range, and the column of the id.
-fn saga_range(
-    dialect: Dialect,
-    filter: &SagaFilter,
-    range: SagaRange,
-    state: Option<&str>,
-    params: &mut Params,
-) -> (String, Vec<String>, &'static str) {
-    let mut bounds = Vec::new();
-    let mut is = |column: &str, value: Option<&str>| {
-        bounds.extend(value.map(|value| format!("{column} = {}", params.add(value))));
+/// A range of an index: the columns before the id, each with its value, and what else the index says.
+struct Range {
+    index: &'static str,
+    keys: Vec<(&'static str, String)>,
+    id: &'static str,
+    says: Option<&'static str>,
+}
+
+impl Range {
+    /// What bounds it, from this id on if one is given, and the order in which it is read.
+    ///
+    /// SQLite is told by which index. Postgres cannot be, and it drops from an order what is equal to a value: then the
+    /// index of all ids has the rows in that order as well, and is taken where many rows seem to be as they are asked
+    /// for. Of what is one of an array it drops nothing, so that the first column is asked for like that: only an index
+    /// that begins with it has the rows in order.
+    fn bounds(&self, dialect: Dialect, before: Option<&str>, params: &mut Params) -> (Vec<String>, String) {
+        let id = self.id;
+        let mut all = Vec::new();
+        let mut order = format!("{id} desc");
+        for (place, (column, value)) in self.keys.iter().enumerate() {
+            let value = params.add(value);
+            if dialect == Dialect::Postgres && place == 0 {
+                all.push(format!("{column} = any (array[{value}])"));
+                order = format!("{column} desc, {order}");
+            } else {
+                all.push(format!("{column} = {value}"));
+            }
+        }
+        all.extend(before.map(|before| format!("{id} < {}", params.add(before))));
+        all.extend(self.says.map(str::to_owned));
+        (all, order)
+    }
+
+    /// What SQLite is told; it knows of no statistics here.
+    fn by(&self, dialect: Dialect) -> String {
+        match dialect {
+            Dialect::Sqlite if !self.index.is_empty() => format!(" indexed by {}", self.index),
+            _ => String::new(),
+        }
+    }
+}
+
+fn where_all(all: &[String]) -> String {
+    if all.is_empty() { "true".to_owned() } else { all.join(" and ") }
+}
+
+fn saga_range(filter: &SagaFilter, range: SagaRange, state: Option<&str>) -> Range {
+    let mut keys = Vec::new();
+    let mut is = |column: &'static str, value: Option<&str>| {
+        keys.extend(value.map(|value| (column, value.to_owned())));
     };
     let workflow = filter.workflow.as_deref();
-    let (index, id) = match range {
+    let (mut id, mut says) = ("s.id", None);
+    let index = match range {
         SagaRange::Parent => {
             is("s.parent", filter.parent.as_ref().map(crate::ids::SagaId::as_str));
-            ("saga_called", "s.id")
+            "saga_called"
         }
         SagaRange::Fingerprint => {
             is("s.fingerprint", filter.fingerprint.as_deref());
-            ("saga_by_fingerprint", "s.id")
+            "saga_by_fingerprint"
         }
         SagaRange::Label => {
             is("l.name", filter.label.as_ref().map(|(name, _)| name.as_str()));
             is("l.value", filter.label.as_ref().map(|(_, value)| value.as_str()));
-            ("saga_labelled", "l.saga")
+            id = "l.saga";
+            "saga_labelled"
         }
         SagaRange::Troubled => {
             is("s.workflow", workflow);
             is("s.state", state);
-            bounds.push("s.attention <> '[]'".to_owned());
-            (if workflow.is_some() { "saga_troubled_by_workflow" } else { "saga_troubled" }, "s.id")
+            says = Some("s.attention <> '[]'");
+            if workflow.is_some() { "saga_troubled_by_workflow" } else { "saga_troubled" }
         }
         SagaRange::Workflow => {
             is("s.workflow", workflow);
             is("s.state", state);
-            ("saga_by_workflow", "s.id")
+            "saga_by_workflow"
         }
         SagaRange::State => {
             is("s.state", state);
-            ("saga_by_state", "s.id")
+            "saga_by_state"
         }
-        SagaRange::All => ("", "s.id"),
+        SagaRange::All => "",
     };
-    // SQLite knows of no statistics here, and is told.
-    let by = match dialect {
-        Dialect::Sqlite if !index.is_empty() => format!(" indexed by {index}"),
-        _ => String::new(),
-    };
-    let table = if range == SagaRange::Label { format!("saga_label l{by}") } else { format!("saga s{by}") };
-    (table, bounds, id)
+    Range { index, keys, id, says }
 }
 
 /// Counts what is in a range, up to one more than [`FEW`].
@@ -168,9 +203,11 @@ pub(super) fn count_sagas(dialect: Dialect, filter: &SagaFilter, range: SagaRang
     let arms: Vec<String> = states(filter, range)
         .into_iter()
         .map(|state| {
-            let (table, bounds, _) = saga_range(dialect, filter, range, state, &mut params);
-            let bounds = if bounds.is_empty() { "true".to_owned() } else { bounds.join(" and ") };
-            format!("select * from (select 1 as one from {table} where {bounds} limit {}) arm", FEW + 1)
+            let read = saga_range(filter, range, state);
+            let (all, _) = read.bounds(dialect, None, &mut params);
+            let (by, all) = (read.by(dialect), where_all(&all));
+            let table = if range == SagaRange::Label { "saga_label l" } else { "saga s" };
+            format!("select * from (select 1 as one from {table}{by} where {all} limit {}) arm", FEW + 1)
         })
         .collect();
     let sql = format!("select count(*) as count from ({}) arms", arms.join(" union all "));
@@ -182,7 +219,9 @@ pub(super) fn sagas(dialect: Dialect, filter: &SagaFilter, range: SagaRange, lim
     let mut params = Params::default();
     let mut arms = Vec::new();
     for state in states(filter, range) {
-        let (table, mut all, id) = saga_range(dialect, filter, range, state, &mut params);
+        let read = saga_range(filter, range, state);
+        let before = filter.before.as_ref().map(crate::ids::SagaId::as_str);
+        let (mut all, order) = read.bounds(dialect, before, &mut params);
         if state.is_none() && !filter.states.is_empty() {
             all.push(params.one_of("s.state", filter.states.iter().map(Into::into)));
         }
@@ -202,22 +241,17 @@ pub(super) fn sagas(dialect: Dialect, filter: &SagaFilter, range: SagaRange, lim
         if let Some(label) = filter.label.as_ref().filter(|_| range != SagaRange::Label) {
             all.push(has_label(dialect, label, &mut params));
         }
-        if let Some(before) = &filter.before {
-            all.push(format!("{id} < {}", params.add(before.as_str())));
-        }
+        let by = read.by(dialect);
         let table = if range == SagaRange::Label {
             // In this order, whatever the database makes of it.
             let join = if dialect == Dialect::Sqlite { "cross join" } else { "join" };
-            format!("{table} {join} saga s on s.id = l.saga")
+            format!("saga_label l{by} {join} saga s on s.id = l.saga")
         } else {
-            table
+            format!("saga s{by}")
         };
         let number = if dialect == Dialect::Sqlite { ", s.epoch, s.seq" } else { "" };
-        let bounds = if all.is_empty() { "true".to_owned() } else { all.join(" and ") };
-        let size = size(limit);
-        arms.push(format!(
-            "select {SAGA}{number} from {table} where {bounds} order by {id} desc limit {size}"
-        ));
+        let (all, size) = (where_all(&all), size(limit));
+        arms.push(format!("select {SAGA}{number} from {table} where {all} order by {order} limit {size}"));
     }
     let arms = together(&arms);
     let sql = match dialect {
@@ -259,43 +293,36 @@ pub(super) fn resources(dialect: Dialect, filter: &ResourceFilter, limit: u32) -
     let states: Vec<&str> = if given.is_empty() { ResourceState::VARIANTS.to_vec() } else { given.clone() };
     let mut arms = Vec::new();
     let size = size(limit);
-    let mut arm = |index: &str, mut all: Vec<String>, params: &mut Params| {
-        if let Some(before) = &filter.before {
-            all.push(format!("id < {}", params.add(before.as_str())));
-        }
-        let by = match dialect {
-            Dialect::Sqlite if !index.is_empty() => format!(" indexed by {index}"),
-            _ => String::new(),
+    let before = filter.before.as_ref().map(crate::ids::ResourceId::as_str);
+    let mut arm =
+        |index: &'static str, keys: &[(&'static str, &str)], left: Vec<String>, params: &mut Params| {
+            let keys = keys.iter().map(|(column, value)| (*column, (*value).to_owned())).collect();
+            let read = Range { index, keys, id: "id", says: None };
+            let (mut all, order) = read.bounds(dialect, before, params);
+            all.extend(left);
+            let (by, all) = (read.by(dialect), where_all(&all));
+            arms.push(format!("select * from resource{by} where {all} order by {order} limit {size}"));
         };
-        let bounds = if all.is_empty() { "true".to_owned() } else { all.join(" and ") };
-        arms.push(format!("select * from resource{by} where {bounds} order by id desc limit {size}"));
-    };
     if let Some(holder) = &filter.holder {
-        let holder = params.add(holder);
         let provider = filter.provider.as_ref().map(|name| format!("provider = {}", params.add(name)));
         for state in &states {
-            let mut all = vec![format!("holder = {holder}"), format!("state = {}", params.add(state))];
-            all.extend(provider.clone());
-            arm("resource_held", all, &mut params);
+            let left = provider.iter().cloned().collect();
+            arm("resource_held", &[("holder", holder), ("state", state)], left, &mut params);
         }
-        let mut all = vec![format!("saga = {holder}")];
+        let mut left: Vec<String> = provider.into_iter().collect();
         if !given.is_empty() {
-            all.push(params.one_of("state", given.iter().copied()));
+            left.push(params.one_of("state", given.iter().copied()));
         }
-        all.extend(provider);
-        arm("resource_made", all, &mut params);
+        arm("resource_made", &[("saga", holder)], left, &mut params);
     } else if let Some(provider) = &filter.provider {
-        let provider = params.add(provider);
         for state in &states {
-            let all = vec![format!("provider = {provider}"), format!("state = {}", params.add(state))];
-            arm("resource_by_provider", all, &mut params);
+            arm("resource_by_provider", &[("provider", provider), ("state", state)], Vec::new(), &mut params);
         }
     } else if given.is_empty() {
-        arm("", Vec::new(), &mut params);
+        arm("", &[], Vec::new(), &mut params);
     } else {
         for state in &given {
-            let all = vec![format!("state = {}", params.add(state))];
-            arm("resource_by_state", all, &mut params);
+            arm("resource_by_state", &[("state", state)], Vec::new(), &mut params);
         }
     }
     Statement { sql: together(&arms), params: params.0 }

@@ -215,11 +215,20 @@ pub(super) async fn explain(
     }
     statements
         .extend(resources.map(|filter| lists::resources(Dialect::Postgres, filter, page(filter.limit))));
+    let mut connection = reach.pool.acquire().await?;
     for Statement { sql, params } in statements {
-        let statement = Statement { sql: format!("explain {sql}"), params };
-        for row in reach.fetch(listed(reach, statement)).await? {
+        // As it is run: prepared, with one plan for all values.
+        let values: Vec<String> =
+            params.iter().map(|text| format!("'{}'", text.replace('\'', "''"))).collect();
+        let values = if values.is_empty() { String::new() } else { format!("({})", values.join(", ")) };
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!("prepare explained as {sql}")))
+            .execute(&mut *connection)
+            .await?;
+        let explain = sqlx::AssertSqlSafe(format!("explain execute explained{values}"));
+        for row in sqlx::raw_sql(explain).fetch_all(&mut *connection).await? {
             lines.push(row.try_get(0)?);
         }
+        sqlx::raw_sql("deallocate explained").execute(&mut *connection).await?;
     }
     Ok(lines)
 }
