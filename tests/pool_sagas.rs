@@ -318,6 +318,27 @@ async fn an_undo_whose_delete_does_nothing_is_sent_again() {
 }
 
 #[tokio::test]
+async fn a_teardown_cancels_the_claim_that_runs_and_ends_behind_it() {
+    let mut shop = with_idle(1).await;
+    shop.sandbox.set_fault(at("join", Kind::JoinPending)).unwrap();
+    let claim = shop.claim_with("tp_demo", "k1", Some("https://talk.example/join/abc")).await;
+    until(&shop, &claim, |row| row.step.as_deref().is_some_and(|step| step.contains("acceptance"))).await;
+    // Its undo takes a while: the inbox stays the claim's until then.
+    let mut slow = Fault::new(Provider::Agentmail, "deleteInbox", Kind::Latency);
+    slow.ms = Some(500);
+    shop.sandbox.set_fault(slow).unwrap();
+    let teardown = shop.teardown(&only(&shop).await.id).await;
+    until(&shop, &teardown, |row| row.state == SagaState::Completed).await;
+    let row = shop.running().engine.row(&claim).await.unwrap().unwrap();
+    assert_eq!(row.state, SagaState::Compensated, "{}", shop.story(&claim).await);
+    assert!(row.error.unwrap_or_default().contains("torn down"), "{}", shop.story(&claim).await);
+    let instance = only(&shop).await;
+    assert_eq!(instance.state, "gone", "nothing of the claim changes it behind its end");
+    shop.agree("at the end").await;
+    shop.stop().await;
+}
+
+#[tokio::test]
 async fn a_teardown_takes_over_what_a_stuck_claim_holds() {
     let mut shop = with_idle(1).await;
     let target = only(&shop).await;

@@ -210,6 +210,16 @@ impl Shop {
 
     /// What has to be true of every instance at rest, looked at on both sides: in our tables and in its container.
     pub async fn instances_hold(&self, what: &str) {
+        for order in self.sandbox.holdings()["telnyx"]["orders"].as_array().unwrap() {
+            let reference = order["reference"].as_str().unwrap_or_default();
+            assert!(reference.starts_with(PREFIX), "an order that nobody finds again: {order} {what}");
+        }
+        let filter = ResourceFilter { limit: 1000, ..ResourceFilter::default() };
+        for row in self.running().engine.resources(filter).await.unwrap() {
+            let is_left = row.state != ResourceState::Gone && row.holder.starts_with("sg_");
+            assert!(!is_left, "held by a saga that has ended: {row:?} {what}");
+        }
+        let (outside, _) = self.columns().await;
         for instance in self.instances().await {
             let container = self.container(&instance);
             let what = format!("{} {container:#}\n{what}", instance.id);
@@ -229,6 +239,12 @@ impl Shop {
                 "claimed" => {
                     assert_eq!(container["epoch"], instance.claim_epoch, "{what}");
                     assert!(container["key"].is_string(), "it can pay its model: {what}");
+                    for tool in container["tools"].as_array().unwrap() {
+                        let handle = tool["handle"].as_str().unwrap();
+                        let is_there = outside.iter().any(|thing| thing.ends_with(&format!(" {handle}")));
+                        assert!(is_there, "a tool that is not there: {handle} {what}");
+                    }
+                    assert!(container["instructions"].is_string(), "{what}");
                     assert_eq!(container["agent_name"].as_str(), instance.agent_name.as_deref(), "{what}");
                     assert_eq!(
                         container["conversation"].as_str(),
