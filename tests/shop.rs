@@ -36,6 +36,9 @@ pub const SEED: &str = r#"{
   "templates": [
     {"id": "tp_demo", "name": "Demo", "pool": "default", "agent_name": "Ada", "instructions": "Help.",
      "tools": ["agentmail", "telnyx"]},
+    {"id": "tp_plain", "name": "Plain", "pool": "default", "agent_name": "Cleo", "instructions": "Talk.", "tools": []},
+    {"id": "tp_optional", "name": "Optional", "pool": "default", "agent_name": "Dan", "instructions": "Try.",
+     "tools": ["agentmail", {"tool": "telnyx", "required": false}]},
     {"id": "tp_quiet", "name": "Quiet", "pool": "quiet", "agent_name": "Bob", "instructions": "Work.", "tools": []}
   ]
 }"#;
@@ -126,11 +129,15 @@ impl Shop {
     }
 
     pub async fn claim(&self, template: &str, key: &str) -> SagaId {
+        self.claim_with(template, key, None).await
+    }
+
+    pub async fn claim_with(&self, template: &str, key: &str, join_url: Option<&str>) -> SagaId {
         let request = ClaimRequest {
             template_id: template.into(),
             name: None,
             owner_id: Some("ann".into()),
-            join_url: None,
+            join_url: join_url.map(str::to_owned),
         };
         self.running().engine.transact(RequestClaim { key: key.into(), request }).await.unwrap().saga
     }
@@ -156,6 +163,98 @@ impl Shop {
             panic!("{}\n{row:#?}", self.story(saga).await);
         }
         (row, crashed)
+    }
+
+    /// Waits until no saga is left that has not ended, through a crash if there is one; says whether there was.
+    pub async fn quiet(&mut self) -> bool {
+        let mut has_crashed = false;
+        let until = std::time::Instant::now() + Duration::from_secs(60);
+        loop {
+            let filter = SagaFilter { limit: 1000, ..SagaFilter::default() };
+            let open = match self.running().engine.sagas(filter).await {
+                Ok(sagas) => sagas.into_iter().find(|row| !row.state.is_ended()).map(|row| row.id),
+                Err(_) => None,
+            };
+            let crashed = tokio::select! {
+                biased;
+                () = self.running().store.crashed() => true,
+                () = tokio::time::sleep(Duration::from_millis(20)) => false,
+            };
+            if crashed {
+                has_crashed = true;
+                self.restart(None).await;
+                continue;
+            }
+            let Some(open) = open else { return has_crashed };
+            if std::time::Instant::now() > until {
+                panic!("it has not ended\n{}", self.story(&open).await);
+            }
+        }
+    }
+
+    /// What a container was given, is bound to and remembers, by the instance that it is of.
+    pub fn container(&self, instance: &Instance) -> Value {
+        let holdings = self.sandbox.holdings();
+        let domain = instance.domain.clone().unwrap_or_default();
+        let all = holdings["runtime"]["agents"].as_array().cloned().unwrap_or_default();
+        all.into_iter().find(|container| container["domain"] == domain.as_str()).unwrap_or_default()
+    }
+
+    /// The files in the memory of an instance's container.
+    pub fn remembered(&self, instance: &Instance) -> Vec<String> {
+        let domain = instance.domain.clone().unwrap_or_default();
+        let Some(folder) = self.sandbox.memory(&domain) else { return Vec::new() };
+        let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        files.map(|file| file.file_name().to_string_lossy().into_owned()).collect()
+    }
+
+    /// What has to be true of every instance at rest, looked at on both sides: in our tables and in its container.
+    pub async fn instances_hold(&self, what: &str) {
+        for order in self.sandbox.holdings()["telnyx"]["orders"].as_array().unwrap() {
+            let reference = order["reference"].as_str().unwrap_or_default();
+            assert!(reference.starts_with(PREFIX), "an order that nobody finds again: {order} {what}");
+        }
+        let filter = ResourceFilter { limit: 1000, ..ResourceFilter::default() };
+        for row in self.running().engine.resources(filter).await.unwrap() {
+            let is_left = row.state != ResourceState::Gone && row.holder.starts_with("sg_");
+            assert!(!is_left, "held by a saga that has ended: {row:?} {what}");
+        }
+        let (outside, _) = self.columns().await;
+        for instance in self.instances().await {
+            let container = self.container(&instance);
+            let what = format!("{} {container:#}\n{what}", instance.id);
+            match instance.state.as_str() {
+                "idle" => {
+                    assert_eq!(container["clean"], true, "idle means clean: {what}");
+                    assert!(container["conversation"].is_null(), "idle means unbound: {what}");
+                    assert_eq!(container["pending"], false, "{what}");
+                    assert!(
+                        self.remembered(&instance).is_empty(),
+                        "idle means nothing is remembered: {what}"
+                    );
+                    assert!(container["key"].is_string(), "it can pay its model: {what}");
+                    let epoch = container["epoch"].as_i64().unwrap_or_default();
+                    assert!(epoch <= instance.claim_epoch, "{what}");
+                }
+                "claimed" => {
+                    assert_eq!(container["epoch"], instance.claim_epoch, "{what}");
+                    assert!(container["key"].is_string(), "it can pay its model: {what}");
+                    for tool in container["tools"].as_array().unwrap() {
+                        let handle = tool["handle"].as_str().unwrap();
+                        let is_there = outside.iter().any(|thing| thing.ends_with(&format!(" {handle}")));
+                        assert!(is_there, "a tool that is not there: {handle} {what}");
+                    }
+                    assert!(container["instructions"].is_string(), "{what}");
+                    assert_eq!(container["agent_name"].as_str(), instance.agent_name.as_deref(), "{what}");
+                    assert_eq!(
+                        container["conversation"].as_str(),
+                        instance.conversation.as_deref(),
+                        "{what}"
+                    );
+                }
+                _ => {}
+            }
+        }
     }
 
     pub async fn story(&self, saga: &SagaId) -> String {

@@ -161,7 +161,9 @@ async fn live(subject: Subject, trouble: Trouble) -> usize {
         shop.sandbox.set_fault(fault).unwrap();
     }
     let saga = subject.begin(&shop).await;
-    let (row, crashed) = shop.ended(&saga).await;
+    let (row, mut crashed) = shop.ended(&saga).await;
+    // What a claim gave back is rechecked by a saga of its own.
+    crashed |= shop.quiet().await;
     let appends = shop.running().store.appends();
     let story = shop.story(&saga).await;
     let what = format!("{subject:?} {trouble:?}\n{story}");
@@ -200,6 +202,7 @@ async fn live(subject: Subject, trouble: Trouble) -> usize {
     let instances = shop.instances().await;
     assert_eq!(instances.len(), 1, "{what}");
     assert_eq!(instances[0].state, subject.instance_state(row.state), "{what}");
+    shop.instances_hold(&what).await;
     let made = shop.sandbox.made();
     assert!(made["numbers"] <= 1, "a number was bought twice: {what}");
     if !matches!(trouble, Trouble::Call(_, "projectCreate", Kind::CommitLate)) {

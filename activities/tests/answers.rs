@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use amends_activities::agentmail::{AgentMail, CreateInbox};
 use amends_activities::ghcr::{Ghcr, PinDigest};
-use amends_activities::openrouter::{KeyGone, MintKey, OpenRouter, RevokeKey};
+use amends_activities::openrouter::{MintKey, OpenRouter, RemoveKey};
 use amends_activities::railway::{self, CreateProject, Railway};
-use amends_activities::runtime::{ConfigureAgent, JoinConversation, Runtime};
+use amends_activities::runtime::{
+    CleanContainer, ConfigureAgent, ContainerSeen, HoldContainer, JoinConversation, Runtime,
+};
 use amends_activities::telnyx::{NUMBER_TAKEN, OrderNumber, Telnyx};
 use amends_engine::journal::state::{Attention, SagaState};
 use amends_engine::store::sqlite::SqliteStore;
@@ -152,8 +154,7 @@ async fn openrouter(
     let client = Arc::new(OpenRouter::new(&server.url, "key".into()));
     let registry = Registry::default()
         .activity::<MintKey>(client.clone())
-        .activity::<RevokeKey>(client.clone())
-        .activity::<KeyGone>(client)
+        .removal::<RemoveKey>(client)
         .workflow(once::<MintKey>())
         .workflow(Remove);
     (World::of(registry).await, keys, server)
@@ -220,8 +221,8 @@ impl Workflow for Remove {
     type Output = ();
 
     async fn run(&self, saga: &Saga, hash: String) -> saga::Result<()> {
-        saga.step("revoke", RevokeKey { hash: hash.clone() }).await?;
-        saga.poll_until("gone", KeyGone { hash, resources: Vec::new() }, secs(5), secs(3600)).await.map(drop)
+        let remove = RemoveKey { hash: Some(hash), name: String::new(), resources: Vec::new() };
+        saga.remove("key", remove).await.map(drop)
     }
 }
 
@@ -439,14 +440,15 @@ struct SealToken;
 
 impl Local for SealToken {
     const NAME: &'static str = "test.seal_token";
-    type Output = SecretRef;
+    /// With the saga whose container it is.
+    type Output = (SecretRef, SagaId);
 
-    async fn apply(&self, tx: &mut Tx<'_>) -> Result<SecretRef, Failure> {
-        tx.seal("instance.token", &"hush".to_owned().into())
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<(SecretRef, SagaId), Failure> {
+        Ok((tx.seal("instance.token", &"hush".to_owned().into())?, tx.saga().clone()))
     }
 }
 
-/// Configures a container and has it join; then fails if it is told to.
+/// Configures a container and has it join; then empties it if it is told to. Yields the conversation, or what was seen.
 struct Join;
 
 impl Workflow for Join {
@@ -455,10 +457,13 @@ impl Workflow for Join {
     type Input = (Option<String>, bool);
     type Output = String;
 
-    async fn run(&self, saga: &Saga, (join_url, fails): (Option<String>, bool)) -> saga::Result<String> {
-        let token = saga.transact("token", SealToken).await?.take();
+    async fn run(&self, saga: &Saga, (join_url, empties): (Option<String>, bool)) -> saga::Result<String> {
+        let (token, claim) = saga.transact("token", SealToken).await?.take();
         let domain = "agent".to_owned();
+        let hold = HoldContainer { instance: "in_a".to_owned(), domain: domain.clone() };
+        let container = saga.step("container", hold).await?;
         let configure = ConfigureAgent {
+            container: container.clone(),
             domain: domain.clone(),
             token: token.clone(),
             epoch: 3,
@@ -468,9 +473,26 @@ impl Workflow for Join {
             tools: Vec::new(),
         };
         saga.step("configure", configure).await?;
-        let join = JoinConversation { domain, token, epoch: 3, join_url };
+        let join =
+            JoinConversation { container, domain: domain.clone(), token: token.clone(), epoch: 3, join_url };
         let joined = saga.step("join", join).await?.take();
-        if fails { Err(Halt::give_up("enough", "it was told to")) } else { Ok(joined.conversation) }
+        if !empties {
+            return Ok(joined.conversation.unwrap_or_default());
+        }
+        let mut seen = ContainerSeen::Unreachable;
+        for number in 1..=12 {
+            let clean = CleanContainer {
+                domain: domain.clone(),
+                token: token.clone(),
+                epoch: 4,
+                claim: claim.clone(),
+            };
+            seen = saga.step(&format!("try-{number}"), clean).await?.seen;
+            if seen == ContainerSeen::Clean {
+                break;
+            }
+        }
+        Ok(seen.to_string())
     }
 }
 
@@ -537,6 +559,8 @@ async fn runtime(
     let client = Arc::new(Runtime::new(&server.url));
     let registry = Registry::default()
         .local::<SealToken>()
+        .activity::<HoldContainer>(client.clone())
+        .activity::<CleanContainer>(client.clone())
         .activity::<ConfigureAgent>(client.clone())
         .activity::<JoinConversation>(client)
         .workflow(Join);
@@ -577,9 +601,7 @@ async fn an_edge_that_knows_no_such_application_does_not_make_a_container_clean(
             .then(|| Answer::json(404, &json!({"message": "Application not found"})))
     };
     let (world, container, server) = runtime(Container::default(), edge, false).await;
-    let saga = world.begin::<Join>("k", &(None, true)).await;
-    let row = world.ended(&saga).await;
-    assert_eq!(row.state, SagaState::Compensated, "{}", world.story(&saga).await);
+    assert_eq!(world.completes::<Join>("k", &(None, true)).await, "clean");
     let container = container.lock().unwrap();
     assert!(container.conversation.is_none() && !container.is_dirty, "undone, and still in a conversation");
     let asked = server.asked();

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amends_activities::pool::{
-    self, ApplySeed, ChooseNumber, Chosen, ClaimRequest, EnterQueue, FenceInstance, Fenced, Instance,
-    InstanceFilter, MarkIdle, PickNumber, PlanInstance, QuarantineNumber, RecordClaim, RecordGone, Refilled,
-    Requested, ReserveInstance, Reserved, Seed, StartClaim, StartTeardown, StockNumber, TaintInstance,
-    TeardownRequest, count_missing, record_refill,
+    self, ApplySeed, ChooseNumber, Chosen, ClaimRequest, EnterQueue, Fate, FenceInstance, Fenced, Instance,
+    InstanceFilter, MarkIdle, NoteConversation, PickNumber, PlanInstance, QuarantineNumber, RESERVE_GIVE_UP,
+    RecheckRequest, RecordClaim, RecordGone, Refilled, Requested, ReserveInstance, Reserved, Seed, Settled,
+    StartClaim, StartTeardown, StockNumber, TeardownRequest, count_missing, note_ghost, record_refill,
+    settle_recheck,
 };
+use amends_activities::runtime::ContainerSeen;
 use amends_engine::ids::short;
 use amends_engine::journal::state::SagaState;
 use amends_engine::store::sqlite::SqliteStore;
@@ -34,9 +36,9 @@ enum Act {
     Plan(PlanInstance),
     Idle(MarkIdle),
     Queue(EnterQueue),
-    Reserve(ReserveInstance),
+    Reserve(Reserve),
     Record(RecordClaim),
-    Taint(TaintInstance),
+    Note(NoteConversation),
     Choose(ChooseNumber),
     Pick(PickNumber),
     /// Waits to be told to go on.
@@ -64,7 +66,7 @@ impl Workflow for Script {
                 Act::Queue(local) => did(saga, &key, local).await?,
                 Act::Reserve(local) => did(saga, &key, local).await?,
                 Act::Record(local) => did(saga, &key, local).await?,
-                Act::Taint(local) => did(saga, &key, local).await?,
+                Act::Note(local) => did(saga, &key, local).await?,
                 Act::Choose(local) => did(saga, &key, local).await?,
                 Act::Pick(local) => did(saga, &key, local).await?,
                 Act::Wait => {
@@ -93,6 +95,63 @@ impl Workflow for AnyClaim {
 
     async fn run(&self, _: &Saga, _: ClaimRequest) -> saga::Result<()> {
         Ok(())
+    }
+}
+
+/// Stands in for the product's recheck: whether it is started, and for what, is all that counts here.
+struct AnyRecheck;
+
+impl Workflow for AnyRecheck {
+    const NAME: &'static str = "any-recheck";
+    const VERSION: u32 = 1;
+    type Input = RecheckRequest;
+    type Output = ();
+
+    async fn run(&self, _: &Saga, _: RecheckRequest) -> saga::Result<()> {
+        Ok(())
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Reserve(ReserveInstance);
+
+impl Local for Reserve {
+    const NAME: &'static str = "pool.reserve_instance";
+    const REVERTS: bool = true;
+    const GIVE_UP_AFTER: Duration = RESERVE_GIVE_UP;
+    type Output = Reserved;
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<Reserved, Failure> {
+        self.0.reserve(tx).await
+    }
+
+    async fn revert(&self, made: &Reserved, tx: &mut Tx<'_>) -> Result<(), Failure> {
+        ReserveInstance::release::<AnyRecheck>(made, tx).await
+    }
+}
+
+/// What a recheck's end does.
+#[derive(Debug, Serialize, Deserialize)]
+struct Settle(String, i64, ContainerSeen);
+
+impl Local for Settle {
+    const NAME: &'static str = "test.settle";
+    type Output = Settled;
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<Settled, Failure> {
+        settle_recheck(tx, &self.0, self.1, self.2).await
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct NoteGhost(String);
+
+impl Local for NoteGhost {
+    const NAME: &'static str = "test.note_ghost";
+    type Output = Option<String>;
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<Option<String>, Failure> {
+        note_ghost(tx, &self.0).await
     }
 }
 
@@ -198,12 +257,12 @@ fn queue() -> Act {
 }
 
 fn reserve(conversation: Option<&str>) -> Act {
-    Act::Reserve(ReserveInstance {
+    Act::Reserve(Reserve(ReserveInstance {
         template: "tp_demo".to_owned(),
         pool: "default".to_owned(),
         owner: Some("ann".to_owned()),
         conversation_target: conversation.map(str::to_owned),
-    })
+    }))
 }
 
 fn request(template: &str) -> ClaimRequest {
@@ -226,13 +285,14 @@ impl World {
             .local::<PlanInstance>()
             .local::<MarkIdle>()
             .local::<EnterQueue>()
-            .local::<ReserveInstance>()
+            .local::<Reserve>()
             .local::<RecordClaim>()
-            .local::<TaintInstance>()
+            .local::<NoteConversation>()
             .local::<ChooseNumber>()
             .local::<PickNumber>()
             .workflow(Script)
             .workflow(AnyClaim)
+            .workflow(AnyRecheck)
             .workflow(AnyTeardown);
         let engine = Engine::start(Arc::new(store), vault, registry, env, "test");
         let world = Self { engine, _folder: folder };
@@ -343,34 +403,118 @@ async fn an_instance_that_was_fenced_meanwhile_never_becomes_idle() {
 }
 
 #[tokio::test]
-async fn a_reserved_instance_is_given_back_under_a_higher_epoch() {
+async fn a_reserved_instance_is_given_back_tainted_and_a_recheck_is_started() {
     let world = World::new().await;
     world.idle("in_a").await;
     let saga = world.begin("c", vec![queue(), reserve(Some("https://talk/1")), Act::GiveUp]).await;
     assert_eq!(world.ended(&saga).await.state, SagaState::Compensated);
     let instance = world.instance("in_a").await;
-    assert_eq!((instance.state.as_str(), instance.claim_epoch), ("idle", 2));
+    assert_eq!((instance.state.as_str(), instance.claim_epoch), ("tainted", 2));
     assert_eq!((instance.owner_id, instance.template_id), (None, None));
     assert_eq!(world.count("select count(*) as n from claim_queue").await, 0);
+    assert_eq!(world.count("select count(*) as n from saga where workflow = 'any-recheck'").await, 1);
+    let has_it = "select count(*) as n from instance_saga join saga on saga.id = saga
+                  where workflow = 'any-recheck' and instance_saga.ended_at is null";
+    assert_eq!(world.count(has_it).await, 1, "a teardown sees that somebody has it");
+}
+
+/// The only way from tainted to idle.
+#[tokio::test]
+async fn an_instance_is_idle_again_only_if_its_container_was_seen_clean() {
+    let cases = [
+        (ContainerSeen::Clean, 2, Fate::Idle, "idle"),
+        (ContainerSeen::Clean, 1, Fate::Fenced, "tainted"),
+        (ContainerSeen::Dirty, 2, Fate::Condemned, "tainted"),
+        (ContainerSeen::Unreachable, 2, Fate::Condemned, "tainted"),
+        (ContainerSeen::Foreign, 2, Fate::Kept, "tainted"),
+    ];
+    for (seen, epoch, fate, state) in cases {
+        let world = World::new().await;
+        world.idle("in_a").await;
+        let saga = world.begin("c", vec![queue(), reserve(None), Act::GiveUp]).await;
+        world.ended(&saga).await;
+        let settled = world.transact(Settle("in_a".to_owned(), epoch, seen)).await.unwrap();
+        assert_eq!((settled.fate, world.state("in_a").await.as_str()), (fate, state), "{seen} {epoch}");
+    }
 }
 
 #[tokio::test]
-async fn a_tainted_instance_is_not_given_back_and_frees_its_conversation() {
+async fn an_instance_that_is_being_torn_down_is_never_idle_again() {
+    let world = World::new().await;
+    world.idle("in_a").await;
+    let saga = world.begin("c", vec![queue(), reserve(None), Act::GiveUp]).await;
+    world.ended(&saga).await;
+    world.transact(FenceInstance { instance: "in_a".to_owned() }).await.unwrap();
+    let settled = world.transact(Settle("in_a".to_owned(), 2, ContainerSeen::Clean)).await.unwrap();
+    assert_eq!((settled.fate, world.state("in_a").await.as_str()), (Fate::Fenced, "tearing_down"));
+}
+
+#[tokio::test]
+async fn a_tainted_instance_frees_its_conversation() {
     let world = World::new().await;
     world.idle("in_a").await;
     let talk = Some("https://talk/1");
-    let taint = Act::Taint(TaintInstance { instance: "in_a".to_owned(), epoch: 1 });
-    let saga = world.begin("c", vec![queue(), reserve(talk), taint, Act::GiveUp]).await;
+    let saga = world.begin("c", vec![queue(), reserve(talk), Act::GiveUp]).await;
     assert_eq!(world.ended(&saga).await.state, SagaState::Compensated);
-    assert_eq!(world.state("in_a").await, "tainted");
     world.idle("in_b").await;
     world.completes("d", vec![queue(), reserve(talk)]).await;
     assert_eq!(
         (world.state("in_a").await.as_str(), world.state("in_b").await.as_str()),
         ("tainted", "claiming")
     );
-    let fenced = world.transact(FenceInstance { instance: "in_a".to_owned() }).await.unwrap();
-    assert_eq!(fenced.running, [], "nobody has it");
+}
+
+#[tokio::test]
+async fn two_instances_are_never_claimed_in_one_conversation() {
+    let world = World::new().await;
+    world.idle("in_a").await;
+    world.idle("in_b").await;
+    // The newest is offered first; both were invited in other words.
+    let note = |instance: &str| {
+        Act::Note(NoteConversation {
+            instance: instance.to_owned(),
+            epoch: 1,
+            conversation: "convo-1".to_owned(),
+        })
+    };
+    world.completes("1", vec![queue(), reserve(Some("https://talk/1")), note("in_b")]).await;
+    let second = world.begin("2", vec![queue(), reserve(Some("https://talk/2")), note("in_a")]).await;
+    let row = world.ended(&second).await;
+    assert_eq!(row.state, SagaState::Compensated);
+    assert!(row.error.unwrap().contains("conversation_claimed"));
+}
+
+#[tokio::test]
+async fn an_instance_whose_project_is_a_ghost_is_not_idle_any_more() {
+    let world = World::new().await;
+    world.idle("in_a").await;
+    world.sql(
+        "insert into resource (id, provider, kind, name, state, holder, saga, step, rev, intended_at, changed_at)
+         values ('rs_1', 'railway', 'project', 'test-in_a', 'live', 'in_a', 'sg_1', 'project', 1, 0, 0)",
+    )
+    .await;
+    assert_eq!(world.transact(NoteGhost("rs_2".to_owned())).await.unwrap(), None);
+    assert_eq!(world.state("in_a").await, "idle");
+    assert_eq!(world.transact(NoteGhost("rs_1".to_owned())).await.unwrap(), Some("in_a".to_owned()));
+    assert_eq!(world.state("in_a").await, "tainted");
+    assert_eq!(world.transact(NoteGhost("rs_1".to_owned())).await.unwrap(), None, "once");
+}
+
+#[tokio::test]
+async fn one_invitation_in_another_spelling_is_the_same_target() {
+    let world = World::new().await;
+    let ask = |key: &str, url: &str| {
+        AskClaim(key.to_owned(), ClaimRequest { join_url: Some(url.to_owned()), ..request("tp_demo") })
+    };
+    let first = world.transact(ask("k", "https://talk.example/join/AbC")).await.unwrap();
+    let again = world.transact(ask("k", " HTTPS://Talk.Example.:443/join/AbC")).await.unwrap();
+    assert_eq!(again, Requested { is_new: false, ..first });
+    world.idle("in_a").await;
+    world.completes("c", vec![queue(), reserve(Some("https://talk.example/join/AbC"))]).await;
+    world.sql("update instance_saga set kind = 'claim'").await;
+    let refused = world.transact(ask("k2", "https://TALK.example/join/AbC")).await;
+    assert_eq!(code(refused), "conversation_claimed");
+    assert_eq!(code(world.transact(ask("k3", "javascript:alert(1)")).await), "malformed");
 }
 
 #[tokio::test]
@@ -533,17 +677,21 @@ async fn a_boot_that_is_being_undone_is_made_up_for() {
     world.sql("update saga set state = 'compensating' where id = (select max(id) from saga)").await;
     assert_eq!(
         world.transact(Refill).await.unwrap(),
-        Refilled { missing: 0, is_probing: false, is_capped: true }
+        Refilled { missing: 0, is_probing: false, probe_at: None, is_capped: true }
     );
 }
 
 #[tokio::test]
-async fn three_broken_boots_in_a_row_let_one_probe_pass_and_a_good_one_closes_the_breaker() {
+async fn three_broken_boots_cool_down_then_let_one_probe_pass_and_a_good_one_closes_the_breaker() {
     let world = World::new().await;
     world.sql("update pool set max_total = 100, min_idle = 3").await;
     assert_eq!(world.transact(Refill).await.unwrap().missing, 3);
     world.waiting(3).await;
     world.sql("update saga set state = 'failed', ended_at = 1, due_at = null").await;
+    let refilled = world.transact(Refill).await.unwrap();
+    assert_eq!((refilled.missing, refilled.is_probing), (0, true), "it cools down first");
+    assert!(refilled.probe_at.is_some());
+    world.sql("update refill set settled_at = 1 where settled_at is not null").await;
     let refilled = world.transact(Refill).await.unwrap();
     assert_eq!((refilled.missing, refilled.is_probing), (1, true));
     let refilled = world.transact(Refill).await.unwrap();

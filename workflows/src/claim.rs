@@ -2,17 +2,21 @@
 
 use amends_activities::agentmail::CreateInbox;
 use amends_activities::pool::{
-    ChooseNumber, ClaimRequest, EnterQueue, PickNumber, Queued, RecordClaim, ReserveInstance, Reserved,
-    StockNumber, TaintInstance, Tool,
+    ChooseNumber, ClaimRequest, EnterQueue, NoteConversation, PickNumber, Queued, RecordClaim,
+    ReserveInstance, Reserved, StockNumber, TakeNumberRows, Tool,
 };
 use amends_activities::runtime::{
-    ConfigureAgent, JoinConversation, ObserveConversation, ToolHandle, VerifyConfigured,
+    AwaitAcceptance, CheckContainer, ConfigureAgent, Held, HoldContainer, JoinConversation, Joined,
+    ObserveConversation, ToolHandle, VerifyConfigured,
 };
 use amends_activities::telnyx::{
-    AssignNumber, AwaitNumber, EnsureMessagingProfile, MarkNumber, OrderNumber, SearchNumbers,
+    AssignNumber, AwaitNumber, EnsureMessagingProfile, MarkNumber, NUMBER_TAKEN, ORDER_FAILED, OrderNumber,
+    SearchNumbers, VoidOrder,
 };
 use amends_engine::{Halt, Made, Refusal, Saga, Timestamp, Workflow, saga, secs};
 use serde::{Deserialize, Serialize};
+
+use crate::reserve::Reserve;
 
 /// The saga that gives one instance to somebody.
 pub struct Claim;
@@ -62,8 +66,14 @@ struct Given {
     conversation: Option<String>,
 }
 
-/// So many instances at most may turn out to be somebody else's before the claim is.
+/// So many instances at most are tried.
 const CANDIDATES: u32 = 3;
+/// So many numbers at most are ordered.
+const NUMBERS: u32 = 3;
+/// The code of a refusal that is about the container: another instance may do.
+const UNFIT: &str = "unfit_container";
+/// How long configuring a container, and asking it to join, may take.
+const PREPARE_LIMIT: std::time::Duration = secs(900);
 
 /// One instance after the other, until one can be given. What was done to one is undone before the next is tried.
 async fn give_one(saga: &Saga, request: &ClaimRequest) -> saga::Result<Given> {
@@ -76,7 +86,7 @@ async fn give_one(saga: &Saga, request: &ClaimRequest) -> saga::Result<Given> {
             give(&saga, request, &queued.pool).await
         });
         match given.await {
-            Err(Halt::Refused { refusal, .. }) if is_anothers(&refusal) => {}
+            Err(Halt::GaveUp(refusal)) if refusal.code == UNFIT => {}
             given => return given,
         }
     }
@@ -89,9 +99,21 @@ async fn enter(saga: &Saga, request: &ClaimRequest, since: Option<Timestamp>) ->
     saga.transact("queue", EnterQueue { template: request.template_id.clone(), since }).await
 }
 
-/// Whether the container answered for somebody else: a conversation that is not ours, a claim that is not this one.
-fn is_anothers(refusal: &Refusal) -> bool {
-    matches!(refusal.code.as_str(), "foreign_conversation" | "superseded")
+/// A refusal by a container, or its silence, says that another instance may do; what it says of the request itself
+/// every other one would say too.
+fn unfit(refusal: Refusal) -> Halt {
+    if refusal.code == "runtime" {
+        Halt::give_up(refusal.code, refusal.message)
+    } else {
+        Halt::give_up(UNFIT, refusal.to_string())
+    }
+}
+
+fn by_container(halt: Halt) -> Halt {
+    match halt {
+        Halt::Refused { refusal, .. } => unfit(refusal),
+        other => other,
+    }
 }
 
 /// Reserves an instance, and makes it the claimer's, up to the point where there is no way back.
@@ -102,36 +124,99 @@ async fn give(saga: &Saga, request: &ClaimRequest, pool: &str) -> saga::Result<G
         owner: request.owner_id.clone(),
         conversation_target: request.join_url.clone(),
     };
-    let instance = saga.transact("reserve", reserve).await?;
+    let instance = saga.transact("reserve", Reserve(reserve)).await?;
     let agent_name = request.name.clone().unwrap_or_else(|| instance.definition.agent_name.clone());
+    let (domain, token) = (instance.domain.clone(), instance.token.clone());
 
-    let tools = instance.definition.tools.iter().map(|tool| (tool.to_string(), *tool));
-    let tools = saga
-        .each("tools", tools.collect::<Vec<_>>(), |saga, tool| provide(saga, tool, &instance, &agent_name))
-        .await?;
-    match bind(saga, request, &instance, &agent_name, &tools).await {
-        Ok(conversation) => Ok(Given { instance, agent_name, tools, conversation }),
-        Err(halt) => {
-            // Given back it would be the next claim's, and the one's after that.
-            if matches!(&halt, Halt::Refused { refusal, .. } if is_anothers(refusal)) {
-                let taint = TaintInstance { instance: instance.instance.clone(), epoch: instance.epoch };
-                saga.transact("taint", taint).await?;
-            }
-            Err(halt)
+    let hold = HoldContainer { instance: instance.instance.clone(), domain: domain.clone() };
+    let container = saga.step("container", hold).await?;
+    // Before anything is made for it: that it is idle in our tables is not its own word.
+    let check = CheckContainer { domain: domain.clone(), token: token.clone() };
+    saga.step("check", check).await.map_err(by_container)?;
+    let tools = provide_all(saga, &instance, &agent_name).await?;
+    let joined = prepare_in_time(saga, request, &instance, &container, &agent_name, &tools).await?;
+    let conversation = match joined {
+        Some(joined) => Some(bind(saga, &instance, joined).await?),
+        None => {
+            let epoch = instance.epoch;
+            let configured = VerifyConfigured { domain, token, epoch };
+            saga.pivot("configured", configured).await.map_err(by_container)?;
+            None
         }
+    };
+    Ok(Given { instance, agent_name, tools, conversation })
+}
+
+/// The template's tools, side by side; one that is not required may be missing.
+async fn provide_all(
+    saga: &Saga,
+    instance: &Made<Reserved>,
+    agent_name: &str,
+) -> saga::Result<Vec<ToolHandle>> {
+    let specs = &instance.definition.tools;
+    let tools: Vec<_> = specs.iter().map(|spec| (spec.tool.to_string(), spec.tool)).collect();
+    let provided =
+        saga.each_kept("tools", 0, tools, |saga, tool| provide(saga, tool, instance, agent_name)).await?;
+    let mut handles = Vec::new();
+    for (spec, provided) in specs.iter().zip(provided) {
+        match provided {
+            Ok(handle) => handles.push(handle),
+            Err(Halt::Refused { .. } | Halt::GaveUp(_)) if !spec.is_required => {}
+            Err(halt) => return Err(halt),
+        }
+    }
+    Ok(handles)
+}
+
+/// What configuring and joining came to.
+enum Prepared {
+    Ready(Option<Made<Joined>>),
+    Refused(Refusal),
+    TooLate,
+}
+
+/// Configures the runtime and has it join, where its kind has conversations, within a limit: a container that neither
+/// does it nor refuses must not use up the claim's time.
+async fn prepare_in_time(
+    saga: &Saga,
+    request: &ClaimRequest,
+    instance: &Made<Reserved>,
+    container: &Made<Held>,
+    agent_name: &str,
+    tools: &[ToolHandle],
+) -> saga::Result<Option<Made<Joined>>> {
+    let ways = [("work", true), ("limit", false)];
+    let (_, prepared) = saga
+        .race("prepare", ways, |saga, works| async move {
+            if !works {
+                saga.sleep("limit", PREPARE_LIMIT).await?;
+                return Ok(Prepared::TooLate);
+            }
+            match prepare(&saga, request, instance, container, agent_name, tools).await {
+                Ok(joined) => Ok(Prepared::Ready(joined)),
+                Err(Halt::Refused { refusal, .. }) => Ok(Prepared::Refused(refusal)),
+                Err(halt) => Err(halt),
+            }
+        })
+        .await?;
+    match prepared {
+        Prepared::Ready(joined) => Ok(joined),
+        Prepared::Refused(refusal) => Err(unfit(refusal)),
+        Prepared::TooLate => Err(Halt::give_up(UNFIT, "the container was not ready in time")),
     }
 }
 
-/// Configures the runtime and has it join; the conversation that it was seen in, where its kind has any.
-async fn bind(
+async fn prepare(
     saga: &Saga,
     request: &ClaimRequest,
     instance: &Reserved,
+    container: &Made<Held>,
     agent_name: &str,
     tools: &[ToolHandle],
-) -> saga::Result<Option<String>> {
+) -> saga::Result<Option<Made<Joined>>> {
     let (domain, token) = (instance.domain.clone(), instance.token.clone());
     let configure = ConfigureAgent {
+        container: container.clone(),
         domain: domain.clone(),
         token: token.clone(),
         epoch: instance.epoch,
@@ -142,19 +227,39 @@ async fn bind(
     };
     saga.step("configure", configure).await?;
     if !instance.settings.conversations {
-        let epoch = instance.epoch;
-        saga.pivot("configured", VerifyConfigured { domain, token, epoch }).await?;
         return Ok(None);
     }
     let join = JoinConversation {
-        domain: domain.clone(),
-        token: token.clone(),
+        container: container.clone(),
+        domain,
+        token,
         epoch: instance.epoch,
         join_url: request.join_url.clone(),
     };
-    let conversation = saga.step("join", join).await?;
-    let bound = saga.pivot("bound", ObserveConversation { domain, token, conversation }).await?;
-    Ok(Some(bound.take().conversation))
+    saga.step("join", join).await.map(Some)
+}
+
+/// Waits until the runtime is in its conversation, and sees it there; the conversation.
+async fn bind(saga: &Saga, instance: &Reserved, joined: Made<Joined>) -> saga::Result<String> {
+    let (domain, token) = (instance.domain.clone(), instance.token.clone());
+    let conversation = match &joined.conversation {
+        Some(conversation) => conversation.clone(),
+        None => {
+            // The claim's own deadline ends the waiting.
+            let wait =
+                AwaitAcceptance { domain: domain.clone(), token: token.clone(), joined: joined.clone() };
+            let accepted = saga.poll_until("acceptance", wait, secs(5), secs(86_400)).await;
+            accepted.map_err(by_container)?.take().conversation
+        }
+    };
+    let note = NoteConversation {
+        instance: instance.instance.clone(),
+        epoch: instance.epoch,
+        conversation: conversation.clone(),
+    };
+    saga.transact("conversation", note).await?;
+    let observe = ObserveConversation { domain, token, joined, conversation };
+    Ok(saga.pivot("bound", observe).await.map_err(by_container)?.take().conversation)
 }
 
 /// One tool, whichever it is; its handle is what the agent gets.
@@ -187,13 +292,58 @@ async fn number(saga: &Saga, instance: &Reserved) -> saga::Result<String> {
     Ok(phone_number)
 }
 
+/// One number after the other, until one is bought: between search and order somebody else may take it, and an order
+/// may fail.
 async fn buy(saga: &Saga, instance: &Reserved) -> saga::Result<(String, String)> {
+    let mut last = Halt::give_up("no_number", "no number was to be had");
+    for number in 1..=NUMBERS {
+        let mut ordered = None;
+        let picked = &mut ordered;
+        let bought = saga
+            .scope(&format!("number-{number}"), |saga| async move {
+                let candidate = pick(&saga, instance).await?;
+                *picked = Some(candidate.clone());
+                order(&saga, instance, number, candidate).await
+            })
+            .await;
+        match bought {
+            Err(Halt::Refused { refusal, step }) if refusal.code == ORDER_FAILED => {
+                // The order is on the ledger as one that brings a number, and it brings none.
+                if let Some(phone_number) = ordered {
+                    let rows = TakeNumberRows { phone_number };
+                    let rows = saga.transact(&format!("failed-{number}"), rows).await?.take();
+                    let resources = rows.into_iter().map(|row| row.id).collect();
+                    saga.step(&format!("void-{number}"), VoidOrder { resources }).await?;
+                }
+                last = Halt::Refused { refusal, step };
+            }
+            Err(Halt::Refused { refusal, step }) if refusal.code == NUMBER_TAKEN => {
+                last = Halt::Refused { refusal, step };
+            }
+            bought => return bought,
+        }
+    }
+    Err(last)
+}
+
+async fn pick(saga: &Saga, instance: &Reserved) -> saga::Result<String> {
     let search = SearchNumbers { country: instance.settings.country.clone() };
     let found = saga.step("search", search).await?;
     let pick = PickNumber { instance: instance.instance.clone(), candidates: found.phone_numbers.clone() };
-    let picked = saga.transact("pick", pick).await?;
-    let phone_number = picked.phone_number.clone();
-    let reference = format!("{}-{}", instance.name, instance.epoch);
+    Ok(saga.transact("pick", pick).await?.take().phone_number)
+}
+
+async fn order(
+    saga: &Saga,
+    instance: &Reserved,
+    number: u32,
+    phone_number: String,
+) -> saga::Result<(String, String)> {
+    // Each order has a reference of its own, by which it is found again.
+    let reference = match number {
+        1 => format!("{}-{}", instance.name, instance.epoch),
+        number => format!("{}-{}-{number}", instance.name, instance.epoch),
+    };
     let order = OrderNumber { phone_number: phone_number.clone(), reference: reference.clone() };
     let order = saga.step("order", order).await?;
     let wait = AwaitNumber { order, phone_number: phone_number.clone(), reference: reference.clone() };

@@ -3,21 +3,26 @@
 //! | saga | when it completes | when it unwinds |
 //! |---|---|---|
 //! | [`Replenish`] | one more instance is idle: healthy, clean, at its digest | nothing of it is outside |
-//! | [`Claim`] | one instance is its owner's, with its tools, in its conversation | the instance is idle again, its tools are gone |
+//! | [`Claim`] | one instance is its owner's, with its tools, in its conversation | its tools are gone, and a recheck decides about the instance |
+//! | [`Recheck`] | the instance is idle, seen clean; or tainted, and torn down unless somebody may be using it | the instance is tainted |
 //! | [`Teardown`] | nothing of the instance is outside, and that was seen | it never does: forward only |
 
 mod claim;
 mod pool_controller;
+mod recheck;
 mod reconcile;
 mod registry;
 mod replenish;
 mod requests;
+mod reserve;
 mod teardown;
 
 pub use claim::{Claim, Claimed};
 pub use pool_controller::RefillPool;
+pub use recheck::{Recheck, SettleRecheck};
 pub use reconcile::{Found, Reconciler, Sweep};
 pub use registry::{Clients, registry};
 pub use replenish::{Replenish, ReplenishRequest};
 pub use requests::{RequestClaim, RequestTeardown};
+pub use reserve::Reserve;
 pub use teardown::Teardown;

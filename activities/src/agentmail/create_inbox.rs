@@ -4,12 +4,13 @@
 
 use std::time::Duration;
 
-use crate::answer::{Answered, in_doubt, not_yet, unreadable};
+use crate::answer::{Answered, in_doubt, still_there, unreadable};
 use amends_engine::{Activity, Call, Effect, Failure, Gate, Resource, secs};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::AgentMail;
+use super::remove_inbox::SETTLE_AFTER;
 
 /// Asks for an inbox under our `client_id`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -84,12 +85,11 @@ impl Activity for CreateInbox {
         }
     }
 
-    async fn compensate(&self, agentmail: &AgentMail, made: &Inbox, _: &Call) -> Result<(), Failure> {
-        agentmail.delete(&made.address).await?;
-        if agentmail.get(&made.address).await?.is_some() {
-            Err(not_yet("AgentMail still has the inbox"))
-        } else {
-            Ok(())
+    async fn compensate(&self, agentmail: &AgentMail, made: &Inbox, call: &Call) -> Result<(), Failure> {
+        if agentmail.get(&made.address).await?.is_none() {
+            return call.absent(SETTLE_AFTER);
         }
+        agentmail.delete(&made.address).await?;
+        Err(still_there("AgentMail was asked to delete the inbox"))
     }
 }

@@ -3,10 +3,8 @@
 pub(crate) mod answers;
 mod client;
 pub mod create_inbox;
-pub mod delete_inbox;
-pub mod inbox_gone;
+pub mod remove_inbox;
 
 pub use client::AgentMail;
 pub use create_inbox::{CreateInbox, Inbox};
-pub use delete_inbox::DeleteInbox;
-pub use inbox_gone::InboxGone;
+pub use remove_inbox::RemoveInbox;

@@ -10,7 +10,7 @@ pub(crate) mod page;
 pub(crate) mod table;
 
 pub(crate) use judge::{Answer, Content};
-pub(crate) use outcome::{Answered, Reply, in_doubt, not_yet, settle, unreadable};
+pub(crate) use outcome::{Answered, Reply, in_doubt, not_yet, settle, still_there, unreadable};
 pub(crate) use table::{Body, Done, Field, Is, Kind, Means, Operation, Row, Shape, Source, Wire};
 
 /// Every operation that is ever asked of a provider.

@@ -142,6 +142,11 @@ pub(crate) fn not_yet(detail: &str) -> Failure {
     Failure::not_yet(detail, Duration::from_secs(3))
 }
 
+/// It was asked to go: the next look says whether it went.
+pub(crate) fn still_there(detail: &str) -> Failure {
+    Failure::Unavailable { cause: Cause::StillThere, detail: detail.to_owned(), retry_after: None }
+}
+
 /// What failed is a read, and before it something was written of which nothing is known.
 pub(crate) fn in_doubt(failure: Failure) -> Failure {
     match failure {

@@ -3,12 +3,13 @@
 //! The secret is shown once, and names are not unique. So a key that is found again is of no use: it is
 //! deleted and another one minted.
 
-use crate::answer::not_yet;
+use crate::answer::still_there;
 use amends_engine::{Activity, Call, Effect, Failure, Found, Gate, Resource, SecretRef, secs};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::OpenRouter;
+use super::remove_key::SETTLE_AFTER;
 
 /// Asks for a key with a limit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -68,15 +69,15 @@ impl Activity for MintKey {
     }
 
     async fn compensate(&self, openrouter: &OpenRouter, made: &LlmKey, call: &Call) -> Result<(), Failure> {
-        openrouter.delete(&made.hash).await?;
         // Names are not unique: whatever else came of this generation goes too.
-        for twin in openrouter.named(&call.name(&self.name)).await? {
+        let twins = openrouter.named(&call.name(&self.name)).await?;
+        if twins.is_empty() && !openrouter.is_there(&made.hash).await? {
+            return call.absent(SETTLE_AFTER);
+        }
+        openrouter.delete(&made.hash).await?;
+        for twin in twins.iter().filter(|twin| twin.hash != made.hash) {
             openrouter.delete(&twin.hash).await?;
         }
-        if openrouter.is_there(&made.hash).await? {
-            Err(not_yet("OpenRouter still has the key"))
-        } else {
-            Ok(())
-        }
+        Err(still_there("OpenRouter was asked to delete the key"))
     }
 }

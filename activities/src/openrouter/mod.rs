@@ -2,11 +2,9 @@
 
 pub(crate) mod answers;
 mod client;
-pub mod key_gone;
 pub mod mint_key;
-pub mod revoke_key;
+pub mod remove_key;
 
 pub use client::OpenRouter;
-pub use key_gone::KeyGone;
 pub use mint_key::{LlmKey, MintKey};
-pub use revoke_key::RevokeKey;
+pub use remove_key::RemoveKey;

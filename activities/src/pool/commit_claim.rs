@@ -25,6 +25,39 @@ pub struct Committed {
     pub is_claimed: bool,
 }
 
+/// Writes which conversation the claim's instance is in, before there is no way back: no other instance may be in it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NoteConversation {
+    /// Which instance.
+    pub instance: String,
+    /// Under which number of claim.
+    pub epoch: i64,
+    /// The conversation, as the runtime reports it.
+    pub conversation: String,
+}
+
+impl Local for NoteConversation {
+    const NAME: &'static str = "pool.note_conversation";
+    type Output = ();
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<(), Failure> {
+        let now = tx.now();
+        let noted = tx
+            .execute(
+                "update instance set conversation = $3, changed_at = $4
+                 where id = $1 and claim_epoch = $2 and state in ('claiming', 'pending_acceptance')",
+                params![&self.instance, self.epoch, &self.conversation, now],
+            )
+            .await;
+        noted.map(drop).map_err(|error| match error {
+            amends_engine::store::tx::Error::Constraint(_) => {
+                Failure::refused("conversation_claimed", "another instance is in this conversation")
+            }
+            other => other.into(),
+        })
+    }
+}
+
 impl Local for RecordClaim {
     const NAME: &'static str = "pool.record_claim";
     type Output = Committed;

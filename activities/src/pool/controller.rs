@@ -1,8 +1,10 @@
 //! The controller's arithmetic: how many instances a pool is short of.
 
+use std::time::Duration;
+
 use amends_engine::journal::state::SagaState;
 use amends_engine::store::{Error, Store};
-use amends_engine::{Failure, SagaId, Tx, params};
+use amends_engine::{Failure, SagaId, Timestamp, Tx, params};
 use serde::{Deserialize, Serialize};
 
 use super::one;
@@ -14,6 +16,8 @@ pub struct Refilled {
     pub missing: u32,
     /// Whether three broken boots in a row allow only one at a time.
     pub is_probing: bool,
+    /// When the next probe may be made, while it may not be made yet.
+    pub probe_at: Option<Timestamp>,
     /// Whether more are wanted than may be paid for: a person should know, claims may wait in vain.
     pub is_capped: bool,
 }
@@ -28,10 +32,18 @@ struct Stock {
     total: u32,
     waiting: u32,
     broken_in_a_row: u32,
+    /// When the last of those was seen to be broken.
+    broken_at: Timestamp,
+    now: Timestamp,
 }
 
 /// So many failures in a row, and only a probe is made.
 const BREAKER: u32 = 3;
+/// How long the breaker is open before the first probe; twice as long after each probe that breaks too, up to the cap.
+const COOL_DOWN: Duration = Duration::from_secs(300);
+const COOL_DOWN_MAX: Duration = Duration::from_secs(3600);
+/// As many failures in a row make the longest wait.
+const COUNTED: u32 = 16;
 
 /// How many instances the pool is short of, from what it has and who waits.
 pub async fn count_missing(tx: &mut Tx<'_>, pool: &str) -> Result<Refilled, Failure> {
@@ -41,7 +53,10 @@ pub async fn count_missing(tx: &mut Tx<'_>, pool: &str) -> Result<Refilled, Fail
         .fetch(
             "select min_idle, max_total,
                (select count(*) from instance where pool = $1 and state = 'idle') as idle,
-               (select count(*) from refill where pool = $1 and settled_at is null) as under_way,
+               (select count(*) from refill where pool = $1 and settled_at is null)
+                 + (select count(*) from instance
+                    join instance_saga on instance = id and kind = 'recheck' and ended_at is null
+                    where pool = $1 and state = 'tainted') as under_way,
                (select count(*) from instance where pool = $1 and state not in ('gone', 'failed'))
                  + (select count(*) from refill where pool = $1 and settled_at is null
                       and instance not in (select id from instance)) as total,
@@ -53,9 +68,9 @@ pub async fn count_missing(tx: &mut Tx<'_>, pool: &str) -> Result<Refilled, Fail
     let row = one(row, || Failure::refused("no_such_pool", format!("there is no pool {pool}")))?;
     let newest = tx
         .fetch(
-            "select outcome from refill where pool = $1 and settled_at is not null
-             order by settled_at desc, saga desc limit 3",
-            params![pool],
+            "select outcome, settled_at from refill where pool = $1 and settled_at is not null
+             order by settled_at desc, saga desc limit $2",
+            params![pool, COUNTED],
         )
         .await?;
     let mut broken_in_a_row = 0;
@@ -65,8 +80,10 @@ pub async fn count_missing(tx: &mut Tx<'_>, pool: &str) -> Result<Refilled, Fail
         }
         broken_in_a_row += 1;
     }
+    let now = tx.now();
+    let broken_at = newest.first().map_or(Ok(now.0), |row| row.int("settled_at")).map(Timestamp)?;
     let number = |name: &str| row.int(name).map(|number| u32::try_from(number).unwrap_or(u32::MAX));
-    Ok(missing(Stock {
+    let stock = Stock {
         min_idle: number("min_idle")?,
         max_total: number("max_total")?,
         idle: number("idle")?,
@@ -74,7 +91,10 @@ pub async fn count_missing(tx: &mut Tx<'_>, pool: &str) -> Result<Refilled, Fail
         total: number("total")?,
         waiting: number("waiting")?,
         broken_in_a_row,
-    }))
+        broken_at,
+        now,
+    };
+    Ok(missing(stock, tx.paced(cool_down(broken_in_a_row))))
 }
 
 /// Writes that a saga was started to make this instance: from now on it is counted.
@@ -127,13 +147,26 @@ async fn settle_refills(tx: &mut Tx<'_>, pool: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-fn missing(stock: Stock) -> Refilled {
+/// How long after the last of so many failures in a row the next instance may be made.
+fn cool_down(broken_in_a_row: u32) -> Duration {
+    let Some(probes) = broken_in_a_row.checked_sub(BREAKER) else { return Duration::ZERO };
+    let factor = 1_u32.checked_shl(probes).unwrap_or(u32::MAX);
+    COOL_DOWN.saturating_mul(factor).min(COOL_DOWN_MAX)
+}
+
+/// What is short, with a breaker that cools down for so long.
+fn missing(stock: Stock, cool_down: Duration) -> Refilled {
     let wanted = stock.min_idle.saturating_add(stock.waiting);
     let short = wanted.saturating_sub(stock.idle.saturating_add(stock.under_way));
     let allowed = short.min(stock.max_total.saturating_sub(stock.total));
     let is_probing = stock.broken_in_a_row >= BREAKER;
-    let missing = if is_probing { allowed.min(1_u32.saturating_sub(stock.under_way)) } else { allowed };
-    Refilled { missing, is_probing, is_capped: allowed < short }
+    let probe_at = Some(stock.broken_at.plus(cool_down)).filter(|at| is_probing && stock.now < *at);
+    let missing = match (probe_at, is_probing) {
+        (Some(_), _) => 0,
+        (None, true) => allowed.min(1_u32.saturating_sub(stock.under_way)),
+        (None, false) => allowed,
+    };
+    Refilled { missing, is_probing, probe_at, is_capped: allowed < short }
 }
 
 /// The ids of all pools.
@@ -146,8 +179,21 @@ pub async fn pools(store: &dyn Store) -> Result<Vec<String>, Error> {
 mod tests {
     use super::*;
 
-    const EMPTY: Stock =
-        Stock { min_idle: 3, max_total: 10, idle: 0, under_way: 0, total: 0, waiting: 0, broken_in_a_row: 0 };
+    const EMPTY: Stock = Stock {
+        min_idle: 3,
+        max_total: 10,
+        idle: 0,
+        under_way: 0,
+        total: 0,
+        waiting: 0,
+        broken_in_a_row: 0,
+        broken_at: Timestamp(0),
+        now: Timestamp(0),
+    };
+
+    fn missing(stock: Stock) -> Refilled {
+        super::missing(stock, cool_down(stock.broken_in_a_row))
+    }
 
     #[test]
     fn what_is_under_way_is_counted_so_that_bursts_do_not_overshoot() {
@@ -160,16 +206,38 @@ mod tests {
     #[test]
     fn what_may_be_spent_is_never_exceeded_and_the_want_is_told() {
         let full = missing(Stock { max_total: 4, total: 4, waiting: 2, ..EMPTY });
-        assert_eq!(full, Refilled { missing: 0, is_probing: false, is_capped: true });
+        assert_eq!(full, Refilled { missing: 0, is_probing: false, probe_at: None, is_capped: true });
         assert!(!missing(Stock { idle: 3, total: 10, ..EMPTY }).is_capped, "full, and nobody wants more");
     }
 
     #[test]
-    fn after_three_broken_boots_one_probe_at_a_time() {
-        let broken = Stock { broken_in_a_row: 3, ..EMPTY };
+    fn after_three_broken_boots_one_probe_at_a_time_once_they_cooled_down() {
+        let probe_at = Timestamp(0).plus(COOL_DOWN);
+        let hot = Stock { broken_in_a_row: 3, now: Timestamp(probe_at.0 - 1), ..EMPTY };
+        let open = Refilled { missing: 0, is_probing: true, probe_at: Some(probe_at), is_capped: false };
+        assert_eq!(missing(hot), open);
+        let broken = Stock { now: probe_at, ..hot };
         assert_eq!(missing(broken).missing, 1);
         assert_eq!(missing(Stock { under_way: 1, total: 1, ..broken }).missing, 0);
         assert_eq!(missing(Stock { broken_in_a_row: 2, ..EMPTY }).missing, 3);
+    }
+
+    /// The controller looks every second, and whatever it starts breaks at once.
+    #[test]
+    fn an_image_that_does_not_exist_makes_a_few_sagas_an_hour() {
+        let (mut started, mut broken_in_a_row, mut broken_at) = (Vec::new(), 0, Timestamp(0));
+        for second in 0..24 * 3600_u64 {
+            let now = Timestamp(0).plus(Duration::from_secs(second));
+            let made = missing(Stock { min_idle: 1, broken_in_a_row, broken_at, now, ..EMPTY }).missing;
+            if made > 0 {
+                (broken_in_a_row, broken_at) = (broken_in_a_row + made, now);
+                started.push(second);
+            }
+        }
+        let within = |from: u64, to: u64| started.iter().filter(|at| (from..to).contains(at)).count();
+        assert_eq!(within(0, 120), 3, "{started:?}");
+        assert_eq!(within(0, 3600), 6, "{started:?}");
+        assert!(within(3600, 24 * 3600) <= 24, "one an hour from then on: {started:?}");
     }
 
     #[test]
@@ -183,6 +251,8 @@ mod tests {
             total: huge,
             waiting: huge,
             broken_in_a_row: huge,
+            broken_at: Timestamp(i64::MAX),
+            now: Timestamp(i64::MAX),
         };
         assert_eq!(missing(stock).missing, 0);
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use amends_engine::journal::state::{Attention, SagaState};
 use amends_engine::store::ResourceRow;
 use amends_engine::{Failure, Local, SagaId, Tx, params};
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,12 @@ impl Local for FenceInstance {
         )
         .await?;
         tx.label("instance", &self.instance);
+        // A teardown pre-empts: whoever has the instance no longer has it to himself.
+        tx.execute(
+            "update instance_saga set ended_at = $2 where instance = $1 and ended_at is null",
+            params![&self.instance, now],
+        )
+        .await?;
         // Also one that has let go of the instance and not ended yet: what it made is still its own, and passes to
         // the instance only with its end. To take what the instance holds before that would be to take nothing.
         let all = tx
@@ -62,6 +69,7 @@ impl Local for FenceInstance {
                 running.push(saga);
             }
         }
+        occupy(tx, &self.instance, "teardown").await?;
         Ok(Fenced {
             running,
             workspace: row.text("workspace")?,
@@ -70,26 +78,55 @@ impl Local for FenceInstance {
     }
 }
 
-/// Waits until the saga that had the instance has ended: undone, or through.
+/// Waits until the saga that had the instance has ended, undone or through; or, with `takes_over`, until it is stuck.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AwaitSagaEnd {
     /// Which saga.
     pub saga: SagaId,
+    /// The instance, if the saga is to hand over what it cannot take back: to that instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub takes_over: Option<String>,
+}
+
+/// What was waited for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SagaEnd {
+    /// Whether the saga has ended; otherwise it is stuck, and was asked to hand over what it holds.
+    pub has_ended: bool,
 }
 
 /// How soon it is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
+/// By these a saga that takes back what it did shows that it gets no further by itself.
+const STUCK: [Attention; 6] = [
+    Attention::UndoStuck,
+    Attention::InDoubt,
+    Attention::NeedsDecision,
+    Attention::NoWorker,
+    Attention::Unreadable,
+    Attention::StoreRefused,
+];
+
 impl Local for AwaitSagaEnd {
     const NAME: &'static str = "pool.await_saga_end";
-    type Output = ();
+    type Output = SagaEnd;
 
-    async fn apply(&self, tx: &mut Tx<'_>) -> Result<(), Failure> {
-        match tx.saga_state(&self.saga).await? {
-            Some((state, _)) if !state.is_ended() => {
-                Err(Failure::not_yet(format!("saga {} is {state}", self.saga), ASK_AGAIN))
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<SagaEnd, Failure> {
+        let (state, attention) = match tx.saga_state(&self.saga).await? {
+            Some((state, attention)) if !state.is_ended() => (state, attention),
+            _ => return Ok(SagaEnd { has_ended: true }),
+        };
+        let is_stuck = state == SagaState::Compensating
+            && attention.iter().any(|word| STUCK.iter().any(|stuck| stuck.to_string() == *word));
+        match &self.takes_over {
+            Some(instance) if is_stuck => {
+                for row in tx.held_by(self.saga.as_str()).await? {
+                    tx.release(&self.saga, &row.step, instance, "the instance is being torn down");
+                }
+                Ok(SagaEnd { has_ended: false })
             }
-            _ => Ok(()),
+            _ => Err(Failure::not_yet(format!("saga {} is {state}", self.saga), ASK_AGAIN)),
         }
     }
 }
@@ -120,7 +157,6 @@ impl Local for TakeResources {
     type Output = Taken;
 
     async fn apply(&self, tx: &mut Tx<'_>) -> Result<Taken, Failure> {
-        occupy(tx, &self.instance, "teardown").await?;
         Ok(Taken { rows: tx.take(&self.instance).await? })
     }
 }

@@ -5,34 +5,39 @@ mod controller;
 mod enter_queue;
 mod fence_instance;
 mod finding;
+mod ghost;
+mod join_url;
 mod mark_idle;
 mod number;
 mod plan_instance;
 mod query;
+mod recheck;
 mod record_gone;
 mod reserve_instance;
 mod seed;
 mod start;
-mod taint_instance;
 
 use amends_engine::store::open::Migrations;
 use amends_engine::store::tx::{Row, Tx};
 use amends_engine::{Failure, params};
-pub use commit_claim::{Committed, RecordClaim};
+pub use commit_claim::{Committed, NoteConversation, RecordClaim};
 pub use controller::{Refilled, count_missing, pools, record_refill};
 pub use enter_queue::{EnterQueue, Queued};
-pub use fence_instance::{AwaitSagaEnd, FenceInstance, Fenced, TakeResources, Taken};
+pub use fence_instance::{AwaitSagaEnd, FenceInstance, Fenced, SagaEnd, TakeResources, Taken};
 pub use finding::{ForgetFindings, RecordFinding, RecordFindingRemoved, findings};
+pub use ghost::note_ghost;
 pub use mark_idle::MarkIdle;
-pub use number::{ChooseNumber, Chosen, PickNumber, Picked, QuarantineNumber, StockNumber};
+pub use number::{ChooseNumber, Chosen, PickNumber, Picked, QuarantineNumber, StockNumber, TakeNumberRows};
 pub use plan_instance::{Plan, PlanInstance};
 pub use query::{Instance, InstanceFilter, instance, instances};
+pub use recheck::{Container, Fate, ReadContainer, RecheckRequest, Settled, settle_recheck};
 pub use record_gone::RecordGone;
-pub use reserve_instance::{ReserveInstance, Reserved};
-pub use seed::{ApplySeed, PoolSeed, PoolSettings, Seed, SeedError, TemplateDefinition, TemplateSeed, Tool};
+pub use reserve_instance::{RESERVE_GIVE_UP, ReserveInstance, Reserved};
+pub use seed::{
+    ApplySeed, PoolSeed, PoolSettings, Seed, SeedError, TemplateDefinition, TemplateSeed, Tool, ToolSpec,
+};
 use serde::{Deserialize, Serialize};
 pub use start::{ClaimRequest, Requested, StartClaim, StartTeardown, TeardownRequest};
-pub use taint_instance::TaintInstance;
 
 /// The tables of the pool.
 pub const MIGRATIONS: Migrations = Migrations {
@@ -89,12 +94,23 @@ pub(crate) fn one(rows: Vec<Row>, missing: impl FnOnce() -> Failure) -> Result<R
     rows.into_iter().next().ok_or_else(missing)
 }
 
-/// Gives the instance to a saga alone.
+/// Gives the instance to this saga alone.
 pub(crate) async fn occupy(tx: &mut Tx<'_>, instance: &str, kind: &str) -> Result<(), Failure> {
-    let (saga, now) = (tx.saga().clone(), tx.now());
+    let saga = tx.saga().clone();
+    occupy_for(tx, instance, &saga, kind).await
+}
+
+/// Gives the instance to a saga alone.
+pub(crate) async fn occupy_for(
+    tx: &mut Tx<'_>,
+    instance: &str,
+    saga: &amends_engine::SagaId,
+    kind: &str,
+) -> Result<(), Failure> {
+    let now = tx.now();
     tx.execute(
         "insert into instance_saga (instance, saga, kind, began_at) values ($1, $2, $3, $4)",
-        params![instance, &saga, kind, now],
+        params![instance, saga, kind, now],
     )
     .await?;
     Ok(())

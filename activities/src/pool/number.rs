@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use amends_engine::store::ResourceRow;
 use amends_engine::{Failure, Local, Tx, params};
 use serde::{Deserialize, Serialize};
 
@@ -99,6 +100,25 @@ impl Local for PickNumber {
     /// Bought or not, it is not picked again by itself: the ledger says whether it is ours.
     async fn revert(&self, made: &Picked, tx: &mut Tx<'_>) -> Result<(), Failure> {
         quarantine(tx, &made.phone_number).await
+    }
+}
+
+/// Takes over the ledger rows of a number that came to nothing, so that they can be closed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TakeNumberRows {
+    /// In E.164.
+    pub phone_number: String,
+}
+
+impl Local for TakeNumberRows {
+    const NAME: &'static str = "number.take_rows";
+    type Output = Vec<ResourceRow>;
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<Vec<ResourceRow>, Failure> {
+        let is_it = |row: &ResourceRow| {
+            row.provider == "telnyx" && row.kind == "number" && row.name == self.phone_number
+        };
+        Ok(tx.take_some("numbers", is_it).await?)
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use amends_engine::{Failure, Local, SecretRef, Tx, params};
+use amends_engine::store::NewSaga;
+use amends_engine::{Failure, SagaId, SecretRef, Tx, Workflow, params};
 use serde::{Deserialize, Serialize};
 
-use super::{PoolSettings, TemplateDefinition, occupy, one, vacate, wake_queue};
+use super::recheck::RecheckRequest;
+use super::{PoolSettings, TemplateDefinition, occupy, occupy_for, one, vacate};
 
 /// Takes an idle instance for a claim, or waits for one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,17 +45,18 @@ pub struct Reserved {
     pub settings: PoolSettings,
 }
 
+/// How long a claim may wait for an instance: its own deadline ends that before.
+pub const RESERVE_GIVE_UP: Duration = Duration::from_secs(86_400);
+
 /// How soon a claim that waits asks again, should nobody wake it.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 
-impl Local for ReserveInstance {
-    const NAME: &'static str = "pool.reserve_instance";
-    const REVERTS: bool = true;
-    /// The claim's own deadline ends the waiting.
-    const GIVE_UP_AFTER: Duration = Duration::from_secs(86_400);
-    type Output = Reserved;
-
-    async fn apply(&self, tx: &mut Tx<'_>) -> Result<Reserved, Failure> {
+impl ReserveInstance {
+    /// Takes the instance.
+    ///
+    /// # Errors
+    /// None is idle, or the conversation is another claim's.
+    pub async fn reserve(&self, tx: &mut Tx<'_>) -> Result<Reserved, Failure> {
         let (saga, now) = (tx.saga().clone(), tx.now());
         // The newest image first; behind those who have waited longer.
         let idle = tx
@@ -116,22 +119,42 @@ impl Local for ReserveInstance {
         })
     }
 
-    /// Whatever the claim did to the container is undone first, and those undos see it clean: it is idle again.
-    /// One that was tainted, or fenced, meanwhile stays what it is.
-    async fn revert(&self, made: &Reserved, tx: &mut Tx<'_>) -> Result<(), Failure> {
-        let now = tx.now();
+    /// Gives the instance back, to the saga `R` and not to the pool: what the claim left in its container nobody has
+    /// looked at yet, so that it is tainted until that saga has seen it clean. It is not needed any more where a
+    /// teardown has the instance.
+    pub async fn release<R: Workflow<Input = RecheckRequest>>(
+        made: &Reserved,
+        tx: &mut Tx<'_>,
+    ) -> Result<(), Failure> {
+        let (now, epoch) = (tx.now(), made.epoch + 1);
         let released = tx
             .execute(
-                "update instance set state = 'idle', claim_epoch = claim_epoch + 1, template = null,
-                   template_version = null, owner = null, conversation_target = null, changed_at = $3
-                 where id = $1 and state = 'claiming' and claim_epoch = $2",
-                params![&made.instance, made.epoch, now],
+                "update instance set state = 'tainted', claim_epoch = $4, template = null,
+                   template_version = null, owner = null, conversation_target = null, conversation = null,
+                   changed_at = $3
+                 where id = $1 and state in ('claiming', 'pending_acceptance') and claim_epoch = $2",
+                params![&made.instance, made.epoch, now, epoch],
             )
             .await?;
         vacate(tx, &made.instance).await?;
         if released > 0 {
-            wake_queue(tx, &self.pool).await?;
+            let claim = tx.saga().clone();
+            start_recheck::<R>(tx, &made.instance, epoch, &claim).await?;
         }
         Ok(())
     }
+}
+
+async fn start_recheck<R: Workflow<Input = RecheckRequest>>(
+    tx: &mut Tx<'_>,
+    instance: &str,
+    epoch: i64,
+    claim: &SagaId,
+) -> Result<(), Failure> {
+    let request = RecheckRequest { instance: instance.to_owned(), epoch, claim: claim.clone() };
+    let new = NewSaga::of::<R>(tx.env(), format!("recheck:{instance}:{epoch}"), &request)
+        .map_err(|error| Failure::refused("malformed", error.to_string()))?
+        .labelled("instance", instance);
+    let recheck = tx.start::<R>(new).await?;
+    occupy_for(tx, instance, &recheck, "recheck").await
 }

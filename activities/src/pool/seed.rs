@@ -114,7 +114,48 @@ pub struct TemplateDefinition {
     pub model: Option<String>,
     /// What it is given.
     #[serde(default)]
-    pub tools: Vec<Tool>,
+    pub tools: Vec<ToolSpec>,
+}
+
+/// A tool of a template, in a file as `"telnyx"` or as `{"tool": "telnyx", "required": false}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "ToolWords", into = "ToolWords")]
+pub struct ToolSpec {
+    /// Which.
+    pub tool: Tool,
+    /// Whether a claim fails without it; otherwise it goes on, and the agent has one tool less.
+    pub is_required: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum ToolWords {
+    Name(Tool),
+    Spec { tool: Tool, required: bool },
+}
+
+impl From<ToolWords> for ToolSpec {
+    fn from(words: ToolWords) -> Self {
+        match words {
+            ToolWords::Name(tool) => tool.into(),
+            ToolWords::Spec { tool, required } => Self { tool, is_required: required },
+        }
+    }
+}
+
+impl From<ToolSpec> for ToolWords {
+    fn from(spec: ToolSpec) -> Self {
+        match spec {
+            ToolSpec { tool, is_required: true } => Self::Name(tool),
+            ToolSpec { tool, is_required: false } => Self::Spec { tool, required: false },
+        }
+    }
+}
+
+impl From<Tool> for ToolSpec {
+    fn from(tool: Tool) -> Self {
+        Self { tool, is_required: true }
+    }
 }
 
 /// What an agent can be given.
@@ -252,7 +293,7 @@ mod tests {
     fn a_seed_reads_with_durations_for_people() {
         let seed = Seed::parse(SEED).unwrap();
         assert_eq!(seed.pools[0].settings.boot_limit, Duration::from_secs(120));
-        assert_eq!(seed.templates[0].definition.tools, [Tool::Agentmail]);
+        assert_eq!(seed.templates[0].definition.tools, [Tool::Agentmail.into()]);
     }
 
     #[test]

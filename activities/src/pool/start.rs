@@ -46,6 +46,8 @@ impl StartClaim {
         key: &str,
         request: &ClaimRequest,
     ) -> Result<Requested, Failure> {
+        let join_url = request.join_url.as_deref().map(super::join_url::normal).transpose()?;
+        let request = &ClaimRequest { join_url, ..request.clone() };
         let template = &request.template_id;
         let new = NewSaga::of::<W>(tx.env(), format!("claim:{key}"), request)?
             .within(tx.env(), CLAIM_LIMIT)
@@ -61,8 +63,30 @@ impl StartClaim {
         if one(found, unknown)?.optional_int("archived_at")?.is_some() {
             return Err(Failure::refused("template_archived", format!("template {template} is archived")));
         }
+        // The reservation decides; whoever comes late enough is told at once.
+        if let Some(target) = &request.join_url
+            && let Some(claim) = holder_of(tx, target).await?
+        {
+            let message = format!("the claim {claim} has this conversation");
+            return Err(Failure::refused("conversation_claimed", message));
+        }
         Ok(requested)
     }
+}
+
+/// The claim that has a conversation.
+async fn holder_of(tx: &mut Tx<'_>, target: &str) -> Result<Option<String>, Failure> {
+    let found = tx
+        .fetch(
+            "select instance_saga.saga from instance
+             join instance_saga on instance_saga.instance = instance.id and kind = 'claim'
+             where conversation_target = $1
+               and state in ('claiming', 'pending_acceptance', 'claimed', 'sleeping', 'crashed')
+             order by began_at desc limit 1",
+            params![target],
+        )
+        .await?;
+    Ok(found.first().map(|row| row.text("saga")).transpose()?)
 }
 
 /// What a request came to.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::answers;
 use super::tokens::{Token, Tokens};
 use crate::answer::outcome::denied;
-use crate::answer::{Answered, Operation, not_yet, unreadable};
+use crate::answer::{Answered, Operation, unreadable};
 use crate::census::{Seen, time};
 use crate::http::walk::Walk;
 use crate::http::{self, Http};
@@ -171,16 +171,6 @@ impl Railway {
             Answered::Gone => Ok(()),
             Answered::Ambiguous if self.is_gone(workspace, id).await? => Ok(()),
             answered => answered.done().map(drop),
-        }
-    }
-
-    /// Deletes a project and sees that it is gone.
-    pub(crate) async fn delete_and_see(&self, workspace: &str, id: &str) -> Result<(), Failure> {
-        self.delete(workspace, id).await?;
-        if self.is_gone(workspace, id).await? {
-            Ok(())
-        } else {
-            Err(not_yet("Railway still has the project"))
         }
     }
 

@@ -9,7 +9,9 @@ use amends_engine::{Activity, Call, Effect, Failure, Found, Gate, Resource, secs
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::remove_project::SETTLE_AFTER;
 use super::{Railway, answers};
+use crate::answer::still_there;
 
 /// Asks Railway for a new, empty project.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -82,7 +84,11 @@ impl Activity for CreateProject {
         Ok(Found::Usable(self.project(oldest.id)))
     }
 
-    async fn compensate(&self, railway: &Railway, made: &Project, _: &Call) -> Result<(), Failure> {
-        railway.delete_and_see(&made.workspace, &made.id).await
+    async fn compensate(&self, railway: &Railway, made: &Project, call: &Call) -> Result<(), Failure> {
+        if railway.is_gone(&made.workspace, &made.id).await? {
+            return call.absent(SETTLE_AFTER);
+        }
+        railway.delete(&made.workspace, &made.id).await?;
+        Err(still_there("Railway was asked to delete the project"))
     }
 }

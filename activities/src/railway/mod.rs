@@ -6,11 +6,10 @@ mod client;
 pub mod create_domain;
 pub mod create_project;
 pub mod create_service;
-pub mod delete_project;
 pub mod deploy_image;
 pub mod observe_deploy;
-pub mod project_gone;
 pub mod read_environment;
+pub mod remove_project;
 mod tokens;
 
 pub use attach_volume::{AttachVolume, Volume};
@@ -18,11 +17,10 @@ pub use client::Railway;
 pub use create_domain::{CreateDomain, Domain};
 pub use create_project::{CreateProject, Project};
 pub use create_service::{CreateService, Service};
-pub use delete_project::DeleteProject;
 pub use deploy_image::{DeployImage, Deployment};
 pub use observe_deploy::{Deployed, ObserveDeploy};
-pub use project_gone::ProjectGone;
 pub use read_environment::{Environment, ReadEnvironment};
+pub use remove_project::RemoveProject;
 
 use amends_engine::{Gate, secs};
 

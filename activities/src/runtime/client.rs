@@ -6,7 +6,7 @@ use secrecy::ExposeSecret;
 use serde_json::Value;
 
 use super::answers;
-use crate::answer::{Answered, Operation, Reply, not_yet};
+use crate::answer::{Answered, Operation, Reply};
 use crate::http::{self, Http};
 
 /// Every agent, by its domain.
@@ -26,6 +26,13 @@ pub(crate) struct Status {
     pub(crate) operation: Option<String>,
     /// The claim that spoke to it last, if it says so.
     pub(crate) epoch: Option<i64>,
+}
+
+impl Status {
+    /// Nothing of any claim is in it: no instructions, no conversation, no join that waits, nothing remembered.
+    pub(crate) fn is_vacant(&self) -> bool {
+        self.is_clean && !self.is_pending && self.conversation.is_none()
+    }
 }
 
 impl Runtime {
@@ -107,35 +114,6 @@ impl Runtime {
             .json(body);
         http::send(operation, request).await
     }
-
-    /// Empties it and sees that it is clean, under the epoch behind the claim's: a call of the claim that is still on
-    /// its way is refused then. A newer claim that speaks to it is as good. One that is bound to a conversation which
-    /// is not this claim's is somebody's, who is not thrown out of it.
-    pub(crate) async fn reset(
-        &self,
-        agent: Agent<'_>,
-        call: &Call,
-        ours: Option<&str>,
-    ) -> Result<(), Failure> {
-        let status = self.status(agent.domain, agent.token, call).await?;
-        let is_of_claim = status.epoch.is_some_and(|epoch| epoch == agent.epoch || epoch == agent.epoch + 1);
-        if status.conversation.is_some() && status.conversation.as_deref() != ours && !is_of_claim {
-            return Ok(());
-        }
-        // Each try is one of its own: a stored answer would say of a reset that it was done, and do none.
-        let id = format!("{}/{}", operation_id(call, &answers::RESET), call.attempt());
-        let next = Agent { epoch: agent.epoch + 1, ..agent };
-        match self.tell(&answers::RESET, next, &id, call, &serde_json::json!({})).await {
-            Err(Failure::Refused(refusal)) if refusal.code == answers::SUPERSEDED => return Ok(()),
-            answered => answered?.done()?,
-        };
-        let status = self.status(agent.domain, agent.token, call).await?;
-        if status.is_clean && !status.is_pending && status.conversation.is_none() {
-            Ok(())
-        } else {
-            Err(not_yet("the runtime is not clean yet"))
-        }
-    }
 }
 
 /// An agent, and the claim that speaks to it.
@@ -149,7 +127,8 @@ pub(crate) struct Agent<'a> {
     pub(crate) epoch: i64,
 }
 
-/// The operation id of a call: the mark by which what it made is known. All attempts of a generation are one operation.
+/// The operation id of a call: the mark by which what it made is known. It begins with its saga, so that another saga
+/// can tell whose it is; all attempts of a generation are one operation.
 pub(crate) fn operation_id(call: &Call, operation: &Operation) -> String {
-    format!("{}/{}", call.key(), operation.name)
+    format!("{}/{}/{}", call.saga(), call.key(), operation.name)
 }

@@ -3,16 +3,19 @@
 use std::time::Duration;
 
 use crate::answer::Answered;
-use amends_engine::{Activity, Call, Effect, Failure, Resource, SecretRef, secs};
+use amends_engine::{Activity, Call, Effect, Failure, Made, Resource, SecretRef, secs};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::client::{Agent, operation_id};
+use super::hold_container::Held;
 use super::{Runtime, answers};
 
 /// Sends the runtime its instructions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ConfigureAgent {
+    /// The container, as it is on the ledger.
+    pub container: Made<Held>,
     /// Where the runtime answers, without a scheme.
     pub domain: String,
     /// The instance's bearer token.
@@ -56,7 +59,8 @@ impl Activity for ConfigureAgent {
     type Output = Configured;
 
     fn resource(&self, _: &Call) -> Option<Resource> {
-        Some(Resource::new("runtime", "configuration", self.domain.clone()))
+        let resource = Resource::new("runtime", "configuration", self.domain.clone());
+        Some(resource.within(self.container.step().clone()))
     }
 
     async fn execute(&self, runtime: &Runtime, call: &Call) -> Result<Configured, Failure> {
@@ -70,9 +74,5 @@ impl Activity for ConfigureAgent {
             Answered::Taken(words) => Err(Failure::refused("foreign_conversation", words)),
             answered => answered.done().map(|_| Configured {}),
         }
-    }
-
-    async fn compensate(&self, runtime: &Runtime, _: &Configured, call: &Call) -> Result<(), Failure> {
-        runtime.reset(self.agent(), call, None).await
     }
 }

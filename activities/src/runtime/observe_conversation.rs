@@ -1,7 +1,9 @@
 //! Observe a conversation: the read on which a claim turns from undoable to done.
 
+use std::time::Duration;
+
 use crate::answer::not_yet;
-use amends_engine::{Activity, Call, Effect, Failure, Made, SecretRef};
+use amends_engine::{Activity, Call, Effect, Failure, Made, SecretRef, secs};
 use serde::{Deserialize, Serialize};
 
 use super::Runtime;
@@ -14,8 +16,10 @@ pub struct ObserveConversation {
     pub domain: String,
     /// The instance's bearer token.
     pub token: SecretRef,
-    /// What was joined.
-    pub conversation: Made<Joined>,
+    /// The join.
+    pub joined: Made<Joined>,
+    /// The conversation that it led to.
+    pub conversation: String,
 }
 
 /// A runtime that was seen in its conversation.
@@ -28,13 +32,15 @@ pub struct Bound {
 impl Activity for ObserveConversation {
     const NAME: &'static str = "runtime.observe_conversation";
     const EFFECT: Effect = Effect::Read;
+    const GIVE_UP_AFTER: Duration = secs(600);
     type Client = Runtime;
     type Output = Bound;
 
     async fn execute(&self, runtime: &Runtime, call: &Call) -> Result<Bound, Failure> {
         let status = runtime.status(&self.domain, &self.token, call).await?;
+        let is_ours = status.operation.as_ref().is_none_or(|operation| *operation == self.joined.operation);
         match status.conversation {
-            Some(bound) if bound == self.conversation.conversation => Ok(Bound { conversation: bound }),
+            Some(bound) if is_ours && bound == self.conversation => Ok(Bound { conversation: bound }),
             Some(_) => {
                 Err(Failure::refused("foreign_conversation", "the runtime is bound to another conversation"))
             }

@@ -26,7 +26,6 @@ impl Activity for VerifyClean {
 
     async fn execute(&self, runtime: &Runtime, call: &Call) -> Result<Option<Clean>, Failure> {
         let status = runtime.status(&self.domain, &self.token, call).await?;
-        let is_clean = status.is_clean && !status.is_pending && status.conversation.is_none();
-        Ok(is_clean.then_some(Clean {}))
+        Ok(status.is_vacant().then_some(Clean {}))
     }
 }

@@ -1,6 +1,8 @@
 //! Verify a configuration: the runtime says that it has one. The pivot of a claim without conversation.
 
-use amends_engine::{Activity, Call, Effect, Failure, SecretRef};
+use std::time::Duration;
+
+use amends_engine::{Activity, Call, Effect, Failure, SecretRef, secs};
 use serde::{Deserialize, Serialize};
 
 use super::Runtime;
@@ -21,6 +23,7 @@ pub struct VerifyConfigured {
 impl Activity for VerifyConfigured {
     const NAME: &'static str = "runtime.verify_configured";
     const EFFECT: Effect = Effect::Read;
+    const GIVE_UP_AFTER: Duration = secs(600);
     type Client = Runtime;
     type Output = Configured;
 

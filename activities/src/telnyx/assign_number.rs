@@ -1,11 +1,12 @@
 //! Assign a number to a messaging profile: from then on messages reach the instance.
 
-use crate::answer::{in_doubt, not_yet, unreadable};
+use crate::answer::{in_doubt, still_there, unreadable};
 use crate::http::escaped;
 use amends_engine::{Activity, Call, Effect, Failure, Gate, Resource};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::unassign_number::SETTLE_AFTER;
 use super::{Telnyx, answers};
 
 /// Sets the messaging profile of a number.
@@ -56,11 +57,11 @@ impl Activity for AssignNumber {
         Ok(Assignment { number_id: self.number_id.clone(), profile: self.profile.clone() })
     }
 
-    async fn compensate(&self, telnyx: &Telnyx, made: &Assignment, _: &Call) -> Result<(), Failure> {
-        telnyx.unassign(&made.number_id).await?;
-        match telnyx.profile_of(&made.number_id).await? {
-            Some(_) => Err(not_yet("the number still has its profile")),
-            None => Ok(()),
+    async fn compensate(&self, telnyx: &Telnyx, made: &Assignment, call: &Call) -> Result<(), Failure> {
+        if telnyx.profile_of(&made.number_id).await?.is_none() {
+            return call.absent(SETTLE_AFTER);
         }
+        telnyx.unassign(&made.number_id).await?;
+        Err(still_there("Telnyx was asked to unassign the number"))
     }
 }

@@ -18,6 +18,9 @@ pub struct AwaitNumber {
     pub reference: String,
 }
 
+/// The code of a refusal that is about the order: it failed, and the number is not ours.
+pub const ORDER_FAILED: &str = "order_failed";
+
 /// A number that is ours.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Number {
@@ -42,7 +45,7 @@ impl Activity for AwaitNumber {
             let path = format!("/number_orders/{}", escaped(&self.order.id));
             let order = telnyx.get(&answers::ORDER_GET, &path).await?.done()?;
             if order.text("/data/status").as_deref() == Some("failure") {
-                return Err(Failure::refused("order_failed", "Telnyx did not fill the order"));
+                return Err(Failure::refused(ORDER_FAILED, "Telnyx did not fill the order"));
             }
         }
         let number = telnyx.owned(&self.phone_number).await?;

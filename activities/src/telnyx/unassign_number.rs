@@ -1,28 +1,60 @@
-//! Unassign a number: it stays ours, and no message reaches an instance by it any more.
+//! Unassign a number and see it unassigned: it stays ours, and no message reaches an instance by it any more.
 
-use amends_engine::{Activity, Call, Effect, Failure, Gate};
+use std::time::Duration;
+
+use amends_engine::{Call, Failure, Gate, Removal, ResourceId, secs};
 use serde::{Deserialize, Serialize};
 
 use super::Telnyx;
 
-/// Takes the messaging profile off a number; one that is gone is success.
+/// Takes the messaging profile off a number; one that is gone has none.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UnassignNumber {
-    /// Telnyx's id.
-    pub number_id: String,
+    /// Telnyx's id; none where it was never known, and then it is looked for by the number.
+    pub number_id: Option<String>,
+    /// In E.164.
+    pub phone_number: String,
+    /// The ledger rows that its absence closes.
+    pub resources: Vec<ResourceId>,
 }
 
-impl Activity for UnassignNumber {
+/// How long an assignment that was made, or taken back, may be shown wrongly.
+pub(crate) const SETTLE_AFTER: Duration = secs(10);
+
+impl UnassignNumber {
+    async fn id(&self, telnyx: &Telnyx) -> Result<Option<String>, Failure> {
+        if self.number_id.is_some() {
+            return Ok(self.number_id.clone());
+        }
+        let owned = telnyx.owned(&self.phone_number).await?;
+        Ok(owned.and_then(|number| number["id"].as_str().map(str::to_owned)))
+    }
+}
+
+impl Removal for UnassignNumber {
     const NAME: &'static str = "telnyx.unassign_number";
-    const EFFECT: Effect = Effect::Repeatable;
+    const SETTLE_AFTER: Duration = SETTLE_AFTER;
     type Client = Telnyx;
-    type Output = ();
+
+    fn resources(&self) -> Vec<ResourceId> {
+        self.resources.clone()
+    }
 
     fn gates(&self, _: &Telnyx) -> Vec<Gate> {
         vec![Gate::credential("telnyx")]
     }
 
-    async fn execute(&self, telnyx: &Telnyx, _: &Call) -> Result<(), Failure> {
-        telnyx.unassign(&self.number_id).await
+    async fn is_there(&self, telnyx: &Telnyx, _: &Call) -> Result<bool, Failure> {
+        match self.id(telnyx).await? {
+            Some(id) => Ok(telnyx.profile_of(&id).await?.is_some()),
+            None => Ok(false),
+        }
+    }
+
+    async fn request(&self, telnyx: &Telnyx, _: &Call) -> Result<(), Failure> {
+        match self.id(telnyx).await? {
+            Some(id) => telnyx.unassign(&id).await,
+            None => Ok(()),
+        }
     }
 }

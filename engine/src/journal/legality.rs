@@ -54,7 +54,8 @@ impl State {
             (E::LabelSet { step: None, .. }, _) => true,
             (E::TimerFired { .. } | E::SignalReceived { .. }, Some(P::Waiting { .. })) => true,
             (E::ChildStarted { asked: Some(_), .. }, None) => !unwinding,
-            (E::ChildStarted { asked: None, .. }, Some(P::Completed)) => true,
+            // A transaction starts sagas on the way back as well.
+            (E::ChildStarted { asked: None, .. }, Some(P::Completed | P::Undone)) => true,
             (E::ChildEnded { .. }, Some(P::Child | P::Completed | P::Removing { .. })) => is_child,
             (E::ResourceGone { .. }, Some(P::Completed)) => true,
             (E::CompensationStarted { .. }, Some(P::Completed)) => goes_back,

@@ -301,6 +301,35 @@ impl Tx<'_> {
         Ok(rows)
     }
 
+    /// As [`take`](Self::take), but only the rows that `which` says; the others stay with `owner`.
+    pub async fn take_some(
+        &mut self,
+        owner: &str,
+        which: impl Fn(&ResourceRow) -> bool,
+    ) -> Result<Vec<ResourceRow>, Error> {
+        let mut rows = self.statements.held_by(owner).await?;
+        rows.retain(which);
+        self.beside.taken.extend(rows.iter().cloned());
+        Ok(rows)
+    }
+
+    /// The ledger rows that `holder` holds, an owner or a saga, and that are not gone.
+    pub async fn held_by(&mut self, holder: &str) -> Result<Vec<ResourceRow>, Error> {
+        self.statements.held_by(holder).await
+    }
+
+    /// Asks another saga, which takes back what it did, to hand what a step of it made over to `owner` instead. It is
+    /// asked through its inbox: whoever drives it does so in its next turn, if the step still waits to be taken back.
+    pub fn release(&mut self, saga: &SagaId, step: &StepKey, owner: &str, reason: &str) {
+        let message = super::Message::Act {
+            operation: crate::ids::OperationId::from_uuid(self.env.uuid()),
+            act: crate::journal::Act::Release { step: step.clone(), owner: owner.to_owned() },
+            actor: self.saga.to_string(),
+            reason: reason.to_owned(),
+        };
+        self.beside.posts.push(Post { saga: saga.clone(), message });
+    }
+
     /// Where another saga is, and what is the matter with it; nothing if there is none of this id.
     pub async fn saga_state(&mut self, saga: &SagaId) -> Result<Option<(SagaState, Vec<String>)>, Error> {
         self.statements.saga_state(saga).await

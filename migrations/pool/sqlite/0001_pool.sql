@@ -57,6 +57,11 @@ create unique index instance_conversation on instance (conversation_target)
   where conversation_target is not null
     and state in ('claiming', 'pending_acceptance', 'claimed', 'sleeping', 'crashed');
 
+-- And at most one of them in each conversation that the runtimes report, however its invitation was spelled.
+create unique index instance_in_conversation on instance (conversation)
+  where conversation is not null
+    and state in ('claiming', 'pending_acceptance', 'claimed', 'sleeping', 'crashed');
+
 -- A row is a saga that has, or had, an instance to itself.
 create table instance_saga (
   instance text not null references instance (id),
