@@ -689,7 +689,7 @@ fn railway_field(query: &str, message: Option<&str>, error: &str) -> Value {
         ),
         ("deployments", none.clone()),
         ("domains", json!({"serviceDomains": []})),
-        ("environment(", json!({"volumeInstances": none})),
+        ("environment(", json!({"id": "e", "volumeInstances": none})),
         (
             "project(",
             json!({"id": "p", "name": "n", "deletedAt": null, "primaryEnvironmentId": "e",

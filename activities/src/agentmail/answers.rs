@@ -66,7 +66,11 @@ const BAD_REQUEST: &[Row] = &[
         shape: Shape::Text {
             at: "/code",
             is: "validation_error",
-            with: &[Field { at: "/name", is: Is::Words }, Field { at: "/errors", is: Is::List }],
+            with: &[
+                Field { at: "/name", is: Is::Words },
+                Field { at: "/errors", is: Is::List },
+                Field { at: "/message", is: Is::MaybeWords },
+            ],
         },
         means: Means::Refused("bad_request"),
         source: ERRORS,

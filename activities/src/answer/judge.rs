@@ -37,6 +37,8 @@ pub(crate) enum Verdict {
 
 /// An id is no longer.
 const TEXT_MAX: usize = 512;
+/// And no secret.
+const SECRET_MAX: usize = 8192;
 /// So much of what a provider says in words is kept.
 const WORDS_MAX: usize = 200;
 
@@ -184,6 +186,7 @@ fn is(value: Option<&Value>, wanted: Is) -> bool {
         (_, None) => false,
         (Is::MaybeText | Is::MaybeWords | Is::MaybeCount | Is::TextOrNull, Some(Value::Null)) => true,
         (Is::Text | Is::TextOrNull | Is::MaybeText, Some(value)) => is_text(value),
+        (Is::Secret, Some(value)) => value.as_str().is_some_and(is_secret),
         (Is::Words | Is::MaybeWords, Some(value)) => value.is_string(),
         (Is::Flag, Some(value)) => value.is_boolean(),
         (Is::Yes, Some(value)) => value == &Value::Bool(true),
@@ -198,6 +201,10 @@ fn is(value: Option<&Value>, wanted: Is) -> bool {
 /// Whether a text can be an id that we keep: not empty, not long, and storable in every database.
 fn is_plain(text: &str) -> bool {
     !text.is_empty() && text.len() <= TEXT_MAX && !text.chars().any(char::is_control)
+}
+
+fn is_secret(text: &str) -> bool {
+    (1..=SECRET_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 fn is_digest(text: &str) -> bool {

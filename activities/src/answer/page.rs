@@ -134,6 +134,7 @@ fn all(root: &str, fields: &[Field]) -> String {
 fn what(is: Is) -> String {
     match is {
         Is::Text => "id".to_owned(),
+        Is::Secret => "secret".to_owned(),
         Is::TextOrNull => "id or null".to_owned(),
         Is::MaybeText => "id, if there is one".to_owned(),
         Is::Words => "text".to_owned(),

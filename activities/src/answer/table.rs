@@ -77,9 +77,11 @@ pub(crate) struct Field {
 pub(crate) enum Is {
     /// An id, an address, a secret: 1 to 512 characters, none of them a control character.
     Text,
-    /// Such a text, or null.
+    /// A secret that is sent back in a header: 1 to 8192 visible ASCII characters.
+    Secret,
+    /// Such an id, or null.
     TextOrNull,
-    /// Such a text, or null, or absent.
+    /// Such an id, or null, or absent.
     MaybeText,
     /// Any string.
     Words,

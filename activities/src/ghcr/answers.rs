@@ -19,7 +19,7 @@ pub(crate) const TOKEN: Operation = Operation {
     request: "GET /token",
     kind: Kind::Read,
     wire: WIRE,
-    done: Done { status: 200, body: Body::Fields(&[Field { at: "/token", is: Is::Words }]), source: TOKENS },
+    done: Done { status: 200, body: Body::Fields(&[Field { at: "/token", is: Is::Secret }]), source: TOKENS },
     rows: &[&[
         row(401, "UNAUTHORIZED", Means::Credential, OCI),
         // Asked for one image; it says nothing of the others.
@@ -32,7 +32,7 @@ pub(crate) const TOKEN: Operation = Operation {
 /// registry's refusal from a gateway's.
 pub(crate) const MANIFEST: Operation = Operation {
     provider: "ghcr",
-    name: "headManifest",
+    name: "getManifest",
     request: "GET /v2/{name}/manifests/{reference}",
     kind: Kind::Read,
     wire: WIRE,

@@ -30,7 +30,7 @@ pub(crate) const CREATE: Operation = Operation {
         body: Body::Fields(&[
             Field { at: "/data/hash", is: Is::Text },
             Field { at: "/data/name", is: Is::Words },
-            Field { at: "/key", is: Is::Text },
+            Field { at: "/key", is: Is::Secret },
         ]),
         source: SPEC,
     },

@@ -151,6 +151,7 @@ pub(crate) const ENVIRONMENT: Operation = operation(
     Body::List {
         at: "/volumeInstances/edges",
         row: &[
+            field("/node/id", Is::Text),
             field("/node/volumeId", Is::Text),
             field("/node/serviceId", Is::MaybeText),
             field("/node/mountPath", Is::Words),
@@ -159,6 +160,7 @@ pub(crate) const ENVIRONMENT: Operation = operation(
             field("/node/isPendingDeletion", Is::Flag),
         ],
         page: &[
+            field("/id", Is::Text),
             field("/volumeInstances/pageInfo/hasNextPage", Is::Flag),
             field("/volumeInstances/pageInfo/endCursor", Is::MaybeWords),
         ],
