@@ -1,6 +1,6 @@
 //! Delete an AgentMail inbox, with the mail in it.
 
-use amends_engine::{Activity, Call, Effect, Failure, Gate};
+use amends_engine::{Activity, Call, Effect, Failure, Gate, Object};
 use serde::{Deserialize, Serialize};
 
 use super::AgentMail;
@@ -17,6 +17,10 @@ impl Activity for DeleteInbox {
     const EFFECT: Effect = Effect::Repeatable;
     type Client = AgentMail;
     type Output = ();
+
+    fn object(&self, _: &Call) -> Option<Object> {
+        Some(Object::new("agentmail", "inbox", &self.address))
+    }
 
     fn gates(&self, _: &AgentMail) -> Vec<Gate> {
         vec![Gate::credential("agentmail")]

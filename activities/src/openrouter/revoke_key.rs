@@ -1,6 +1,6 @@
 //! Revoke an OpenRouter key: the first thing a teardown does, since it stops the money.
 
-use amends_engine::{Activity, Call, Effect, Failure, Gate};
+use amends_engine::{Activity, Call, Effect, Failure, Gate, Object};
 use serde::{Deserialize, Serialize};
 
 use super::OpenRouter;
@@ -17,6 +17,10 @@ impl Activity for RevokeKey {
     const EFFECT: Effect = Effect::Repeatable;
     type Client = OpenRouter;
     type Output = ();
+
+    fn object(&self, _: &Call) -> Option<Object> {
+        Some(Object::new("openrouter", "key", &self.hash))
+    }
 
     fn gates(&self, _: &OpenRouter) -> Vec<Gate> {
         vec![Gate::credential("openrouter")]

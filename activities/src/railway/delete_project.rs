@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use amends_engine::{Activity, Call, Effect, Failure, Gate, secs};
+use amends_engine::{Activity, Call, Effect, Failure, Gate, Object, secs};
 use serde::{Deserialize, Serialize};
 
 use super::Railway;
@@ -22,6 +22,10 @@ impl Activity for DeleteProject {
     const TIME_LIMIT: Duration = secs(90);
     type Client = Railway;
     type Output = ();
+
+    fn object(&self, _: &Call) -> Option<Object> {
+        Some(Object::new("railway", "project", &self.project_id))
+    }
 
     fn gates(&self, _: &Railway) -> Vec<Gate> {
         super::gates(&self.workspace)

@@ -1,6 +1,6 @@
 //! Unassign a number: it stays ours, and no message reaches an instance by it any more.
 
-use amends_engine::{Activity, Call, Effect, Failure, Gate};
+use amends_engine::{Activity, Call, Effect, Failure, Gate, Object};
 use serde::{Deserialize, Serialize};
 
 use super::Telnyx;
@@ -17,6 +17,10 @@ impl Activity for UnassignNumber {
     const EFFECT: Effect = Effect::Repeatable;
     type Client = Telnyx;
     type Output = ();
+
+    fn object(&self, _: &Call) -> Option<Object> {
+        Some(Object::new("telnyx", "assignment", &self.number_id))
+    }
 
     fn gates(&self, _: &Telnyx) -> Vec<Gate> {
         vec![Gate::credential("telnyx")]

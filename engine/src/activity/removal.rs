@@ -83,6 +83,10 @@ impl<R: Removal> Activity for Remove<R> {
         self.removal.gates(client)
     }
 
+    fn settle_after(&self, _: &R::Client) -> Duration {
+        R::SETTLE_AFTER
+    }
+
     async fn execute(&self, client: &R::Client, call: &Call) -> Result<Removed, Failure> {
         if !self.removal.is_there(client, call).await? {
             return call.absent(R::SETTLE_AFTER).map(|()| Removed {});
