@@ -77,7 +77,7 @@ fn put(name: &str) -> Put {
 
 impl Activity for Put {
     const NAME: &'static str = "shed.put";
-    const EFFECT: Effect = Effect::Searchable { quiet: secs(1) };
+    const EFFECT: Effect = Effect::Searchable { settle_after: secs(1) };
     type Client = Shed;
     type Output = String;
 
@@ -562,7 +562,7 @@ struct Quiet;
 
 impl Activity for Quiet {
     const NAME: &'static str = "shed.quiet";
-    const EFFECT: Effect = Effect::Searchable { quiet: secs(1) };
+    const EFFECT: Effect = Effect::Searchable { settle_after: secs(1) };
     type Client = Shed;
     type Output = ();
 
@@ -902,7 +902,7 @@ macro_rules! odd {
     };
 }
 
-odd!(Sought, "odd.sought", Effect::Searchable { quiet: secs(1) });
+odd!(Sought, "odd.sought", Effect::Searchable { settle_after: secs(1) });
 odd!(Again, "odd.again", Effect::Repeatable);
 odd!(Unsought, "odd.unsought", Effect::Blind);
 

@@ -4,6 +4,7 @@
 
 pub mod contract;
 pub mod database;
+pub mod depot;
 pub mod door;
 pub mod market;
 pub mod postgres;

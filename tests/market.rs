@@ -153,7 +153,7 @@ pub struct Buy {
 
 impl Activity for Buy {
     const NAME: &'static str = "market.buy";
-    const EFFECT: Effect = Effect::Searchable { quiet: secs(1) };
+    const EFFECT: Effect = Effect::Searchable { settle_after: secs(1) };
     type Client = Stall;
     type Output = String;
 

@@ -83,7 +83,7 @@ struct Make {
 
 impl Activity for Make {
     const NAME: &'static str = "provider.make";
-    const EFFECT: Effect = Effect::Searchable { quiet: secs(5) };
+    const EFFECT: Effect = Effect::Searchable { settle_after: secs(5) };
     type Client = Provider;
     type Output = String;
 

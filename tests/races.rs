@@ -109,8 +109,8 @@ macro_rules! activity {
     };
 }
 
-activity!(Put, "desk.put", Effect::Searchable { quiet: secs(10) }, makes: true);
-activity!(Announce, "desk.announce", Effect::Searchable { quiet: secs(10) }, makes: false);
+activity!(Put, "desk.put", Effect::Searchable { settle_after: secs(10) }, makes: true);
+activity!(Announce, "desk.announce", Effect::Searchable { settle_after: secs(10) }, makes: false);
 activity!(Shout, "desk.shout", Effect::Blind, makes: true);
 
 const WINDOW: Duration = secs(24 * 3600);

@@ -58,7 +58,7 @@ struct Put {
 
 impl Activity for Put {
     const NAME: &'static str = "shelf.put";
-    const EFFECT: Effect = Effect::Searchable { quiet: secs(1) };
+    const EFFECT: Effect = Effect::Searchable { settle_after: secs(1) };
     type Client = Shelf;
     type Output = String;
 

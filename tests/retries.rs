@@ -314,6 +314,7 @@ fn thing(saga: &SagaId, env: &Env) -> ResourceRow {
         rev: 1,
         intended_at: env.now(),
         changed_at: env.now(),
+        unsettled_until: None,
     }
 }
 

@@ -117,7 +117,7 @@ struct Make {
 
 impl Activity for Make {
     const NAME: &'static str = "field.make";
-    const EFFECT: Effect = Effect::Searchable { quiet: secs(5) };
+    const EFFECT: Effect = Effect::Searchable { settle_after: secs(5) };
     type Client = Field;
     type Output = Caught;
 

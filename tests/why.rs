@@ -67,7 +67,7 @@ fn put(name: &str) -> Put {
 
 impl Activity for Put {
     const NAME: &'static str = "shed.put";
-    const EFFECT: Effect = Effect::Searchable { quiet: secs(5) };
+    const EFFECT: Effect = Effect::Searchable { settle_after: secs(5) };
     const GIVE_UP_AFTER: Duration = secs(24 * 3600);
     type Client = Shed;
     type Output = String;

@@ -38,7 +38,7 @@ pub struct World {
     pub calls: Mutex<Vec<String>>,
 }
 
-/// How long after a lost call it may still act: within the quiet time that `Make` states, at the tests' pace.
+/// How long after a lost call it may still act: within the settle time that `Make` states, at the tests' pace.
 const LATE: Duration = Duration::from_millis(15);
 pub const PACE: u32 = 20;
 
@@ -111,7 +111,7 @@ pub struct Thing {
 
 impl Activity for Make {
     const NAME: &'static str = "world.make";
-    const EFFECT: Effect = Effect::Searchable { quiet: secs(1) };
+    const EFFECT: Effect = Effect::Searchable { settle_after: secs(1) };
     const TIME_LIMIT: Duration = secs(5);
     type Client = Arc<World>;
     type Output = Thing;

@@ -21,7 +21,10 @@ pub const NOTES: &[Migrations] =
 
 const NOTE: &str = "create table note (text text primary key);";
 
-/// How long a list may not show what was made; within the quiet time of what is found by it.
+/// What the keys begin with that are known for ever.
+const FOR_EVER: &str = "for ever ";
+
+/// How long a list may not show what was made; within the settle time of what is found by it.
 const LAG: Duration = secs(4);
 
 /// One thing that is there.
@@ -42,7 +45,7 @@ pub struct Thing {
 pub struct Yard {
     env: Option<Env>,
     things: Mutex<Vec<Thing>>,
-    /// What was made under each idempotency key; kept also when it is gone.
+    /// What was made under each idempotency key. A key is free again when that is gone, unless it is for ever.
     keys: Mutex<BTreeMap<String, (String, Timestamp)>>,
     /// How often each generation of each step had an effect.
     effects: Mutex<BTreeMap<String, u32>>,
@@ -151,9 +154,12 @@ impl Yard {
             .collect()
     }
 
-    /// Once for each key, as long as that is remembered.
+    /// Once for each key, as long as that is remembered and the thing is there.
     fn once_a_key(&self, name: &str, call: &Call, remembered: Duration) -> String {
-        let key = call.key().to_string();
+        self.once_under(call.key().to_string(), name, call, remembered)
+    }
+
+    fn once_under(&self, key: String, name: &str, call: &Call, remembered: Duration) -> String {
         let known = self.keys.lock().unwrap().get(&key).cloned();
         if let Some((id, at)) = known
             && self.now().since(at) < remembered
@@ -170,6 +176,7 @@ impl Yard {
     pub fn remove(&self, id: &str) {
         let mut things = self.things.lock().unwrap();
         things.retain(|thing| thing.id != id && thing.stands_in.as_deref() != Some(id));
+        self.keys.lock().unwrap().retain(|key, (made, _)| made != id || key.starts_with(FOR_EVER));
     }
 
     fn is_there(&self, id: &str) -> bool {
@@ -216,7 +223,7 @@ pub fn build(name: String) -> Build {
 
 impl Activity for Build {
     const NAME: &'static str = "yard.build";
-    const EFFECT: Effect = Effect::Searchable { quiet: secs(10) };
+    const EFFECT: Effect = Effect::Searchable { settle_after: secs(10) };
     type Client = Yard;
     type Output = (String, String);
 
@@ -266,7 +273,7 @@ pub struct Mint {
 
 impl Activity for Mint {
     const NAME: &'static str = "yard.mint";
-    const EFFECT: Effect = Effect::SearchableOnce { quiet: secs(10) };
+    const EFFECT: Effect = Effect::SearchableOnce { settle_after: secs(10) };
     type Client = Yard;
     type Output = (String, String);
 
@@ -297,6 +304,38 @@ impl Activity for Mint {
 }
 
 /// The same key is the same thing, however often it is sent; also after it was taken away.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Own {
+    name: String,
+}
+
+impl Activity for Own {
+    const NAME: &'static str = "yard.own";
+    const EFFECT: Effect = Effect::RepeatableForever;
+    type Client = Yard;
+    type Output = (String, String);
+
+    fn resource(&self, call: &Call) -> Option<Resource> {
+        Some(Resource::new("yard", "owned", call.name(&self.name)))
+    }
+
+    fn external_id(made: &(String, String)) -> Option<String> {
+        Some(made.1.clone())
+    }
+
+    async fn execute(&self, yard: &Yard, call: &Call) -> Result<(String, String), Failure> {
+        yard.check_intent(call).await;
+        let key = format!("{FOR_EVER}{}", call.key());
+        Ok((self.name.clone(), yard.once_under(key, &self.name, call, Duration::MAX)))
+    }
+
+    async fn compensate(&self, yard: &Yard, made: &(String, String), _: &Call) -> Result<(), Failure> {
+        yard.remove(&made.1);
+        Ok(())
+    }
+}
+
+/// The same key is the same thing, however often it is sent, as long as that is there.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Rent {
     name: String,
@@ -408,7 +447,7 @@ pub struct LiftOff;
 
 impl Activity for LiftOff {
     const NAME: &'static str = "yard.lift_off";
-    const EFFECT: Effect = Effect::Searchable { quiet: secs(10) };
+    const EFFECT: Effect = Effect::Searchable { settle_after: secs(10) };
     type Client = Yard;
     type Output = ();
 
@@ -556,6 +595,7 @@ pub fn registry(yard: &Arc<Yard>) -> Registry {
         .activity::<Build>(yard.clone())
         .activity::<Mint>(yard.clone())
         .activity::<Rent>(yard.clone())
+        .activity::<Own>(yard.clone())
         .activity::<Lease>(yard.clone())
         .activity::<Bury>(yard.clone())
         .activity::<LiftOff>(yard.clone())
@@ -696,7 +736,7 @@ workflow!(
         let name = saga.uuid("name").await?;
         saga.step("shed", build(own("shed"))).await?;
         saga.sleep_until("dawn", saga.now("now").await?.plus(secs(120))).await?;
-        saga.step("tool", rent(own("tool"))).await?;
+        saga.step("tool", Own { name: own("tool") }).await?;
         Ok(format!("{number} {name}"))
     }
 );

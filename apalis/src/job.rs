@@ -11,7 +11,7 @@ use crate::handler::Handler;
 
 /// The effect of a job that says nothing of itself: what a lost call did is looked for, half a minute after
 /// it can last have acted, and asked of a person where nobody can look. It is not sent again on a guess.
-pub const NEVER_BLINDLY: Effect = Effect::Searchable { quiet: secs(30) };
+pub const NEVER_BLINDLY: Effect = Effect::Searchable { settle_after: secs(30) };
 
 /// A job as a saga's step: `saga.step("receipt", Job(email))`. In the journal it is its arguments.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -60,7 +60,11 @@ impl Journal {
             after: Vec::new(),
             said: Vec::new(),
             local: None,
-            effect: Effect::Searchable { quiet: Duration::from_secs(30) },
+            effect: Effect::Searchable { settle_after: Duration::from_secs(30) },
+            settle_after: Duration::from_secs(30),
+            is_consistent: false,
+            object: None,
+            attempts_max: None,
             pivot: false,
             every: None,
             give_up_at: at(900_000),
@@ -117,6 +121,7 @@ impl Journal {
             gate: None,
             asked: None,
             fingerprint: String::new(),
+            bookmark: None,
         };
         self.then(ms, event)
     }
@@ -185,6 +190,7 @@ pub fn without_end() -> Journal {
         gate: Some("railway".into()),
         asked: None,
         fingerprint: String::new(),
+        bookmark: None,
     };
     Journal::of("claim")
         .tries(5, "project", "railway.create_project", Some(Resource::new("railway", "project", "p")))
@@ -199,6 +205,7 @@ pub fn without_end() -> Journal {
                 gate: None,
                 asked: None,
                 fingerprint: String::new(),
+                bookmark: None,
             },
         )
         .then(60_000, gated("project", 60_000))

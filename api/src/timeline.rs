@@ -120,6 +120,10 @@ pub enum Wait {
     Gate,
     /// The time when a lost attempt can be asked for.
     Doubt,
+    /// The time when it is looked for once more, since one look that does not see it does not count.
+    SecondLook,
+    /// The time when a lost call to the same object is surely over.
+    LostCall,
     /// A person: there is no way to tell what happened.
     Person,
     /// Time itself.
@@ -243,6 +247,17 @@ impl Timeline {
                 row.end_attempt(Lane::Forward, Outcome::NoAnswer, Some(*cause), Some(detail), at);
                 row.mark(MarkKind::InDoubt, at);
                 row.begin_wait(Wait::Doubt, Some(*look_at), at);
+            }
+            Event::WriteHeld { step, until, .. } => {
+                let row = self.row(step, state);
+                row.end_wait(at);
+                row.begin_wait(Wait::LostCall, Some(*until), at);
+            }
+            Event::AbsenceSeen { step, look_at, .. } => {
+                let row = self.row(step, state);
+                row.end_wait(at);
+                row.end_attempt(Lane::Forward, Outcome::Ok, None, None, at);
+                row.begin_wait(Wait::SecondLook, Some(*look_at), at);
             }
             Event::StepFound { step, found, .. } => {
                 let makes = makes(state, step);

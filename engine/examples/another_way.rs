@@ -30,7 +30,7 @@ impl Reserve {
 
 impl Activity for Reserve {
     const NAME: &'static str = "market.reserve";
-    const EFFECT: Effect = Effect::Searchable { quiet: secs(1) };
+    const EFFECT: Effect = Effect::Searchable { settle_after: secs(1) };
     type Client = Market;
     type Output = String;
 

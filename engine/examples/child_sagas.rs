@@ -23,7 +23,7 @@ struct Build {
 
 impl Activity for Build {
     const NAME: &'static str = "site.build";
-    const EFFECT: Effect = Effect::Searchable { quiet: secs(1) };
+    const EFFECT: Effect = Effect::Searchable { settle_after: secs(1) };
     type Client = Site;
     type Output = String;
 

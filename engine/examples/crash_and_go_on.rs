@@ -44,8 +44,8 @@ struct Make {
 
 impl Activity for Make {
     const NAME: &'static str = "world.make";
-    const EFFECT: Effect = Effect::Searchable { quiet: secs(1) };
-    /// A dead process's call may be on its way for so long; then comes the quiet time, and then it is looked for.
+    const EFFECT: Effect = Effect::Searchable { settle_after: secs(1) };
+    /// A dead process's call may be on its way for so long; then comes `settle_after`, and then it is looked for.
     const TIME_LIMIT: std::time::Duration = secs(2);
     type Client = World;
     type Output = String;

@@ -23,7 +23,7 @@ struct HoldMoney {
 
 impl Activity for HoldMoney {
     const NAME: &'static str = "bank.hold_money";
-    const EFFECT: Effect = Effect::Searchable { quiet: secs(1) };
+    const EFFECT: Effect = Effect::Searchable { settle_after: secs(1) };
     type Client = Bank;
     type Output = String;
 

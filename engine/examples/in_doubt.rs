@@ -30,7 +30,7 @@ impl Activity for RentMachine {
     const NAME: &'static str = "cloud.rent_machine";
     /// It is found again by its name, one second after the doubt arose at the earliest: so long may a request that
     /// was lost still be on its way.
-    const EFFECT: Effect = Effect::Searchable { quiet: secs(1) };
+    const EFFECT: Effect = Effect::Searchable { settle_after: secs(1) };
     type Client = Cloud;
     type Output = String;
 

@@ -79,7 +79,7 @@ struct MintKey {
 
 impl Activity for MintKey {
     const NAME: &'static str = "search.mint_key";
-    const EFFECT: Effect = Effect::SearchableOnce { quiet: secs(1) };
+    const EFFECT: Effect = Effect::SearchableOnce { settle_after: secs(1) };
     type Client = Service;
     type Output = (String, Option<SecretRef>);
 

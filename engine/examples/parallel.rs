@@ -23,7 +23,7 @@ struct Copy {
 
 impl Activity for Copy {
     const NAME: &'static str = "mirror.copy";
-    const EFFECT: Effect = Effect::Searchable { quiet: secs(1) };
+    const EFFECT: Effect = Effect::Searchable { settle_after: secs(1) };
     type Client = Mirrors;
     type Output = String;
 

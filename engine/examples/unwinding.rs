@@ -32,7 +32,7 @@ struct Book {
 
 impl Activity for Book {
     const NAME: &'static str = "agent.book";
-    const EFFECT: Effect = Effect::Searchable { quiet: secs(1) };
+    const EFFECT: Effect = Effect::Searchable { settle_after: secs(1) };
     type Client = Agent;
     type Output = String;
 

@@ -91,7 +91,7 @@ impl Env {
         Self { clock: Clock::Runtime(tokio::time::Instant::now()), ..Self::seeded(seed) }
     }
 
-    /// Divides every wait, deadline and quiet time of the engine's own by `pace`. For sandboxes and tests,
+    /// Divides every wait, deadline and settle time of the engine's own by `pace`. For sandboxes and tests,
     /// whose providers are as much quicker; never for real ones.
     #[must_use]
     pub fn with_pace(mut self, pace: u32) -> Self {

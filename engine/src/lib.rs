@@ -23,7 +23,7 @@
 //!
 //! impl Activity for RentMachine {
 //!     const NAME: &'static str = "cloud.rent_machine";
-//!     const EFFECT: Effect = Effect::Searchable { quiet: secs(1) };
+//!     const EFFECT: Effect = Effect::Searchable { settle_after: secs(1) };
 //!     type Client = Cloud;
 //!     type Output = String;
 //!
@@ -116,7 +116,7 @@
 //! **After a crash** start the same program on the same file: sagas go on by themselves, whether forward or back. A
 //! start that is repeated under its key is the saga that is there. What was under way when the process died, or was
 //! answered and not written yet, is in doubt and settled as its [`Effect`] says: sent again, asked of a person, or
-//! looked for when its [`TIME_LIMIT`](Activity::TIME_LIMIT) and its quiet time are over, since so long the call may
+//! looked for when its [`TIME_LIMIT`](Activity::TIME_LIMIT) and its settle time are over, since so long the call may
 //! still be on its way.
 //!
 //! **When the program changes**, sagas that are under way run the new function over their old journal: [`Workflow`]
@@ -162,7 +162,8 @@ pub mod testing;
 mod worker;
 
 pub use activity::{
-    Activity, Call, Effect, Failure, Found, Gate, Local, Refusal, Registry, Removal, Removed, Resource, secs,
+    Activity, Call, Effect, Failure, Found, Gate, Local, Object, Refusal, Registry, Removal, Removed,
+    Resource, secs,
 };
 pub use engine::{ActError, Engine, Preview, SagaView};
 pub use env::{Env, Timestamp};

@@ -139,6 +139,7 @@ fn whatever_goes_wrong_in_a_cluster_everything_ends_and_nothing_is_left_or_doubl
         "orphan swept",
         "settled by a person",
         "commits_late",
+        "lands_last",
         "lost_after",
         "lost_before",
         "refused",

@@ -195,7 +195,10 @@ impl Cluster {
                 let output = serde_json::json!([row.name, id]);
                 Some(Act::Done { step: step.key.clone(), output: Some(output) })
             }
-            Phase::Removing { under_way: None, .. } => {
+            // Somebody who takes it away while a lost call may still make it anew has to do it twice.
+            Phase::Removing { under_way: None, .. }
+                if step.unsettled_until().is_none_or(|until| until < self.env.now()) =>
+            {
                 let id = step.output.as_ref()?.get(1)?.as_str()?.to_owned();
                 self.yard.remove(&id);
                 Some(Act::Done { step: step.key.clone(), output: None })

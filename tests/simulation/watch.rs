@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use amends_engine::activity::Cause;
 use amends_engine::env::Timestamp;
-use amends_engine::journal::event::ChildFate;
+use amends_engine::journal::event::{ChildFate, FoundKind};
 use amends_engine::journal::state::{Phase, SagaState};
 use amends_engine::journal::step::Step;
 use amends_engine::journal::{Act, Entry, Event, State};
@@ -35,6 +35,10 @@ struct Followed {
     /// The act that came just before.
     act: Option<Act>,
     ended_scopes: Vec<StepKey>,
+    /// Until when the last attempt of each step may be under way, and what it needs behind that.
+    sent: BTreeMap<StepKey, (Timestamp, Duration)>,
+    /// Until when a lost one may take effect.
+    lost: BTreeMap<StepKey, Timestamp>,
 }
 
 impl Watch {
@@ -76,7 +80,8 @@ impl Watch {
 
 impl Followed {
     fn new(id: &SagaId) -> Self {
-        Self { state: State::new(id.clone()), epoch: 0, act: None, ended_scopes: Vec::new() }
+        let (sent, lost) = (BTreeMap::new(), BTreeMap::new());
+        Self { state: State::new(id.clone()), epoch: 0, act: None, ended_scopes: Vec::new(), sent, lost }
     }
 
     fn follow(&mut self, entry: &Entry, moment: &Moment<'_>) -> Result<(), String> {
@@ -90,7 +95,32 @@ impl Followed {
             self.ended_scopes.push(scope.clone());
         }
         self.state.apply(entry).map_err(|illegal| illegal.to_string())?;
+        self.note_lost(&entry.event);
         checked
+    }
+
+    /// Until when what was lost may still take effect, from the facts alone.
+    fn note_lost(&mut self, event: &Event) {
+        let Some(key) = event.step() else { return };
+        let asked = self.state.step(key).and_then(|step| step.asked.as_ref());
+        match event {
+            Event::AttemptStarted { not_after, .. } => {
+                let settle_after = asked.map_or(Duration::ZERO, |asked| asked.settle_after);
+                self.sent.insert(key.clone(), (*not_after, settle_after));
+            }
+            Event::AttemptLost { .. } => {
+                if let Some((not_after, settle_after)) = self.sent.get(key) {
+                    let over = self.lost.entry(key.clone()).or_default();
+                    *over = (*over).max(not_after.plus(*settle_after));
+                }
+            }
+            Event::StepCompleted { by_hand: false, .. }
+                if asked.is_some_and(|asked| asked.effect == Effect::RepeatableForever) =>
+            {
+                self.lost.remove(key);
+            }
+            _ => {}
+        }
     }
 
     /// What must hold for this fact behind all the others, said without the engine's own decisions.
@@ -108,6 +138,23 @@ impl Followed {
             let begins = matches!(entry.event, Event::AttemptStarted { .. } | Event::TimerSet { .. });
             let is_over = self.ended_scopes.iter().any(|scope| key.is_inside(scope));
             says(!begins || !is_over || is_deferred, "begun in a scope that is over")?;
+        }
+        if let Event::CompensationStarted { step, .. } = &entry.event {
+            let is_over = self.lost.get(step).is_none_or(|over| *over <= at);
+            says(is_over, "taken back while a lost attempt may still take effect")?;
+        }
+        if let Event::StepFound { step, found: FoundKind::Nothing, .. } = &entry.event {
+            let is_over = self.lost.get(step).is_none_or(|over| *over <= at);
+            says(is_over, "taken for absent while a lost attempt may still take effect")?;
+            let known = state.step(step);
+            let apart =
+                known.and_then(|step| step.asked.as_ref()).map_or(Duration::ZERO, |asked| asked.settle_after);
+            let absence = known.and_then(|step| step.absence.as_ref());
+            let twice = absence.is_some_and(|absence| {
+                absence.by_hand || absence.first_at.is_some_and(|first| first.plus(apart) <= at)
+            });
+            let by_hand = matches!(self.act, Some(Act::Settle { .. }));
+            says(by_hand || twice, "one look was believed")?;
         }
         match (&entry.event, step.map(|step| &step.phase)) {
             (Event::AttemptDeferred { attempt: Some(attempt), cause, retry_at, gate: None, .. }, _)
@@ -135,7 +182,7 @@ impl Followed {
                     Some(Effect::RepeatableWithin { window }) => {
                         says(at <= sent_at.plus(window), "sent again outside its window")
                     }
-                    Some(Effect::Repeatable | Effect::Read) => Ok(()),
+                    Some(Effect::Repeatable | Effect::RepeatableForever | Effect::Read) => Ok(()),
                     effect => Err(format!("{effect:?} was sent again while it was in doubt")),
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use amends_engine::{Call, Failure, Gate, Removal, ResourceId, secs};
+use amends_engine::{Call, Failure, Gate, Object, Removal, ResourceId, secs};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -41,6 +41,10 @@ impl Removal for RemoveInbox {
 
     fn resources(&self) -> Vec<ResourceId> {
         self.resources.clone()
+    }
+
+    fn object(&self, _: &Call) -> Option<Object> {
+        self.address.as_ref().map(|id| Object::new("agentmail", "inbox", id))
     }
 
     fn gates(&self, _: &AgentMail) -> Vec<Gate> {

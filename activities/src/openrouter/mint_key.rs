@@ -33,7 +33,7 @@ pub struct LlmKey {
 
 impl Activity for MintKey {
     const NAME: &'static str = "openrouter.mint_key";
-    const EFFECT: Effect = Effect::SearchableOnce { quiet: secs(10) };
+    const EFFECT: Effect = Effect::SearchableOnce { settle_after: secs(10) };
     type Client = OpenRouter;
     type Output = LlmKey;
 

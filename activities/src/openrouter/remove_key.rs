@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use amends_engine::{Call, Failure, Gate, Removal, ResourceId, secs};
+use amends_engine::{Call, Failure, Gate, Object, Removal, ResourceId, secs};
 use serde::{Deserialize, Serialize};
 
 use super::OpenRouter;
@@ -37,6 +37,10 @@ impl Removal for RemoveKey {
 
     fn resources(&self) -> Vec<ResourceId> {
         self.resources.clone()
+    }
+
+    fn object(&self, _: &Call) -> Option<Object> {
+        self.hash.as_ref().map(|id| Object::new("openrouter", "key", id))
     }
 
     fn gates(&self, _: &OpenRouter) -> Vec<Gate> {

@@ -72,7 +72,7 @@ impl AttachVolume {
 
 impl Activity for AttachVolume {
     const NAME: &'static str = "railway.attach_volume";
-    const EFFECT: Effect = Effect::Searchable { quiet: secs(90) };
+    const EFFECT: Effect = Effect::Searchable { settle_after: secs(90) };
     const TIME_LIMIT: Duration = secs(90);
     type Client = Railway;
     type Output = Volume;

@@ -65,7 +65,7 @@ impl CreateDomain {
 
 impl Activity for CreateDomain {
     const NAME: &'static str = "railway.create_domain";
-    const EFFECT: Effect = Effect::Searchable { quiet: secs(5) };
+    const EFFECT: Effect = Effect::Searchable { settle_after: secs(5) };
     const TIME_LIMIT: Duration = secs(90);
     type Client = Railway;
     type Output = Domain;

@@ -41,7 +41,7 @@ impl CreateProject {
 
 impl Activity for CreateProject {
     const NAME: &'static str = "railway.create_project";
-    const EFFECT: Effect = Effect::Searchable { quiet: secs(31) };
+    const EFFECT: Effect = Effect::Searchable { settle_after: secs(31) };
     const TIME_LIMIT: Duration = secs(90);
     type Client = Railway;
     type Output = Project;

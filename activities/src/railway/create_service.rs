@@ -50,7 +50,7 @@ impl CreateService {
 
 impl Activity for CreateService {
     const NAME: &'static str = "railway.create_service";
-    const EFFECT: Effect = Effect::Searchable { quiet: secs(5) };
+    const EFFECT: Effect = Effect::Searchable { settle_after: secs(5) };
     const TIME_LIMIT: Duration = secs(90);
     type Client = Railway;
     type Output = Service;

@@ -67,7 +67,7 @@ const PATCHES: &str = "query EnvironmentPatches($environmentId: String!, $first:
 
 impl Activity for DeployImage {
     const NAME: &'static str = "railway.deploy_image";
-    const EFFECT: Effect = Effect::Searchable { quiet: secs(10) };
+    const EFFECT: Effect = Effect::Searchable { settle_after: secs(10) };
     const TIME_LIMIT: Duration = secs(90);
     type Client = Railway;
     type Output = Deployment;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use amends_engine::{Call, Failure, Gate, Removal, ResourceId, secs};
+use amends_engine::{Call, Failure, Gate, Object, Removal, ResourceId, secs};
 use serde::{Deserialize, Serialize};
 
 use super::Railway;
@@ -41,6 +41,10 @@ impl Removal for RemoveProject {
 
     fn resources(&self) -> Vec<ResourceId> {
         self.resources.clone()
+    }
+
+    fn object(&self, _: &Call) -> Option<Object> {
+        self.project_id.as_ref().map(|id| Object::new("railway", "project", id))
     }
 
     fn gates(&self, _: &Railway) -> Vec<Gate> {

@@ -42,7 +42,7 @@ pub struct Joined {
 
 impl Activity for JoinConversation {
     const NAME: &'static str = "runtime.join_conversation";
-    const EFFECT: Effect = Effect::Searchable { quiet: secs(2) };
+    const EFFECT: Effect = Effect::Searchable { settle_after: secs(2) };
     const TIME_LIMIT: Duration = secs(90);
     type Client = Runtime;
     type Output = Joined;

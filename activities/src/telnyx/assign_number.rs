@@ -2,7 +2,7 @@
 
 use crate::answer::{in_doubt, still_there, unreadable};
 use crate::http::escaped;
-use amends_engine::{Activity, Call, Effect, Failure, Gate, Resource};
+use amends_engine::{Activity, Call, Effect, Failure, Gate, Object, Resource};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -37,6 +37,11 @@ impl Activity for AssignNumber {
 
     fn resource(&self, _: &Call) -> Option<Resource> {
         Some(Resource::new("telnyx", "assignment", self.phone_number.clone()))
+    }
+
+    // Sagas set and clear it one after the other.
+    fn object(&self, _: &Call) -> Option<Object> {
+        Some(Object::new("telnyx", "assignment", &self.phone_number))
     }
 
     fn gates(&self, _: &Telnyx) -> Vec<Gate> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::http::escaped;
-use amends_engine::{Activity, Call, Effect, Failure, Found, Gate, Resource, secs};
+use amends_engine::{Activity, Call, Effect, Failure, Found, Gate, Object, Resource, secs};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -38,7 +38,7 @@ impl EnsureMessagingProfile {
 
 impl Activity for EnsureMessagingProfile {
     const NAME: &'static str = "telnyx.ensure_messaging_profile";
-    const EFFECT: Effect = Effect::Searchable { quiet: secs(10) };
+    const EFFECT: Effect = Effect::Searchable { settle_after: secs(10) };
     const TIME_LIMIT: Duration = secs(90);
     type Client = Telnyx;
     type Output = MessagingProfile;
@@ -46,6 +46,10 @@ impl Activity for EnsureMessagingProfile {
     // The pool's, not the saga's: it stays when the saga unwinds, and so its name has no generation.
     fn resource(&self, _: &Call) -> Option<Resource> {
         Some(Resource::new("telnyx", "messaging_profile", self.name.clone()).kept_by("numbers"))
+    }
+
+    fn object(&self, _: &Call) -> Option<Object> {
+        Some(Object::new("telnyx", "messaging_profile", &self.name))
     }
 
     fn gates(&self, _: &Telnyx) -> Vec<Gate> {

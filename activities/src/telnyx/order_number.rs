@@ -48,7 +48,7 @@ impl OrderNumber {
 
 impl Activity for OrderNumber {
     const NAME: &'static str = "telnyx.order_number";
-    const EFFECT: Effect = Effect::Searchable { quiet: secs(10) };
+    const EFFECT: Effect = Effect::Searchable { settle_after: secs(10) };
     const TIME_LIMIT: Duration = secs(90);
     type Client = Telnyx;
     type Output = Order;

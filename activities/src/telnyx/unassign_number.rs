@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use amends_engine::{Call, Failure, Gate, Removal, ResourceId, secs};
+use amends_engine::{Call, Failure, Gate, Object, Removal, ResourceId, secs};
 use serde::{Deserialize, Serialize};
 
 use super::Telnyx;
@@ -38,6 +38,10 @@ impl Removal for UnassignNumber {
 
     fn resources(&self) -> Vec<ResourceId> {
         self.resources.clone()
+    }
+
+    fn object(&self, _: &Call) -> Option<Object> {
+        self.number_id.as_ref().map(|id| Object::new("telnyx", "assignment", id))
     }
 
     fn gates(&self, _: &Telnyx) -> Vec<Gate> {

@@ -10,7 +10,7 @@ use amends_engine::{Engine, Env, Made, Registry, Saga, SagaId, Workflow, saga, s
 
 use super::{Book, Tell};
 
-/// Waits are so much shorter: the quiet time of `NEVER_BLINDLY` is 150 ms, the first wait for a retry 5 ms.
+/// Waits are so much shorter: the settle time of `NEVER_BLINDLY` is 150 ms, the first wait for a retry 5 ms.
 pub const PACE: u32 = 200;
 
 /// Books rooms side by side, then sends word.

@@ -101,6 +101,7 @@ pub struct LedgerRow {
     pub rev: i64,
     pub intended_at: i64,
     pub changed_at: i64,
+    pub unsettled_until: Option<i64>,
 }
 
 /// What part of what was written is measured.
@@ -237,6 +238,7 @@ impl Write {
             rev: row.rev,
             intended_at: row.intended_at.0,
             changed_at: row.changed_at.0,
+            unsettled_until: row.unsettled_until.map(|until| until.0),
         });
         let is_unwinding = matches!(row.state, SagaState::Compensating | SagaState::Compensated);
         let wakes = append.entries.iter().any(|entry| matches!(entry.event, Event::TimerFired { .. }));

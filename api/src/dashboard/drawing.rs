@@ -284,7 +284,7 @@ pub fn outcome_in_words(outcome: Outcome) -> &'static str {
 
 fn wait_class(why: &Wait) -> &'static str {
     match why {
-        Wait::Doubt | Wait::Person => "doubt",
+        Wait::Doubt | Wait::Person | Wait::SecondLook | Wait::LostCall => "doubt",
         Wait::Retry | Wait::Gate => "retry",
         Wait::Timer | Wait::Signal(_) | Wait::Child | Wait::End => "timer",
     }
@@ -295,6 +295,8 @@ fn wait_in_words(why: &Wait) -> String {
         Wait::Retry => "waits for the next attempt".to_owned(),
         Wait::Gate => "waits at a gate until it is let go".to_owned(),
         Wait::Doubt => "in doubt, waits until it can be asked for".to_owned(),
+        Wait::SecondLook => "looked for and not seen, waits for the second look, which counts".to_owned(),
+        Wait::LostCall => "waits until a lost call can no longer take effect".to_owned(),
         Wait::Person => "in doubt, waits for a person".to_owned(),
         Wait::Timer => "lets time pass".to_owned(),
         Wait::Signal(name) => format!("waits for {name}"),

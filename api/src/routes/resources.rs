@@ -52,6 +52,7 @@ pub async fn list(
         })
         .transpose()?;
     let filter = ResourceFilter {
+        unsettled: None,
         states: states(query.state.as_deref())?,
         holder,
         provider: given(query.provider),

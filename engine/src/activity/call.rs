@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use secrecy::SecretString;
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::{Cause, Failure};
-use crate::env::Env;
+use crate::env::{Env, Timestamp};
 use crate::ids::{InstallationId, SagaId, SecretRef, StepKey, base32};
 use crate::secret::{Sealed, Vault};
 use crate::store::Store;
@@ -31,6 +32,10 @@ pub struct Call {
     pub(crate) sealed: Arc<Mutex<Vec<Sealed>>>,
     /// The activity was asked what it makes and has no answer of its own.
     pub(crate) says_no_resource: Arc<AtomicBool>,
+    /// When it is certainly cut off, if it has an intent.
+    pub(crate) not_after: Option<Timestamp>,
+    /// Where a look that was cut off goes on, and how far this one has read.
+    pub(crate) bookmark: Arc<Mutex<Option<Value>>>,
 }
 
 /// What every call of one engine shares.
@@ -95,6 +100,17 @@ impl Call {
     /// A duration as this engine waits it; a sandbox's pace makes it shorter.
     pub fn paced(&self, wait: std::time::Duration) -> std::time::Duration {
         self.outside.env.paced(wait)
+    }
+
+    /// For a [`find`](super::Activity::find) that reads page after page: everything up to this page, a cursor of the
+    /// provider's, was read and is not it. A look that is cut off behind this is gone on with from there.
+    pub fn read_up_to(&self, page: impl Into<Value>) {
+        *self.bookmark.lock().unwrap_or_else(PoisonError::into_inner) = Some(page.into());
+    }
+
+    /// The page at which an earlier look was cut off; nothing if this one begins at the first.
+    pub fn resumes_at(&self) -> Option<Value> {
+        self.bookmark.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The time now, for activities that compare ages.

@@ -6,6 +6,8 @@
 
 pub mod attempt;
 pub mod call;
+pub mod effect;
+pub mod object;
 pub mod registry;
 pub mod removal;
 pub mod retry;
@@ -19,11 +21,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use call::Call;
+pub(crate) use effect::CALL_MAX;
+pub use effect::{Effect, SETTLE_AFTER};
+pub use object::Object;
 pub use registry::Registry;
 pub use removal::{Removal, Removed};
 
 use crate::data::{Unstorable, limits};
-use crate::env::Timestamp;
 pub use crate::gate::Gate;
 use crate::ids::{ResourceId, StepKey};
 pub use crate::journal::failure::{Cause, Failure, Found, Refusal};
@@ -32,69 +36,6 @@ use crate::store::tx::Tx;
 /// Shorthand for constants: so many seconds.
 pub const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
-}
-
-/// What sending a call again would do, from which the engine derives how it settles doubt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Effect {
-    /// Changes nothing: simply asked again.
-    Read,
-    /// The same call again has no further effect (a set, or a key the provider remembers for ever): sent again.
-    Repeatable,
-    /// The same call again has no further effect for a while, as long as the provider remembers its key: sent again
-    /// until then. Later it is looked for first, and never sent without an answer to that.
-    RepeatableWithin {
-        /// How long the key is remembered behind the first attempt that used it.
-        #[serde(with = "humantime_serde")]
-        window: Duration,
-    },
-    /// Found by its name after `quiet`, the time in which a lost call is either done or dead.
-    Searchable {
-        /// How long to wait after the doubt arose before looking.
-        #[serde(with = "humantime_serde")]
-        quiet: Duration,
-    },
-    /// As searchable, but what is found is of no use (a secret shown once): taken away and made anew.
-    SearchableOnce {
-        /// How long to wait after the doubt arose before looking.
-        #[serde(with = "humantime_serde")]
-        quiet: Duration,
-    },
-    /// Happens again when it is sent again, and cannot be looked for: in doubt, a person says what came of it
-    /// ([`Engine::settle`](crate::Engine::settle)).
-    ///
-    /// It is in doubt also when the answer had come and the process died before it was written (see
-    /// [`Saga::step`](crate::Saga::step)), and when the process died before the call left.
-    Blind,
-}
-
-/// The longest that one call may be under way.
-pub(crate) const CALL_MAX: Duration = secs(90);
-
-impl Effect {
-    /// How long a lost call may still be on its way: as the searchable ones say, and zero for all others.
-    pub fn quiet(self) -> Duration {
-        match self {
-            Self::Read | Self::Repeatable | Self::RepeatableWithin { .. } | Self::Blind => Duration::ZERO,
-            Self::Searchable { quiet } | Self::SearchableOnce { quiet } => quiet,
-        }
-    }
-
-    /// Whether doubt is settled by sending the call again rather than by looking; with a window, as long as it is
-    /// open.
-    pub fn is_sent_again(self) -> bool {
-        matches!(self, Self::Read | Self::Repeatable | Self::RepeatableWithin { .. })
-    }
-
-    /// Whether a call that is sent at `at` is certain to arrive while its key is remembered, if the first attempt that
-    /// used it left at `first`.
-    pub(crate) fn is_in_window(self, first: Timestamp, at: Timestamp) -> bool {
-        match self {
-            Self::RepeatableWithin { window } => at.plus(CALL_MAX) <= first.plus(window),
-            _ => true,
-        }
-    }
 }
 
 /// The thing outside that a call is about to make: named before anything is sent.
@@ -173,6 +114,15 @@ pub trait Activity: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// How long an unavailable step is tried before the saga's `?` sees it refused, as `gave_up`: an hour if not said.
     /// Past the pivot nothing is given up. Time at a gate does not count.
     const GIVE_UP_AFTER: Duration = secs(3600);
+    /// How many attempts an unavailable step has before the saga's `?` sees it refused, as `gave_up`: no bound but
+    /// time if not said. Polls have none, nor has what is past the pivot; what may have happened is settled first.
+    const ATTEMPTS_MAX: Option<u32> = None;
+    /// Whether [`find`](Self::find) sees at once whatever has taken effect, as a read of the primary by its key does
+    /// and a list behind a cache or a replica does not: not if not said. Then one look counts, where otherwise
+    /// *nothing there* is believed at the second look, [`settle_after`](Self::settle_after) behind the first.
+    ///
+    /// The same holds for a read that [`removes`](Self::removes) ledger rows.
+    const STRONGLY_CONSISTENT: bool = false;
     /// What the calls are made with: a provider's client.
     type Client: ?Sized + Send + Sync + 'static;
     /// What it yields. Secrets in it are references.
@@ -190,6 +140,24 @@ pub trait Activity: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// The ledger rows that success closes, for an activity that takes away what another saga made and saw it gone.
     fn removes(&self) -> Vec<ResourceId> {
         Vec::new()
+    }
+
+    /// What the call writes to, if other steps or later sagas write to it too: a number that is assigned and
+    /// unassigned, a record that is set again and again. What is made by this step alone needs none; that is its
+    /// [`resource`](Self::resource).
+    ///
+    /// While a lost call to an object may still take effect, no other call of a step that names the same object
+    /// leaves, so that the last write is the last one that takes effect. Asked again for the same call it must answer
+    /// the same.
+    fn object(&self, _call: &Call) -> Option<Object> {
+        None
+    }
+
+    /// How long behind the end of its time limit a lost call may still take effect and come to be seen by
+    /// [`find`](Self::find): as [`EFFECT`](Self::EFFECT) says, if not said otherwise. It may come from the client,
+    /// and so from a configuration. What it was when the step was asked for is recorded with the step.
+    fn settle_after(&self, _client: &Self::Client) -> Duration {
+        Self::EFFECT.settle_after()
     }
 
     /// The gates the call passes: its credential's first, which closes when a provider asks to be left alone, and any of
@@ -211,8 +179,22 @@ pub trait Activity: Serialize + DeserializeOwned + Send + Sync + 'static {
         call: &Call,
     ) -> impl Future<Output = Result<Self::Output, Failure>> + Send;
 
-    /// Looks whether an earlier attempt of this generation left it. Asked only of searchable effects, and not before
-    /// their quiet time is over. `Nothing` means looked, and not there: the call is then made again.
+    /// Looks whether an earlier attempt of this generation left it. Asked only of searchable effects and of a
+    /// repeatable one outside its window, and not before the call has had [`settle_after`](Self::settle_after).
+    ///
+    /// - `Nothing` means looked everywhere, and not there. It is believed at the second look, `settle_after` behind the
+    ///   first, or at the first if the activity is [`STRONGLY_CONSISTENT`](Self::STRONGLY_CONSISTENT); looks from
+    ///   before the lost call was surely over can find it, and do not count otherwise. Then the call is made again.
+    /// - A list that was read in part says nothing: a page that failed, an answer without the list in it or a cursor
+    ///   that came twice is [`Failure::Unavailable`], never `Nothing`. What was seen on the pages before counts: a
+    ///   thing that is there is there.
+    /// - A look that cannot end within [`TIME_LIMIT`](Self::TIME_LIMIT) keeps where it is with
+    ///   [`Call::read_up_to`] after each page, and begins at [`Call::resumes_at`]. The next look goes on there, also
+    ///   in another process. One that does not is cut off, and the step says so and stays in doubt.
+    /// - Of two things of one name that both bear this call's mark the oldest is adopted. The other is a twin that
+    ///   this call made too: `find` may remove it, [`compensate`](Self::compensate) must.
+    /// - What does not bear the mark (the whole name, the tag, the key) is somebody else's, also where it is the only
+    ///   one there.
     fn find(
         &self,
         _client: &Self::Client,
@@ -222,7 +204,7 @@ pub trait Activity: Serialize + DeserializeOwned + Send + Sync + 'static {
     }
 
     /// Takes it back; what is already gone is success. Asked only of activities that name a resource, only when it is
-    /// known what was made, and again until it works: a refusal is shown to a person, and tried again too. One that
+    /// known what was made, not before every lost attempt is surely over, and again until it works: a refusal is shown to a person, and tried again too. One that
     /// names a resource and does not say how it is taken back refuses.
     fn compensate(
         &self,
@@ -256,6 +238,9 @@ pub trait Local: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// How long an unavailable step is tried before it counts as refused, as `gave_up`: an hour if not said. Past the
     /// pivot nothing is given up.
     const GIVE_UP_AFTER: Duration = secs(3600);
+    /// How many attempts an unavailable step has before it counts as refused, as `gave_up`: no bound but time if not
+    /// said. Past the pivot nothing is given up.
+    const ATTEMPTS_MAX: Option<u32> = None;
     /// What it yields.
     type Output: Serialize + DeserializeOwned + Send + Sync + 'static;
 

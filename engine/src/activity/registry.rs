@@ -13,7 +13,9 @@ use serde_json::Value;
 
 use super::attempt::{done, panicked, said, unpanicked};
 use super::removal::{Removal, Remove};
-use super::{Activity, CALL_MAX, Call, Cause, Effect, Failure, Found, Gate, Local, Resource, Uncompensated};
+use super::{
+    Activity, CALL_MAX, Call, Cause, Effect, Failure, Found, Gate, Local, Object, Resource, Uncompensated,
+};
 use crate::data::{self, Resolved, limits};
 use crate::ids::ResourceId;
 use crate::journal::State;
@@ -81,8 +83,12 @@ pub(crate) enum Taken {
 #[derive(Debug, Clone)]
 pub(crate) struct ActivityFacts {
     pub(crate) effect: Effect,
+    pub(crate) settle_after: Duration,
+    pub(crate) is_consistent: bool,
     pub(crate) time_limit: Duration,
     pub(crate) give_up_after: Duration,
+    pub(crate) attempts_max: Option<u32>,
+    pub(crate) object: Option<Object>,
     pub(crate) resource: Option<Resource>,
     pub(crate) removes: Vec<ResourceId>,
     pub(crate) gates: Vec<Gate>,
@@ -123,6 +129,7 @@ impl ActivityFacts {
 pub(crate) trait AnyLocal: Send + Sync {
     fn rule(&self) -> LocalRule;
     fn give_up_after(&self) -> Duration;
+    fn attempts_max(&self) -> Option<u32>;
     async fn apply(&self, input: &Resolved, tx: &mut Tx<'_>) -> Result<Value, Failure>;
     async fn revert(&self, input: &Resolved, made: &Value, tx: &mut Tx<'_>) -> Result<(), Failure>;
 }
@@ -301,8 +308,12 @@ impl<A: Activity> AnyActivity for Bound<A> {
         gates.iter().try_for_each(|gate| limits::name("the key of its gate", &gate.key))?;
         Ok(ActivityFacts {
             effect: A::EFFECT,
+            settle_after: said("settle_after", A::NAME, || activity.settle_after(&self.client))?,
+            is_consistent: A::STRONGLY_CONSISTENT,
             time_limit: Self::time_limit(),
             give_up_after: A::GIVE_UP_AFTER,
+            attempts_max: A::ATTEMPTS_MAX,
+            object: said("object", A::NAME, || activity.object(call))?,
             resource,
             removes: said("removes", A::NAME, || activity.removes())?,
             gates,
@@ -379,6 +390,10 @@ impl<L: Local> AnyLocal for Here<L> {
 
     fn give_up_after(&self) -> Duration {
         L::GIVE_UP_AFTER
+    }
+
+    fn attempts_max(&self) -> Option<u32> {
+        L::ATTEMPTS_MAX
     }
 
     async fn apply(&self, input: &Resolved, tx: &mut Tx<'_>) -> Result<Value, Failure> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Activity, Call, Cause, Effect, Failure, Gate};
+use super::{Activity, Call, Cause, Effect, Failure, Gate, Object};
 use crate::ids::ResourceId;
 
 /// A thing that a saga takes away for good, as a teardown does; run by [`Saga::remove`](crate::Saga::remove).
@@ -29,6 +29,11 @@ pub trait Removal: Serialize + DeserializeOwned + Send + Sync + 'static {
 
     /// The ledger rows that are closed once it is gone: its own, and those of what lives in it.
     fn resources(&self) -> Vec<ResourceId>;
+
+    /// The object it removes, as [`Activity::object`] has it, so that a write to it that was lost is waited out first.
+    fn object(&self, _call: &Call) -> Option<Object> {
+        None
+    }
 
     /// The gates the calls pass, as [`Activity::gates`] has them.
     fn gates(&self, _client: &Self::Client) -> Vec<Gate> {
@@ -79,8 +84,16 @@ impl<R: Removal> Activity for Remove<R> {
         self.removal.resources()
     }
 
+    fn object(&self, call: &Call) -> Option<Object> {
+        self.removal.object(call)
+    }
+
     fn gates(&self, client: &R::Client) -> Vec<Gate> {
         self.removal.gates(client)
+    }
+
+    fn settle_after(&self, _: &R::Client) -> Duration {
+        R::SETTLE_AFTER
     }
 
     async fn execute(&self, client: &R::Client, call: &Call) -> Result<Removed, Failure> {

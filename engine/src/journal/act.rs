@@ -111,7 +111,8 @@ pub enum Verdict {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         external_id: Option<String>,
     },
-    /// It never happened: the call may be made again.
+    /// It never happened: the call may be made again. Said while the lost call may still take effect, it is looked for
+    /// when that is over, and is believed then where nobody but a person can look.
     Absent,
     /// It is there and of no use: take it away, then make it anew.
     Useless {
@@ -279,7 +280,12 @@ impl Act {
                 says(matches!(phase, Some(Phase::InDoubt { .. } | Phase::Undecidable)), "it is not in doubt")
             }
             Self::Done { output, .. } => match phase {
-                Some(Phase::Removing { .. }) => says(output.is_none(), "an undo yields nothing"),
+                Some(Phase::Removing { .. }) => match step.and_then(|step| state.held_until(step, now)) {
+                    Some(until) => Some(format!(
+                        "a lost call of it may still take effect until {until}, behind what was done by hand"
+                    )),
+                    None => says(output.is_none(), "an undo yields nothing"),
+                },
                 Some(Phase::Deferred { .. } | Phase::InDoubt { .. } | Phase::Undecidable) if !goes_back => {
                     says(output.is_some(), "say what the step yields")
                 }

@@ -78,7 +78,7 @@ impl State {
     /// When time alone next adds to what a person should know; nothing if it will not after `now`.
     pub(crate) fn noticed_at(&self, now: Timestamp) -> Option<Timestamp> {
         let just_after = |at: Timestamp| Timestamp(at.0.saturating_add(1));
-        let late = self.deadline_at.map(just_after);
+        let late = self.deadline_at.filter(|_| self.unwinding.is_none()).map(just_after);
         let pause_ending = self.paused.as_ref().map(|(until, _)| {
             Timestamp(until.0.saturating_sub(i64::try_from(PAUSE_ENDING.as_micros()).unwrap_or(0)))
         });

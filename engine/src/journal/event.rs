@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::activity::{Effect, Resource};
+use crate::activity::{Effect, Object, Resource};
 use crate::data::{Input, Reference, present};
 use crate::env::Timestamp;
 use crate::ids::{OperationId, ResourceId, SagaId, StepKey};
@@ -86,6 +86,9 @@ pub enum Event {
         /// What groups it with the same trouble elsewhere.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         fingerprint: String,
+        /// Where a look that did not come to its end goes on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bookmark: Option<Value>,
     },
     /// Nobody knows whether an attempt happened.
     AttemptLost {
@@ -102,6 +105,29 @@ pub enum Event {
         /// What groups it with the same trouble elsewhere.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         fingerprint: String,
+    },
+    /// A call does not leave yet: a lost one to the same object may still take effect.
+    WriteHeld {
+        /// Of which step.
+        step: StepKey,
+        /// When the lost one is surely over.
+        until: Timestamp,
+        /// What the step is; with its first event only.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        asked: Option<Box<Asked>>,
+    },
+    /// It was looked for and is not there; that counts only if it is seen once more.
+    AbsenceSeen {
+        /// Of which step.
+        step: StepKey,
+        /// When it is looked for again.
+        look_at: Timestamp,
+        /// The lost call was surely over when this look began: it is the first of the two that count.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        counts: bool,
+        /// A person has looked.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        by_hand: bool,
     },
     /// It was asked whether the lost attempt left anything.
     StepFound {
@@ -393,6 +419,8 @@ impl Event {
             Self::AttemptStarted { step, .. }
             | Self::AttemptDeferred { step, .. }
             | Self::AttemptLost { step, .. }
+            | Self::WriteHeld { step, .. }
+            | Self::AbsenceSeen { step, .. }
             | Self::StepFound { step, .. }
             | Self::StepCompleted { step, .. }
             | Self::StepFailed { step, .. }
@@ -440,6 +468,18 @@ pub struct Asked {
     pub local: Option<LocalRule>,
     /// What sending it twice would do.
     pub effect: Effect,
+    /// How long behind its time limit a lost call of it may still take effect, as this engine waits it.
+    #[serde(default, skip_serializing_if = "Duration::is_zero", with = "humantime_serde")]
+    pub settle_after: Duration,
+    /// Whether one look is enough to know that it is not there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_consistent: bool,
+    /// What it writes to, if others write to that too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<Object>,
+    /// How many attempts it has before it counts as refused, before the pivot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts_max: Option<u32>,
     /// After it, only forward.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pivot: bool,
@@ -481,6 +521,10 @@ impl Asked {
             said,
             local: None,
             effect: Effect::Repeatable,
+            settle_after: Duration::ZERO,
+            is_consistent: false,
+            object: None,
+            attempts_max: None,
             pivot: false,
             every: None,
             give_up_at,

@@ -1,5 +1,7 @@
 //! Fold: what each fact changes about where its saga stands.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::Entry;
@@ -65,13 +67,13 @@ impl State {
         }
     }
 
-    /// Whatever happens to a step that waits at a gate ends that wait.
+    /// Whatever happens to a step that waits at a gate, or for a lost call's end, ends that wait.
     fn leave_gate(&mut self, event: &Event, at: Timestamp) {
         let place = event.step().and_then(|key| self.places.get(key).copied());
-        if let Some(step) = place.and_then(|place| self.steps.get_mut(place))
-            && let Some(left) = step.at_gate.take()
-        {
-            step.held = step.held.saturating_add(at.since(left.since));
+        if let Some(step) = place.and_then(|place| self.steps.get_mut(place)) {
+            let waited = step.at_gate.take().map(|left| left.since);
+            let waited = waited.or(step.waits_out.take().map(|(since, _)| since));
+            step.held = step.held.saturating_add(waited.map_or(Duration::ZERO, |since| at.since(since)));
         }
     }
 
@@ -121,8 +123,23 @@ impl State {
                 // What went wrong before is still what a person should know.
                 place.trouble.get_or_insert_with(|| trouble(Some(*cause), detail, fingerprint));
             }
-            Event::AttemptDeferred { step, attempt, cause, detail, retry_at, asked, fingerprint, .. } => {
+            Event::AttemptDeferred {
+                step,
+                attempt,
+                cause,
+                detail,
+                retry_at,
+                asked,
+                fingerprint,
+                bookmark,
+                ..
+            } => {
                 let place = self.place(step, asked.as_deref(), at);
+                place.bookmark.clone_from(bookmark);
+                if *cause == Cause::NotYet {
+                    // It was seen to be there still.
+                    place.absence = None;
+                }
                 place.phase = match (&place.phase, attempt) {
                     // Asking whether it is there did not work: the doubt stays.
                     (Phase::InDoubt { .. }, None) => {
@@ -130,7 +147,10 @@ impl State {
                         Phase::InDoubt { look_at: *retry_at }
                     }
                     // Sent again after a lost attempt, and this one did not happen: that one still may have.
-                    (_, Some(_)) if place.doubted => Phase::InDoubt { look_at: *retry_at },
+                    (_, Some(_)) if place.doubted => {
+                        place.looks += 1;
+                        Phase::InDoubt { look_at: *retry_at }
+                    }
                     _ => {
                         place.sent_at = None;
                         Phase::Deferred { retry_at: *retry_at }
@@ -142,6 +162,22 @@ impl State {
             }
             Event::AttemptLost { step, cause, detail, look_at, fingerprint, .. } => {
                 let place = self.place(step, None, at);
+                let sent_until = match place.phase {
+                    Phase::Trying { not_after } => not_after,
+                    _ => at,
+                };
+                let over = sent_until.plus(place.settle_after());
+                // One whose answer came and cannot be kept is over.
+                let is_lost = *cause != Cause::Unstorable;
+                if is_lost {
+                    let latest = place.lost.entry(place.generation).or_insert(over);
+                    *latest = (*latest).max(over);
+                }
+                if place.doubted {
+                    // It was sent again to settle that.
+                    place.looks += 1;
+                }
+                (place.absence, place.bookmark, place.look_from) = (None, None, *look_at);
                 place.phase = Phase::InDoubt { look_at: *look_at };
                 // What leaves nothing that would have to be taken back is not worth a doubt.
                 place.doubted = place.is_compensable();
@@ -149,6 +185,34 @@ impl State {
                 place.note_unkept(*cause, detail);
                 place.trouble = Some(trouble(Some(*cause), detail, fingerprint));
                 self.set_resource(step, ResourceState::InDoubt, at);
+                if is_lost {
+                    self.unsettle(step, over, at);
+                }
+            }
+            Event::WriteHeld { step, until, asked } => {
+                let place = self.place(step, asked.as_deref(), at);
+                place.phase = match place.phase {
+                    Phase::InDoubt { .. } => Phase::InDoubt { look_at: *until },
+                    Phase::Completed => Phase::Removing { under_way: None, due_at: *until, clearing: false },
+                    Phase::Removing { clearing, .. } => {
+                        Phase::Removing { under_way: None, due_at: *until, clearing }
+                    }
+                    _ => Phase::Deferred { retry_at: *until },
+                };
+                place.waits_out = Some((at, *until));
+            }
+            Event::AbsenceSeen { step, look_at, counts, by_hand } => {
+                let place = self.place(step, None, at);
+                let absence = place.absence.get_or_insert_default();
+                absence.by_hand |= *by_hand;
+                if *counts {
+                    absence.first_at.get_or_insert(at);
+                }
+                (place.bookmark, place.look_from) = (None, *look_at);
+                place.phase = match place.phase {
+                    Phase::Trying { .. } => Phase::Deferred { retry_at: *look_at },
+                    _ => Phase::InDoubt { look_at: *look_at },
+                };
             }
             Event::StepFound { step, found, output, external_id } => {
                 let place = self.place(step, None, at);
@@ -156,6 +220,7 @@ impl State {
                     place.output = Some(output.clone());
                 }
                 place.doubted = *found == FoundKind::Unknowable;
+                (place.absence, place.bookmark) = (None, None);
                 match found {
                     FoundKind::Nothing => {
                         place.sent_at = None;
@@ -179,7 +244,14 @@ impl State {
                     }
                 }
             }
-            Event::StepCompleted { step, output, external_id, .. } => {
+            Event::StepCompleted { step, output, external_id, by_hand } => {
+                let place = self.place(step, None, at);
+                if place.is_known_for_ever() && !by_hand {
+                    place.lost.remove(&place.generation);
+                    if let Some(row) = place.resource.clone() {
+                        self.ledger.settle(&row, at);
+                    }
+                }
                 let place = self.place(step, None, at);
                 place.phase = Phase::Completed;
                 place.doubted = false;
@@ -294,6 +366,14 @@ impl State {
                 self.undo_failed(step, trouble(*cause, detail, fingerprint), *retry_at, at);
             }
             Event::CompensationLost { step, cause, detail, retry_at, fingerprint } => {
+                let place = self.place(step, None, at);
+                let sent_until = match place.phase {
+                    Phase::Removing { under_way: Some(not_after), .. } => not_after,
+                    _ => at,
+                };
+                let over = sent_until.plus(place.settle_after());
+                place.undo_lost_until = place.undo_lost_until.max(Some(over));
+                self.unsettle(step, over, at);
                 self.undo_failed(step, trouble(Some(*cause), detail, fingerprint), *retry_at, at);
             }
             Event::StepCompensated { step, .. } => {
@@ -351,7 +431,13 @@ impl State {
                 }
             }
             Event::ResourceGone { resource, .. } => self.ledger.set(resource, ResourceState::Gone, at),
-            Event::ResourceTaken { row } => self.ledger.take_over(row, &self.saga.clone(), at),
+            Event::ResourceTaken { row } => {
+                self.ledger.take_over(row, &self.saga.clone(), at);
+                if let Some(until) = row.unsettled_until {
+                    self.unsettled_until = self.unsettled_until.max(until);
+                    self.came_unsettled.insert(row.id.clone(), until);
+                }
+            }
             Event::OperatorIntervened { act, .. } => self.intervene(act, at),
             Event::SagaCompleted { output, owner } => {
                 self.output = Some(output.clone());
@@ -427,6 +513,9 @@ impl State {
                 Phase::Deferred { retry_at } if *retry_at != NEVER => *retry_at = (*retry_at).min(at),
                 Phase::Removing { under_way: None, due_at, .. } if *due_at != NEVER => {
                     *due_at = (*due_at).min(at);
+                }
+                Phase::InDoubt { look_at } if *look_at != NEVER => {
+                    *look_at = (*look_at).min(at.max(step.look_from));
                 }
                 Phase::Undecidable => step.phase = Phase::InDoubt { look_at: at },
                 _ => {}

@@ -57,6 +57,7 @@ impl Ledger {
             rev: 1,
             intended_at: at,
             changed_at: at,
+            unsettled_until: None,
         };
         self.changed.insert(named.id.clone(), None);
         self.rows.insert(named.id.clone(), row);
@@ -87,6 +88,16 @@ impl Ledger {
                 row.external_id = external_id.cloned();
             }
         });
+    }
+
+    /// A call to it was lost, and may take effect until then.
+    pub(crate) fn unsettle(&mut self, id: &ResourceId, until: Timestamp, at: Timestamp) {
+        self.change(id, at, |row| row.unsettled_until = row.unsettled_until.max(Some(until)));
+    }
+
+    /// Every lost call to it is known to be without effect.
+    pub(crate) fn settle(&mut self, id: &ResourceId, at: Timestamp) {
+        self.change(id, at, |row| row.unsettled_until = None);
     }
 
     pub(crate) fn hand_over(&mut self, id: &ResourceId, holder: &str, at: Timestamp) {

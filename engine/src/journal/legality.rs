@@ -38,6 +38,17 @@ impl State {
                 step.and_then(|step| step.asked.as_ref()).is_some_and(|asked| asked.effect.is_sent_again())
             }
             (E::AttemptDeferred { attempt: None, .. }, Some(P::Deferred { .. } | P::InDoubt { .. })) => true,
+            (E::WriteHeld { asked, .. }, None) => asked.is_some() && !unwinding,
+            (
+                E::WriteHeld { asked: None, .. },
+                Some(P::Registered | P::InDoubt { .. } | P::Removing { under_way: None, .. }),
+            ) => true,
+            (E::WriteHeld { asked: None, .. }, Some(P::Deferred { .. })) => !goes_back,
+            (E::WriteHeld { asked: None, .. }, Some(P::Completed)) => goes_back && !is_child,
+            (E::AbsenceSeen { .. }, Some(P::InDoubt { .. } | P::Undecidable)) => true,
+            (E::AbsenceSeen { .. }, Some(P::Trying { .. })) => {
+                step.is_some_and(super::step::Step::is_seen_gone)
+            }
             (E::AttemptDeferred { attempt: Some(_), .. } | E::AttemptLost { .. }, Some(P::Trying { .. })) => {
                 true
             }

@@ -25,6 +25,7 @@ pub mod step;
 pub mod story;
 #[cfg(test)]
 mod tests;
+pub(crate) mod unsettled;
 pub mod why;
 
 use serde::{Deserialize, Serialize};

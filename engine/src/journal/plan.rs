@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::State;
 use super::event::{Asked, LocalRule, closed_set};
 use super::step::{Phase, Step};
+use crate::env::Timestamp;
 use crate::ids::{ResourceId, StepKey};
 
 /// What unwinding would do, first things first.
@@ -25,6 +26,9 @@ pub struct PlanRow {
     pub way: Way,
     /// Whether it is not known yet that there is something: that is settled first.
     pub is_in_doubt: bool,
+    /// Before this it is not taken back, since a lost call may still take effect; as it was when the last entry was
+    /// written.
+    pub waits_until: Option<Timestamp>,
     /// 1 for what is taken back first.
     pub round: usize,
     /// The steps that are taken back before it, each with what makes it depend on this one.
@@ -93,6 +97,9 @@ pub fn plan(state: &State) -> Plan {
                 step.phase,
                 Phase::Trying { .. } | Phase::InDoubt { .. } | Phase::Undecidable
             ),
+            waits_until: state
+                .write_from(&step.key, &state.objects_of(step), true, state.at)
+                .filter(|_| way(state, step) == Way::Compensate),
             round: rounds.get(&step.key).copied().unwrap_or(1),
             behind: behind.remove(&step.key).unwrap_or_default(),
             resource: step.resource.clone(),

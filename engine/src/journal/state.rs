@@ -10,7 +10,7 @@ use super::failure::{Cause, Refusal};
 pub use super::step::{AtGate, Phase, Step, Trouble};
 use super::{Entry, Ledger};
 use crate::env::Timestamp;
-use crate::ids::{SagaId, StepKey};
+use crate::ids::{ResourceId, SagaId, StepKey};
 use crate::store::{ResourceRow, ResourceState};
 
 closed_set! {
@@ -57,7 +57,7 @@ closed_set! {
         NoWorker,
         /// The saga waits for something that is not the engine's.
         NoProgress,
-        /// Its deadline has passed.
+        /// Its deadline has passed, and it has not turned round.
         Late,
         /// Its pause ends within a quarter of an hour.
         PauseEnding,
@@ -152,6 +152,10 @@ pub struct State {
     pub ended: Option<SagaState>,
     /// What exists outside by its doing.
     pub ledger: Ledger,
+    /// Until when any lost call of it may still take effect, or one of another saga to what it took over.
+    pub(super) unsettled_until: Timestamp,
+    /// The same of each ledger row that it took over, as that came.
+    pub(super) came_unsettled: BTreeMap<ResourceId, Timestamp>,
     pub(super) steps: Vec<Step>,
     pub(super) places: HashMap<StepKey, usize>,
     pub(super) begun: bool,
@@ -184,6 +188,8 @@ impl State {
             parked: None,
             ended: None,
             ledger: Ledger::default(),
+            unsettled_until: Timestamp(i64::MIN),
+            came_unsettled: BTreeMap::new(),
             steps: Vec::new(),
             places: HashMap::new(),
             begun: false,
@@ -243,7 +249,8 @@ impl State {
             return if leaks { vec![Attention::Leak] } else { Vec::new() };
         }
         let mut all: Vec<Attention> = self.steps.iter().flat_map(|step| step.attention(now)).collect();
-        if self.deadline_at.is_some_and(|deadline| now > deadline) {
+        // Once it has turned round, that is what its deadline was for.
+        if self.unwinding.is_none() && self.deadline_at.is_some_and(|deadline| now > deadline) {
             all.push(Attention::Late);
         }
         if self.paused.as_ref().is_some_and(|(until, _)| until.since(now) < PAUSE_ENDING) {
@@ -340,6 +347,7 @@ impl State {
             Phase::Child => Some(format!("{} runs", step.key)),
             Phase::InDoubt { .. } | Phase::Undecidable => Some(format!("{} in doubt", step.key)),
             Phase::Waiting { .. } if !self.goes_back(&step.key) => Some(format!("{} waits", step.key)),
+            Phase::Removing { .. } if step.waits_out.is_some() => Some(format!("undo {} waits", step.key)),
             Phase::Removing { .. } => Some(format!("undo {} try {}", step.key, step.undo_attempts)),
             _ => None,
         });

@@ -1,13 +1,14 @@
 //! Step: one step of a saga, and the phases it goes through.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::event::{Asked, ChildFate, LocalRule, SkipReason};
+use super::event::{Asked, ChildFate, FoundKind, LocalRule, SkipReason};
 use super::failure::{Cause, Refusal};
 use super::state::Attention;
-use crate::activity::CALL_MAX;
+use crate::activity::Effect;
 use crate::data::Input;
 use crate::env::Timestamp;
 use crate::ids::{ResourceId, SagaId, StepKey};
@@ -82,7 +83,8 @@ pub struct Step {
     pub(super) went_along: Option<Phase>,
     /// How often it was tried.
     pub attempts: u32,
-    /// How often asking about a lost attempt failed, or told nothing.
+    /// How often asking about a lost attempt failed, or told nothing; or sending it again did, where that is how it is
+    /// asked about.
     pub looks: u32,
     /// Which generation it is in.
     pub generation: u32,
@@ -110,6 +112,18 @@ pub struct Step {
     pub doubted: bool,
     /// Why what it did cannot be kept, until that is settled or taken back.
     pub unkept: Option<String>,
+    /// Until when a lost attempt of it may still take effect, by generation: the latest of each.
+    pub lost: BTreeMap<u32, Timestamp>,
+    /// Until when a lost call of its undo may.
+    pub undo_lost_until: Option<Timestamp>,
+    /// Since when its call waits for nothing but the end of a lost one, and until when.
+    pub waits_out: Option<(Timestamp, Timestamp)>,
+    /// That it was looked for and not seen, since its last attempt.
+    pub absence: Option<Absence>,
+    /// Its doubt is not settled before this, whoever asks for that.
+    pub look_from: Timestamp,
+    /// Where a look that was cut off goes on.
+    pub bookmark: Option<Value>,
     /// What it is asked for instead of what the function asked, since a person said so.
     pub(crate) patched: Option<Input>,
     /// The longest wait between its tries, since a person said so.
@@ -118,8 +132,17 @@ pub struct Step {
     pub child: Option<(SagaId, Option<ChildFate>)>,
     /// The gate at which it waits.
     pub at_gate: Option<AtGate>,
-    /// How long it has waited at gates: that does not count against its time.
+    /// How long it has waited at gates, or for a lost call to be over: that does not count against its time.
     pub held: Duration,
+}
+
+/// What was looked for and not seen.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Absence {
+    /// When the first look ended of those that count; nothing while the lost call may still take effect.
+    pub first_at: Option<Timestamp>,
+    /// Whether a person has looked.
+    pub by_hand: bool,
 }
 
 /// A gate at which a step waits until it is let go.
@@ -167,6 +190,12 @@ impl Step {
             sent_at: None,
             doubted: false,
             unkept: None,
+            lost: BTreeMap::new(),
+            undo_lost_until: None,
+            waits_out: None,
+            absence: None,
+            look_from: at,
+            bookmark: None,
             patched: None,
             max_wait: None,
             child: None,
@@ -187,9 +216,68 @@ impl Step {
     }
 
     /// When its doubt is settled, if it would be sent again at `at`: what cannot be sent again any more is looked for,
-    /// and not before the last call is certainly over.
-    pub(crate) fn settled_at(&self, at: Timestamp, now: Timestamp) -> Timestamp {
-        if self.is_known_again(at) { at } else { at.max(now.plus(CALL_MAX)) }
+    /// and not before the call that was lost last is surely over, at `over`.
+    pub(crate) fn settled_at(&self, at: Timestamp, over: Timestamp) -> Timestamp {
+        if self.is_known_again(at) { at } else { at.max(over) }
+    }
+
+    /// How long behind its time limit a lost call of it may still take effect.
+    pub(crate) fn settle_after(&self) -> Duration {
+        self.asked.as_ref().map_or(Duration::ZERO, |asked| asked.settle_after)
+    }
+
+    /// Until when a lost attempt of it, in any generation, may still take effect.
+    pub fn unsettled_until(&self) -> Option<Timestamp> {
+        self.lost.values().max().copied()
+    }
+
+    /// Whether a look that began then can tell that nothing is there: the lost call was surely over.
+    pub(crate) fn look_counts(&self, began: Timestamp) -> bool {
+        self.unsettled_until().is_none_or(|over| over <= began)
+    }
+
+    /// When a step that a look which began at `began` did not find is to be looked for again, before that is
+    /// believed; nothing if it is. `now` is when the look ended.
+    pub(crate) fn look_again_at(&self, began: Timestamp, now: Timestamp) -> Option<Timestamp> {
+        if !self.look_counts(began) {
+            return self.unsettled_until().max(Some(now));
+        }
+        let is_enough = self.asked.as_ref().is_some_and(|asked| asked.is_consistent);
+        let second = self
+            .absence
+            .as_ref()
+            .and_then(|absence| absence.first_at)
+            .unwrap_or(now)
+            .plus(self.settle_after());
+        let has_first = self.absence.as_ref().is_some_and(|absence| absence.first_at.is_some());
+        if is_enough || has_first && second <= began { None } else { Some(second.max(now)) }
+    }
+
+    /// Whether a call that succeeds says that every lost one of the same key is without effect.
+    pub(super) fn is_known_for_ever(&self) -> bool {
+        self.asked.as_ref().is_some_and(|asked| asked.effect == Effect::RepeatableForever)
+    }
+
+    /// What a look that tells nothing comes to: where a person has looked and seen nothing, that counts.
+    pub(crate) fn unless_seen_by_a_person(&self, found: FoundKind) -> FoundKind {
+        match found {
+            FoundKind::Unknowable if self.absence.as_ref().is_some_and(|absence| absence.by_hand) => {
+                FoundKind::Nothing
+            }
+            found => found,
+        }
+    }
+
+    /// Whether it is a read whose success closes ledger rows.
+    pub(crate) fn is_seen_gone(&self) -> bool {
+        self.asked.as_ref().is_some_and(|asked| asked.effect == Effect::Read && !asked.removes.is_empty())
+    }
+
+    /// Whether its calls leave this process and write something there.
+    pub(crate) fn is_outside(&self) -> bool {
+        self.asked.as_ref().is_some_and(|asked| {
+            asked.local.is_none() && asked.child.is_none() && asked.effect != Effect::Read
+        })
     }
 
     /// Whether it was put off until the saga ends.
@@ -263,6 +351,12 @@ impl Step {
         }
     }
 
+    /// How long it has waited at gates, and for lost calls to be over, by now.
+    pub(crate) fn held_by(&self, now: Timestamp) -> Duration {
+        let waits = self.at_gate.as_ref().map(|gate| gate.since).or(self.waits_out.map(|(since, _)| since));
+        self.held.saturating_add(waits.map_or(Duration::ZERO, |since| now.since(since)))
+    }
+
     pub(super) fn wait_at(&mut self, gate: &str, detail: &str, since: Timestamp) {
         let (gate, detail) = (gate.to_owned(), detail.to_owned());
         self.at_gate = Some(AtGate { gate, since, detail });
@@ -273,11 +367,12 @@ impl Step {
         let mut all = Vec::new();
         // Time at a gate is no time of trying.
         let for_long = |since: Timestamp| {
-            self.at_gate.is_none() && now.since(since).saturating_sub(self.held) >= STUCK_AFTER
+            self.at_gate.is_none() && now.since(since).saturating_sub(self.held_by(now)) >= STUCK_AFTER
         };
         match &self.phase {
             Phase::Undecidable => all.push(Attention::NeedsDecision),
             Phase::InDoubt { .. } if self.looks > 0 => all.push(Attention::InDoubt),
+            Phase::Trying { .. } if self.looks > 0 && self.doubted => all.push(Attention::InDoubt),
             Phase::Removing { .. }
                 if self.has_panicked()
                     || self.undo_attempts >= STUCK_ATTEMPTS

@@ -47,6 +47,15 @@ pub fn words(event: &Event) -> (&'static str, String) {
         }
         Event::AttemptDeferred { cause, detail, .. } => ("waits", format!("{cause}: {detail}")),
         Event::AttemptLost { cause, detail, .. } => ("in doubt", format!("{cause}: {detail}")),
+        Event::WriteHeld { until, .. } => {
+            ("waits it out", format!("a lost call may still take effect until {until}"))
+        }
+        Event::AbsenceSeen { look_at, counts, by_hand, .. } => {
+            let who = if *by_hand { "says a person; " } else { "" };
+            let what =
+                if *counts { "looked for once more" } else { "looked for again when the lost call is over" };
+            ("not seen", format!("{who}{what}, at {look_at}"))
+        }
         Event::StepFound { found, external_id, .. } => {
             let id = external_id.clone().unwrap_or_default();
             match found {

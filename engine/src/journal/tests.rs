@@ -28,7 +28,8 @@ fn asked() -> Box<Asked> {
     let input = Input { value: input, references };
     let after = vec!["plan".into()];
     Box::new(Asked {
-        effect: Effect::Searchable { quiet: crate::secs(31) },
+        effect: Effect::Searchable { settle_after: crate::secs(31) },
+        settle_after: crate::secs(31),
         ..Asked::bare("railway.create_project", input, after, Vec::new(), Timestamp(9_000_000))
     })
 }
@@ -69,6 +70,7 @@ fn sample(kind: EventKind) -> Event {
             gate: None,
             asked: None,
             fingerprint: "fp1:0".into(),
+            bookmark: None,
         },
         EventKind::AttemptLost => {
             let fingerprint = "fp1:0".into();
@@ -81,6 +83,8 @@ fn sample(kind: EventKind) -> Event {
                 fingerprint,
             }
         }
+        EventKind::WriteHeld => Event::WriteHeld { step, until: at, asked: None },
+        EventKind::AbsenceSeen => Event::AbsenceSeen { step, look_at: at, counts: true, by_hand: false },
         EventKind::StepFound => Event::StepFound {
             step,
             found: FoundKind::Usable,
@@ -165,6 +169,7 @@ fn sample(kind: EventKind) -> Event {
                 rev: 3,
                 intended_at: at,
                 changed_at: at,
+                unsettled_until: Some(at),
             }),
         },
         EventKind::OperatorIntervened => Event::OperatorIntervened {

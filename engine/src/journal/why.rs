@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::State;
+use super::act::{Act, Verdict};
 use super::state::{Attention, Phase, SagaState, Step, turned};
 use crate::activity::Effect;
 use crate::env::Timestamp;
@@ -52,15 +53,14 @@ pub fn why(state: &State, now: Timestamp) -> Why {
     } else {
         Why { happened: happened(state), now: doing(state, now), you: advice(state) }
     };
-    if let Some(waits) = waits_at_gate(state, now) {
+    if let Some(waits) = waits_at_gate(state, now).or_else(|| waits_out(state, now)) {
         why.now = waits;
     }
     if let Some((until, who)) = &state.paused {
         why.now =
             format!("It is paused for another {} by {who}; then it goes on by itself.", wait(*until, now));
-        why.you =
-            "`resume` lets it go on now, `pause` again holds it for longer, `cancel` takes back what it did."
-                .to_owned();
+        let cancel = if can(state, now, &Act::Cancel) { ", `cancel` takes back what it did" } else { "" };
+        why.you = format!("`resume` lets it go on now, `pause` again holds it for longer{cancel}.");
     }
     why
 }
@@ -142,7 +142,8 @@ fn needs_decision(state: &State, step: &Step, now: Timestamp) -> Why {
                 let again = if effect == Some(Effect::Blind) { "" } else { " `retry` asks once more." };
                 format!(
                     "Look for {thing} at the provider and say with `settle` what you saw: adopt it, absent, or \
-                     useless.{again}"
+                     useless.{again}{}",
+                    too_early(step, now)
                 )
             },
         },
@@ -150,16 +151,18 @@ fn needs_decision(state: &State, step: &Step, now: Timestamp) -> Why {
             happened: format!("{name} takes back what it did, and the undo of {what} was refused: {detail}."),
             now: format!("{} Until then there is still {thing}.", again(step, now)),
             you: format!(
-                "Mend what is refused (a credential, a lock, a setting), then {}. If you remove {thing} by hand, \
-                 say `done`; to leave it there, `skip` it, or `release` it to another owner.",
-                next_act(step)
+                "Mend what is refused (a credential, a lock, a setting), then {}.{}",
+                next_act(step),
+                by_hand(state, step, &thing, now)
             ),
         },
         _ => {
             let back = if state.pivot.is_some() {
-                "It is past its pivot, so it is tried until it works."
+                " It is past its pivot, so it is tried until it works."
+            } else if can(state, now, &Act::Cancel) {
+                " `cancel` takes back what it did instead."
             } else {
-                "`cancel` takes back what it did instead."
+                ""
             };
             Why {
                 happened: format!(
@@ -167,9 +170,15 @@ fn needs_decision(state: &State, step: &Step, now: Timestamp) -> Why {
                 ),
                 now: again(step, now),
                 you: format!(
-                    "Mend what is refused (a credential, a limit, a setting), then {}. `patch` asks for \
-                     something else, and `done` says that you did it by hand. {back}",
-                    next_act(step)
+                    "Mend what is refused (a credential, a limit, a setting), then {}.{}{back}",
+                    next_act(step),
+                    match otherwise(state, step, now) {
+                        (true, true) =>
+                            " `patch` asks for something else, and `done` says that you did it by hand.",
+                        (true, false) => " `patch` asks for something else.",
+                        (false, true) => " `done` says that you did it by hand.",
+                        (false, false) => "",
+                    }
                 ),
             }
         }
@@ -224,53 +233,80 @@ fn undo_stuck(state: &State, step: &Step, now: Timestamp) -> Why {
         ),
         now: format!("{} {waiting}", again(step, now)),
         you: format!(
-            "It is never given up. Once the provider is well, `retry` tries it now. If you remove {thing} by hand, say \
-             `done`; to leave it there, `skip` it, or `release` it to another owner."
+            "It is never given up. Once the provider is well, `retry` tries it now.{}",
+            by_hand(state, step, &thing, now)
         ),
     }
 }
 
 fn in_doubt(state: &State, step: &Step, now: Timestamp) -> Why {
-    let thing = thing(state, step);
-    let cancel = if state.pivot.is_none() && state.unwinding.is_none() {
+    let (name, what, thing) = (&state.workflow.0, called(step), thing(state, step));
+    let is_sent_again = step.is_known_again(now);
+    let (asking, asks) = if is_sent_again {
+        (
+            format!("sending it again, which has no second effect, has failed {}", times(step.looks)),
+            "sends it again",
+        )
+    } else {
+        (format!("asking for {thing} has failed {}", times(step.looks)), "asks again")
+    };
+    let turned = state.unwinding.as_ref().map(|unwinding| turned(unwinding.cause, &unwinding.refusal));
+    let knows = match turned {
+        Some(cause) => {
+            format!("{name} takes back what it did ({cause}), and does not know whether {what} happened")
+        }
+        None => format!("{name} does not know whether {what} happened"),
+    };
+    let due = step.next_at().filter(|due| *due > now);
+    let meanwhile = match (is_sent_again, &state.unwinding) {
+        (_, Some(_)) => "; what it left is taken back once that is known.",
+        (true, None) => "; it goes on once that is answered.",
+        (false, None) => "; the call is not made again before that is known.",
+    };
+    let retry = if due.is_some() && step.look_from <= now {
+        "Once the provider answers, `retry` asks now. "
+    } else {
+        ""
+    };
+    let cancel = if can(state, now, &Act::Cancel) {
         " `cancel` takes back what it did, once this is settled."
     } else {
         ""
     };
+    let settles = can(state, now, &Act::Settle { step: step.key.clone(), verdict: Verdict::Absent });
+    let settle = if settles {
+        format!(
+            "If you can look for {thing} yourself, say with `settle` what you saw: adopt it, absent, or useless.{}",
+            too_early(step, now)
+        )
+    } else {
+        "A call is under way; wait for its end.".to_owned()
+    };
     Why {
-        happened: format!(
-            "{} does not know whether {} happened: the answer was lost, and asking for {thing} has failed {}: {}.",
-            state.workflow.0,
-            called(step),
-            times(step.looks),
-            detail(step)
-        ),
-        now: match step.next_at() {
-            Some(due) => format!(
-                "It asks again in {}; the call is not made again before that is known.",
-                wait(due, now)
-            ),
+        happened: format!("{knows}: the answer was lost, and {asking}: {}.", detail(step)),
+        now: match due {
+            Some(due) => format!("It {asks} in {}{meanwhile}", wait(due, now)),
             None => again(step, now),
         },
-        you: format!(
-            "Once the provider answers, `retry` asks now. If you can look for {thing} yourself, say with `settle` \
-             what you saw: adopt it, absent, or useless.{cancel}"
-        ),
+        you: format!("{retry}{settle}{cancel}"),
     }
 }
 
 fn retrying(state: &State, step: &Step, now: Timestamp) -> Why {
     let limit = step.asked.as_ref().map(|asked| asked.give_up_at).filter(|_| state.pivot.is_none());
     let limit = match limit {
-        Some(at) if at > now && at.ever().is_some() => {
+        Some(at) if at > now && at.ever().is_some() && matches!(step.phase, Phase::Deferred { .. }) => {
             format!(" It counts as refused if that goes on for another {}.", wait(at, now))
         }
         _ => " It is tried until it works.".to_owned(),
     };
-    let back = if state.pivot.is_some() {
-        "It is past its pivot, so it cannot be cancelled."
-    } else {
-        "`fail_attempt` gives it up, `cancel` takes back what the saga did."
+    let gives_up = can(state, now, &Act::FailAttempt { step: step.key.clone() });
+    let back = match (gives_up, can(state, now, &Act::Cancel)) {
+        _ if state.pivot.is_some() => " It is past its pivot, so it cannot be cancelled.",
+        (true, true) => " `fail_attempt` gives it up, `cancel` takes back what the saga did.",
+        (true, false) => " `fail_attempt` gives it up.",
+        (false, true) => " `cancel` takes back what the saga did.",
+        (false, false) => "",
     };
     Why {
         happened: format!(
@@ -283,10 +319,81 @@ fn retrying(state: &State, step: &Step, now: Timestamp) -> Why {
         ),
         now: format!("{}{limit}", again(step, now)),
         you: format!(
-            "Once the provider is well, `retry` tries it now. `policy` shortens its waits, `patch` asks for something \
-             else, `done` says that you did it by hand. {back}"
+            "Once the provider is well, `retry` tries it now. `policy` shortens its waits{}.{back}",
+            match otherwise(state, step, now) {
+                (true, true) => ", `patch` asks for something else, `done` says that you did it by hand",
+                (true, false) => ", `patch` asks for something else",
+                (false, true) => ", `done` says that you did it by hand",
+                (false, false) => "",
+            }
         ),
     }
+}
+
+/// Whether somebody could do this now.
+fn can(state: &State, now: Timestamp, act: &Act) -> bool {
+    act.problem(state, now).is_none()
+}
+
+/// What becomes of a person's word that nothing is there, while the lost call may still take effect.
+fn too_early(step: &Step, now: Timestamp) -> String {
+    match step.unsettled_until().filter(|until| *until > now) {
+        Some(until) => format!(
+            " The lost call may still take effect for another {}; if you say absent before that, it is looked for \
+             again then.",
+            wait(until, now)
+        ),
+        None => String::new(),
+    }
+}
+
+/// Whether a person can ask a step for something else, and whether one can do it by hand.
+fn otherwise(state: &State, step: &Step, now: Timestamp) -> (bool, bool) {
+    let key = || step.key.clone();
+    let patches =
+        can(state, now, &Act::Patch { step: key(), input: serde_json::Value::Null, references: Vec::new() });
+    let done = can(state, now, &Act::Done { step: key(), output: Some(serde_json::Value::Null) });
+    (patches, done)
+}
+
+/// How a person can end an undo in another way than by waiting.
+fn by_hand(state: &State, step: &Step, thing: &str, now: Timestamp) -> String {
+    let key = || step.key.clone();
+    let done = can(state, now, &Act::Done { step: key(), output: None });
+    let skip = can(state, now, &Act::Skip { step: key() });
+    match (done, skip) {
+        (true, true) => format!(
+            " If you remove {thing} by hand, say `done`; to leave it there, `skip` it, or `release` it to another \
+             owner."
+        ),
+        (true, false) => format!(" If you remove {thing} by hand, say `done`."),
+        (false, true) => " To leave it there, `skip` it, or `release` it to another owner.".to_owned(),
+        (false, false) => String::new(),
+    }
+}
+
+/// What it waits for when that is the end of a lost call, or a second look.
+fn waits_out(state: &State, now: Timestamp) -> Option<String> {
+    let step = state
+        .steps()
+        .iter()
+        .rev()
+        .find(|step| step.waits_out.is_some_and(|(_, until)| until > now) || step.absence.is_some())?;
+    let what = called(step);
+    if let Some((_, until)) = step.waits_out {
+        let does = if matches!(step.phase, Phase::Removing { .. }) { "is taken back" } else { "is done" };
+        return Some(format!(
+            "It waits another {} before {what} {does}: until then a lost call may still take effect, and would be the \
+             last to do so.",
+            wait(until, now)
+        ));
+    }
+    let due = step.next_at().filter(|due| *due > now)?;
+    Some(format!(
+        "It looked for what {what} may have left and did not see it; it looks again in {}, and only what is not seen \
+         twice when the lost call is surely over counts as never made.",
+        wait(due, now)
+    ))
 }
 
 fn late(state: &State, now: Timestamp) -> Why {
@@ -304,7 +411,7 @@ fn late(state: &State, now: Timestamp) -> Why {
                 .to_owned(),
         },
         None => Why {
-            happened: format!("{name} had not ended {} ago, when it should have, and takes back what it did.", span(since)),
+            happened: format!("{name} should have ended {} ago, and has not turned round yet.", span(since)),
             now: doing(state, now),
             you: advice(state),
         },

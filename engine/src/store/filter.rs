@@ -1,5 +1,7 @@
 //! Filters: which rows a list shows.
 
+use crate::activity::Object;
+use crate::env::Timestamp;
 use crate::ids::{ResourceId, SagaId};
 use crate::journal::state::SagaState;
 
@@ -35,6 +37,8 @@ pub struct ResourceFilter {
     pub holder: Option<String>,
     /// At this provider.
     pub provider: Option<String>,
+    /// Of this object, and such that a lost call to it may still take effect behind this time.
+    pub unsettled: Option<(Object, Timestamp)>,
     /// Older than this id.
     pub before: Option<ResourceId>,
     /// At most so many; 0 stands for 50, and more than 1000 for 1000.

@@ -58,6 +58,8 @@ pub struct ResourceRow {
     pub intended_at: Timestamp,
     /// When it last changed.
     pub changed_at: Timestamp,
+    /// Until when a lost call to it may still take effect; kept when it is gone, for whoever makes it anew.
+    pub unsettled_until: Option<Timestamp>,
 }
 
 /// A ledger row to write, and what must be stored for the write to be right.

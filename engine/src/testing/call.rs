@@ -20,7 +20,7 @@ use crate::store::memory::MemoryStore;
 /// # struct RentMachine { name: String }
 /// # impl Activity for RentMachine {
 /// #     const NAME: &'static str = "cloud.rent_machine";
-/// #     const EFFECT: Effect = Effect::Searchable { quiet: secs(31) };
+/// #     const EFFECT: Effect = Effect::Searchable { settle_after: secs(31) };
 /// #     type Client = Cloud;
 /// #     type Output = String;
 /// #     fn resource(&self, call: &Call) -> Option<Resource> {
@@ -133,6 +133,8 @@ impl CallBuilder {
             absent_since: None,
             sealed: Arc::default(),
             says_no_resource: Arc::default(),
+            not_after: None,
+            bookmark: Arc::default(),
         }
     }
 }

@@ -158,6 +158,7 @@ impl Subject {
             rev: 1,
             intended_at: self.env.now(),
             changed_at: self.env.now(),
+            unsettled_until: None,
         }
     }
 }

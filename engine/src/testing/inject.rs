@@ -45,6 +45,8 @@ closed_set! {
         LostAfter,
         /// It has not happened, nobody knows, and then it does.
         CommitsLate,
+        /// As that, at the last moment at which it may.
+        LandsLast,
         /// It arrives twice.
         Twice,
         /// It did not happen: there were too many, and the other side says when to come back.
@@ -225,9 +227,10 @@ impl Injector {
         } else if dice < unavailable {
             Some(Fault::Unavailable)
         } else if dice < lost {
-            Some(match self.env.below(3) {
+            Some(match self.env.below(4) {
                 0 => Fault::LostBefore,
                 1 => Fault::LostAfter,
+                2 => Fault::LandsLast,
                 _ => Fault::CommitsLate,
             })
         } else {
@@ -250,24 +253,15 @@ impl Injector {
 pub(crate) fn fits(fault: Fault, verb: Verb, effect: Effect) -> bool {
     match (verb, fault) {
         (Verb::Apply | Verb::Revert, Fault::Refused | Fault::Unavailable) => true,
-        (Verb::Apply | Verb::Revert, _) | (Verb::Find, Fault::CommitsLate) | (_, Fault::Straggles) => false,
+        (Verb::Apply | Verb::Revert, _) | (_, Fault::Straggles) => false,
+        (Verb::Find, Fault::CommitsLate | Fault::LandsLast) => false,
         // Only what is declared repeatable is ever sent twice.
         (Verb::Execute, Fault::Twice) => effect.is_sent_again(),
         _ => true,
     }
 }
 
-/// How late a call lands whose sender has given it up: within the quiet time that its effect states.
-fn late(effect: Effect) -> Duration {
-    match effect {
-        effect if effect.is_sent_again() => Duration::from_millis(300),
-        // Whoever says what came of it looks much later.
-        Effect::Blind => secs(5),
-        effect => effect.quiet() / 2,
-    }
-}
-
-/// How much later than its quiet time a call lands that nobody looks for any more, at most.
+/// How much later than all that is waited for a call lands that nobody looks for any more, at most.
 const STRAGGLES: Duration = secs(120);
 /// How long a provider that is called too often wants to be left alone.
 const BURST: Duration = secs(20);
@@ -325,12 +319,18 @@ impl Around<Arc<dyn AnyActivity>> {
                 // As a panic, without its noise.
                 std::panic::resume_unwind(Box::new("on purpose"))
             }
-            Some(fault @ (Fault::CommitsLate | Fault::Straggles)) => {
+            Some(fault @ (Fault::CommitsLate | Fault::LandsLast | Fault::Straggles)) => {
                 let env = self.injector.env.clone();
-                let wait = match fault {
-                    Fault::CommitsLate => late(facts.effect),
-                    _ => facts.effect.quiet() + Duration::from_secs(1 + env.below(STRAGGLES.as_secs())),
+                let settle_after = env.paced(facts.settle_after);
+                let cut_off =
+                    call.not_after.unwrap_or_else(|| env.now().plus(env.time_limit(facts.time_limit)));
+                // Half of what the effect states is left for a list that does not show it at once.
+                let lands_at = match fault {
+                    Fault::CommitsLate => env.now().plus(settle_after / 2),
+                    Fault::LandsLast => cut_off.plus(settle_after / 2),
+                    _ => cut_off.plus(settle_after + secs(1 + env.below(STRAGGLES.as_secs()))),
                 };
+                let wait = lands_at.since(env.now());
                 let sent = send();
                 // Of nobody's any more: it lands even when the process that sent it is gone.
                 tokio::spawn(async move {
@@ -413,6 +413,10 @@ impl AnyLocal for Around<Arc<dyn AnyLocal>> {
 
     fn give_up_after(&self) -> Duration {
         self.inner.give_up_after()
+    }
+
+    fn attempts_max(&self) -> Option<u32> {
+        self.inner.attempts_max()
     }
 
     async fn apply(&self, input: &Resolved, tx: &mut Tx<'_>) -> Result<Value, Failure> {

@@ -3,7 +3,7 @@
 //! Give it a workflow, an input and a fresh world of fakes; it runs the saga once as it should go, and lets that run
 //! say how many doors there are. Then, a world each: the process dies before and after every write, or stands still
 //! there while another takes over; every call is refused, unavailable, lost before or after it happened, commits
-//! late, arrives twice; every undo fails so too, and three times in a row; the saga is cancelled behind every write;
+//! late or at the last moment, arrives twice; every undo fails so too, and three times in a row; the saga is cancelled behind every write;
 //! and many worlds in which all of that happens at random. In each the saga must end whole or leave nothing, its
 //! ledger must be closed, nothing may be there twice, and the fault must have happened.
 //!
@@ -15,7 +15,7 @@
 //! # type Cloud = Mutex<Vec<String>>;
 //! # impl Activity for RentMachine {
 //! #     const NAME: &'static str = "cloud.rent_machine";
-//! #     const EFFECT: Effect = Effect::Searchable { quiet: secs(1) };
+//! #     const EFFECT: Effect = Effect::Searchable { settle_after: secs(1) };
 //! #     type Client = Cloud;
 //! #     type Output = String;
 //! #     fn resource(&self, call: &Call) -> Option<Resource> {
@@ -82,7 +82,7 @@ use strum::IntoEnumIterator;
 use super::crash::{Crash, CrashingStore};
 use super::inject::{Fault, Injector, Point, Rates, Seen, Verb, fits};
 use super::person::settle_all;
-use crate::activity::{Registry, secs};
+use crate::activity::{Effect, Registry, secs};
 use crate::engine::Engine;
 use crate::env::Env;
 use crate::ids::{OperationId, SagaId};
@@ -446,11 +446,14 @@ fn sorted(mut things: Vec<String>) -> Vec<String> {
 /// Each fault that can happen to a call; and where it is asked about afterwards, also that the asking fails first.
 fn faults_of(seen: &Seen) -> impl Iterator<Item = Vec<(Point, Fault)>> {
     let find = Point { verb: Verb::Find, step: seen.point.step.clone(), nth: 1 };
-    let is_asked_about = seen.point.verb == Verb::Execute && seen.effect.quiet() > Duration::ZERO;
+    let is_asked_about = seen.point.verb == Verb::Execute
+        && matches!(seen.effect, Effect::Searchable { .. } | Effect::SearchableOnce { .. });
     Fault::iter().filter(|fault| fits(*fault, seen.point.verb, seen.effect)).flat_map(move |fault| {
         let alone = vec![(seen.point.clone(), fault)];
-        let is_lost =
-            matches!(fault, Fault::LostBefore | Fault::LostAfter | Fault::CommitsLate | Fault::Panics);
+        let is_lost = matches!(
+            fault,
+            Fault::LostBefore | Fault::LostAfter | Fault::CommitsLate | Fault::LandsLast | Fault::Panics
+        );
         let asked = (is_asked_about && is_lost)
             .then(|| vec![(seen.point.clone(), fault), (find.clone(), Fault::Unavailable)]);
         std::iter::once(alone).chain(asked)

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::inject::Injector;
-use crate::env::{Env, Timestamp};
+use crate::env::Env;
 use crate::ids::OperationId;
 use crate::journal::act::{Act, Verdict};
-use crate::journal::state::{Attention, Phase};
+use crate::journal::state::{Attention, Phase, Step};
 use crate::journal::{Entry, State};
 use crate::store::{Error, Letter, Message, SagaFilter, Store};
 
@@ -28,9 +28,12 @@ pub async fn settle_all(store: &dyn Store, injector: &Injector, env: &Env) -> Re
         let entries: Vec<Entry> = store.journal(&row.id).await?;
         let Ok(state) = State::fold(row.id.clone(), &entries) else { continue };
         // A call that may still be under way is not looked for: nobody could tell.
-        let is_over = |since: Timestamp| env.now().since(since) >= LANDED;
+        let is_over = |step: &&Step| {
+            env.now().since(step.since) >= LANDED
+                && step.unsettled_until().is_none_or(|until| until <= env.now())
+        };
         let undecidable = state.steps().iter().filter(|step| step.phase == Phase::Undecidable);
-        for step in undecidable.filter(|step| is_over(step.since)) {
+        for step in undecidable.filter(is_over) {
             let verdict = match injector.made(&row.id, &step.key, step.generation) {
                 Some(output) => Verdict::Adopt { output, external_id: None },
                 None => Verdict::Absent,

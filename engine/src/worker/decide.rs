@@ -15,6 +15,8 @@ pub(crate) enum Action {
     Execute(StepKey),
     /// It has been unavailable for too long: it counts as refused.
     GiveUp(StepKey),
+    /// Let it wait until then: a lost call to what it writes to may still take effect.
+    Hold(StepKey, Timestamp),
     /// Ask whether a lost attempt left something.
     Find(StepKey),
     /// Run a local activity; there was no commit, so there is no doubt.
@@ -78,7 +80,7 @@ pub(crate) fn decide(
         return vec![Action::Turn];
     }
     let back: Vec<bool> = state.steps().iter().map(|step| state.goes_back(&step.key)).collect();
-    let held = held_back(state, &back);
+    let held_back = held_back(state, &back);
     // What is parked waits for a person, or for another program: nothing more of it is begun meanwhile.
     let is_parked = state.is_parked();
     for (place, step) in state.steps().iter().enumerate() {
@@ -86,7 +88,7 @@ pub(crate) fn decide(
             continue;
         }
         let goes_back = back.get(place).copied().unwrap_or(false);
-        let is_held = held.get(place).copied().unwrap_or(false);
+        let is_held = held_back.get(place).copied().unwrap_or(false);
         let action = if step.is_under_way() {
             Some(interrupted(step, goes_back))
         } else if is_parked {
@@ -100,7 +102,7 @@ pub(crate) fn decide(
         } else {
             forward(state, step, now, nudge.all)
         };
-        actions.extend(action);
+        actions.extend(action.and_then(|action| held(state, step, action, now)));
     }
     let is_open =
         |scope: &StepKey| state.is_left_in(scope) || in_flight.iter().any(|key| key.is_inside(scope));
@@ -118,6 +120,27 @@ pub(crate) fn decide(
         }
     }
     actions
+}
+
+/// A call that writes waits while a lost one to the same object may still take effect; nothing if it waits already.
+fn held(state: &State, step: &Step, action: Action, now: Timestamp) -> Option<Action> {
+    if !matches!(action, Action::Execute(_) | Action::Compensate(_)) || !step.is_outside() {
+        return Some(action);
+    }
+    match state.held_until(step, now) {
+        Some(until) if step.waits_out.is_some_and(|(_, known)| known == until) && !is_due(step, now) => None,
+        Some(until) => Some(Action::Hold(step.key.clone(), until)),
+        None => Some(action),
+    }
+}
+
+/// Whether the time at which it goes on by itself has come.
+fn is_due(step: &Step, now: Timestamp) -> bool {
+    match step.phase {
+        Phase::Deferred { retry_at: at } | Phase::InDoubt { look_at: at } => at <= now,
+        Phase::Removing { due_at, .. } => due_at <= now,
+        _ => true,
+    }
 }
 
 fn interrupted(step: &Step, goes_back: bool) -> Action {
@@ -148,7 +171,11 @@ fn forward(state: &State, step: &Step, now: Timestamp, nudged: bool) -> Option<A
     match step.phase {
         Phase::Deferred { .. } if step.at_gate.is_some() => None,
         Phase::Deferred { retry_at } => {
-            let too_late = step.asked.as_ref().is_some_and(|asked| asked.give_up_at.plus(step.held) <= now);
+            let too_late = step.asked.as_ref().is_some_and(|asked| {
+                let too_often =
+                    asked.every.is_none() && asked.attempts_max.is_some_and(|max| step.attempts >= max);
+                too_often || asked.give_up_at.plus(step.held_by(now)) <= now
+            });
             // Past the pivot there is no way back, so there is no giving up either; nor is there at the very end.
             if too_late && state.pivot.is_none() && !step.is_deferred() {
                 Some(Action::GiveUp(key))

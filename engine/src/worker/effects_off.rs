@@ -86,6 +86,8 @@ async fn look(shared: &Arc<Shared>, state: &State, row: &PlanRow) -> Seen {
         absent_since: None,
         sealed: Arc::default(),
         says_no_resource: Arc::default(),
+        not_after: None,
+        bookmark: Arc::default(),
     };
     let input = match resolved(state, &asked.request()) {
         Ok(input) => input,

@@ -101,13 +101,16 @@ create table resource (
   within text,
   rev integer not null,
   intended_at integer not null,
-  changed_at integer not null
+  changed_at integer not null,
+  -- Until when a lost call to it may still take effect.
+  unsettled_until integer
 ) strict;
 
 create index resource_held on resource (holder, state, id);
 create index resource_made on resource (saga, id);
 create index resource_by_state on resource (state, id);
 create index resource_by_provider on resource (provider, state, id);
+create index resource_unsettled on resource (provider, kind, unsettled_until) where unsettled_until is not null;
 
 -- A row is one sealed secret; nobody can read it without the key file.
 create table secret (

@@ -45,7 +45,7 @@ struct Book {
 
 impl Activity for Book {
     const NAME: &'static str = "office.book";
-    const EFFECT: Effect = Effect::Searchable { quiet: secs(1) };
+    const EFFECT: Effect = Effect::Searchable { settle_after: secs(1) };
     const TIME_LIMIT: std::time::Duration = secs(2);
     type Client = Office;
     type Output = String;

@@ -60,14 +60,15 @@ const TURNS: &str = "with turn as materialized (
          $23::text[])
      ), ledger as (
        insert into resource (id, provider, kind, name, external_id, state, holder, keeper, saga, step, within, rev,
-         intended_at, changed_at)
+         intended_at, changed_at, unsettled_until)
        select * from unnest($24::text[], $25::text[], $26::text[], $27::text[], $28::text[], $29::text[], $30::text[],
-         $31::text[], $32::text[], $33::text[], $34::text[], $35::bigint[], $36::bigint[], $37::bigint[])
+         $31::text[], $32::text[], $33::text[], $34::text[], $35::bigint[], $36::bigint[], $37::bigint[], $38::bigint[])
        on conflict (id) do update set external_id = excluded.external_id, state = excluded.state,
-         holder = excluded.holder, keeper = excluded.keeper, rev = excluded.rev, changed_at = excluded.changed_at
+         holder = excluded.holder, keeper = excluded.keeper, rev = excluded.rev, changed_at = excluded.changed_at,
+         unsettled_until = excluded.unsettled_until
      )
      insert into feed (number, saga, first_seq, last_seq)
-     select * from unnest($38::bigint[], $39::text[], $40::bigint[], $41::bigint[])";
+     select * from unnest($39::bigint[], $40::text[], $41::bigint[], $42::bigint[])";
 
 const RELEASES: &str = "update saga_lease l set holder = null, due_at = s.due_at
      from saga s where l.saga = s.id and s.id = any ($1::text[])";
@@ -280,6 +281,7 @@ fn ledger<'w>(query: Bound<'w>, writes: &[&'w Write]) -> Bound<'w> {
         .bind(rows.iter().map(|row| row.rev).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.intended_at).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.changed_at).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.unsettled_until).collect::<Vec<_>>())
 }
 
 /// The rows that the engine's appends leave in the feed once they have their numbers.

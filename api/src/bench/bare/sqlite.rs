@@ -124,11 +124,11 @@ fn write_rest(connection: &Connection, write: &Write) -> rusqlite::Result<()> {
         connection
             .prepare_cached(
                 "insert into resource (id, provider, kind, name, external_id, state, holder, keeper, saga, step,
-                   within, rev, intended_at, changed_at)
-                 values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
+                   within, rev, intended_at, changed_at, unsettled_until)
+                 values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
                  on conflict (id) do update set external_id = excluded.external_id, state = excluded.state,
                    holder = excluded.holder, keeper = excluded.keeper, rev = excluded.rev,
-                   changed_at = excluded.changed_at",
+                   changed_at = excluded.changed_at, unsettled_until = excluded.unsettled_until",
             )?
             .execute(params![
                 row.id,
@@ -145,6 +145,7 @@ fn write_rest(connection: &Connection, write: &Write) -> rusqlite::Result<()> {
                 row.rev,
                 row.intended_at,
                 row.changed_at,
+                row.unsettled_until,
             ])?;
     }
     for number in notes {

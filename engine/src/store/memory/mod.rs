@@ -32,6 +32,7 @@ use crate::ids::{InstallationId, SagaId, SecretRef};
 use crate::journal::Entry;
 use crate::journal::failure::Failure;
 use crate::journal::state::Attention;
+use crate::journal::unsettled::is_it;
 use crate::secret::{Key, Sealed, Vault};
 
 /// How long it waits for something to become due when it knows of nothing.
@@ -344,6 +345,9 @@ impl Store for MemoryStore {
                 && filter.holder.as_ref().is_none_or(|id| *id == row.holder || id == row.saga.as_str())
                 && filter.provider.as_ref().is_none_or(|name| *name == row.provider)
                 && filter.before.as_ref().is_none_or(|before| row.id < *before)
+                && filter.unsettled.as_ref().is_none_or(|(object, now)| {
+                    is_it(row, object) && row.unsettled_until.is_some_and(|until| until > *now)
+                })
         };
         let limit = page(filter.limit);
         Ok(self

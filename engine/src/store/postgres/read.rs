@@ -9,6 +9,7 @@ use sqlx::{Postgres, Row};
 
 use super::reach::Reach;
 use super::write::clean;
+use crate::activity::Object;
 use crate::env::Timestamp;
 use crate::ids::{OperationId, ResourceId, SagaId, SecretRef, StepKey};
 use crate::journal::state::SagaState;
@@ -81,6 +82,7 @@ pub(super) fn resource_row(row: &PgRow) -> Result<ResourceRow, sqlx::Error> {
         rev: row.try_get("rev")?,
         intended_at: time(row, "intended_at")?,
         changed_at: time(row, "changed_at")?,
+        unsettled_until: optional_time(row, "unsettled_until")?,
     })
 }
 
@@ -191,10 +193,30 @@ pub(super) async fn sagas(reach: &Reach, filter: SagaFilter) -> Result<Vec<SagaR
     Ok(lists::in_order(rows, |row: &SagaRow| row.id.clone(), page(filter.limit)))
 }
 
+/// The rows of an object to which a lost call may still take effect behind this time: read by an index of their own.
+async fn unsettled(
+    reach: &Reach,
+    (object, now): (Object, Timestamp),
+) -> Result<Vec<ResourceRow>, sqlx::Error> {
+    let query = reach
+        .query(
+            "select * from resource
+             where unsettled_until > $4 and provider = $1 and kind = $2 and (name = $3 or external_id = $3)",
+        )
+        .bind(clean(&object.provider).into_owned())
+        .bind(clean(&object.kind).into_owned())
+        .bind(clean(&object.id).into_owned())
+        .bind(now.0);
+    reach.fetch(query).await?.iter().map(resource_row).collect()
+}
+
 pub(super) async fn resources(
     reach: &Reach,
     filter: ResourceFilter,
 ) -> Result<Vec<ResourceRow>, sqlx::Error> {
+    if let Some(of) = filter.unsettled {
+        return unsettled(reach, of).await;
+    }
     let limit = page(filter.limit);
     let rows = reach.fetch(listed(reach, lists::resources(Dialect::Postgres, &filter, limit))).await?;
     let rows = rows.iter().map(resource_row).collect::<Result<_, _>>()?;

@@ -70,20 +70,21 @@ macro_rules! append_sql {
              ), ledger as materialized (
                select r.* from unnest($25::text[], $26::text[], $27::text[], $28::text[], $29::text[], $30::text[],
                    $31::text[], $32::text[], $33::text[], $34::text[], $35::text[], $36::bigint[], $37::bigint[],
-                   $38::bigint[], $39::text[], $40::bigint[], $41::text[])
+                   $38::bigint[], $39::text[], $40::bigint[], $41::text[], $42::bigint[])
                  as r (id, provider, kind, name, external_id, state, holder, keeper, saga, step, within, rev,
-                   intended_at, changed_at, known_holder, known_rev, writer)
+                   intended_at, changed_at, known_holder, known_rev, writer, unsettled_until)
                join held h on h.saga = r.writer
              ), kept as (
                update resource r set external_id = n.external_id, state = n.state, holder = n.holder,
-                 keeper = n.keeper, rev = n.rev, changed_at = n.changed_at
+                 keeper = n.keeper, rev = n.rev, changed_at = n.changed_at,
+                 unsettled_until = n.unsettled_until
                from ledger n where r.id = n.id and r.holder = n.known_holder and r.rev = n.known_rev
                returning r.id
              ), named as (
                insert into resource (id, provider, kind, name, external_id, state, holder, keeper, saga, step,
-                 within, rev, intended_at, changed_at)
+                 within, rev, intended_at, changed_at, unsettled_until)
                select id, provider, kind, name, external_id, state, holder, keeper, saga, step, within, rev,
-                 intended_at, changed_at
+                 intended_at, changed_at, unsettled_until
                from ledger where known_rev is null
              ), moved as (
                -- A row that was not found as it had to be: this insert cannot succeed, and nothing of it all stays.
@@ -263,6 +264,7 @@ fn bind_ledger(query: Bound, appends: &[&Append]) -> Bound {
         .bind(texts(writes.iter().map(|(_, write)| write.stored.as_ref().map(|(holder, _)| holder))))
         .bind(writes.iter().map(|(_, write)| write.stored.as_ref().map(|(_, rev)| *rev)).collect::<Vec<_>>())
         .bind(writes.iter().map(|(saga, _)| saga.to_string()).collect::<Vec<_>>())
+        .bind(rows().map(|row| row.unsettled_until.map(|until| until.0)).collect::<Vec<_>>())
 }
 
 /// Labels as they are found by: without NUL, which no text of Postgres holds.

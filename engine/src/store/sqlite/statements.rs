@@ -74,5 +74,6 @@ fn resource_row(row: &Row) -> Result<ResourceRow, Error> {
         rev: row.int("rev")?,
         intended_at: Timestamp(row.int("intended_at")?),
         changed_at: Timestamp(row.int("changed_at")?),
+        unsettled_until: row.optional_int("unsettled_until")?.map(Timestamp),
     })
 }

@@ -302,10 +302,11 @@ fn write_resource(connection: &Connection, write: &ResourceWrite) -> Done<()> {
     run(
         connection,
         "insert into resource (id, provider, kind, name, external_id, state, holder, keeper, saga, step, within,
-           rev, intended_at, changed_at)
-         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
+           rev, intended_at, changed_at, unsettled_until)
+         values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
          on conflict (id) do update set external_id = excluded.external_id, state = excluded.state,
-           holder = excluded.holder, keeper = excluded.keeper, rev = excluded.rev, changed_at = excluded.changed_at",
+           holder = excluded.holder, keeper = excluded.keeper, rev = excluded.rev, changed_at = excluded.changed_at,
+           unsettled_until = excluded.unsettled_until",
         params![
             row.id.as_str(),
             row.provider,
@@ -321,6 +322,7 @@ fn write_resource(connection: &Connection, write: &ResourceWrite) -> Done<()> {
             row.rev,
             row.intended_at.0,
             row.changed_at.0,
+            row.unsettled_until.map(|until| until.0),
         ],
     )
     .map(drop)

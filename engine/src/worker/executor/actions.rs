@@ -40,17 +40,11 @@ impl Executor {
                 }
             }
             Action::GiveUp(step) => {
-                let trouble = self.state.step(&step).and_then(|step| step.trouble.clone());
-                let message = match trouble {
-                    Some(Trouble { cause: Some(cause), detail, .. }) => {
-                        format!("not within its time; the last cause: {cause}: {detail}")
-                    }
-                    Some(Trouble { detail, .. }) => format!("not within its time; the last cause: {detail}"),
-                    None => "not within its time".to_owned(),
-                };
+                let message = self.state.step(&step).map_or_else(String::new, gave_up);
                 let refusal = Refusal { code: "gave_up".into(), message };
                 self.fail(step, refusal);
             }
+            Action::Hold(step, until) => self.record(Event::WriteHeld { step, until, asked: None }),
             Action::Find(step) => self.look(step, now),
             Action::Apply(step) => self.turn.launches.push(Launch::Apply(step)),
             Action::Revert(step) => self.turn.launches.push(Launch::Revert(step)),
@@ -58,11 +52,20 @@ impl Executor {
                 let Some(step) = self.state.step(&key) else { return };
                 let attempt = step.undo_attempts + 1;
                 let Some(asked) = step.current() else { return };
+                let (effect, object) = (asked.effect, asked.object.clone());
                 let facts = match self.passage(&asked) {
                     Ok(facts) => facts,
                     Err(NoFacts::NoWorker(detail)) => return self.no_worker(detail),
                     Err(NoFacts::Failed(failure)) => return self.undo_not_called(key, &failure),
                 };
+                match self.waits_out(&key, effect, object.as_ref(), Vec::new(), true) {
+                    None => return,
+                    Some(Some(until)) if self.waits_already(&key, until) => return,
+                    Some(Some(until)) => {
+                        return self.record(Event::WriteHeld { step: key, until, asked: None });
+                    }
+                    Some(None) => {}
+                }
                 let limit = self.shared.env.time_limit(facts.time_limit);
                 match self.knock(&key, &facts.gates, Lane::Undo, now.plus(limit)) {
                     None => {}
@@ -120,11 +123,10 @@ impl Executor {
     /// Asks whether a lost attempt left something, past the gates of its activity; what cannot be looked for is a
     /// person's to say.
     fn look(&mut self, key: StepKey, now: Timestamp) {
-        let Some(asked) = self.state.step(&key).and_then(crate::journal::state::Step::current) else {
-            return;
-        };
+        let Some(step) = self.state.step(&key) else { return };
+        let Some(asked) = step.current() else { return };
         if asked.effect == Effect::Blind {
-            let found = FoundKind::Unknowable;
+            let found = step.unless_seen_by_a_person(FoundKind::Unknowable);
             return self.record(Event::StepFound { step: key, found, output: None, external_id: None });
         }
         let facts = match self.passage(&asked) {
@@ -150,6 +152,7 @@ impl Executor {
                 gate: Some(barrier.gate),
                 asked: None,
                 fingerprint: String::new(),
+                bookmark: None,
             }),
         }
     }
@@ -169,7 +172,7 @@ impl Executor {
         self.record(Event::CompensationDeferred { step, cause, detail, retry_at, gate: None, fingerprint });
     }
 
-    /// A call of a process that died: it may still be under way until its time is up, and then needs its quiet.
+    /// A call of a process that died: it may still be under way until its time is up, and take effect a while behind.
     pub(super) fn lost(&mut self, key: StepKey, now: Timestamp) {
         let Some(step) = self.state.step(&key) else { return };
         let detail = "the process that made the call ended before it recorded the outcome".to_owned();
@@ -187,14 +190,17 @@ impl Executor {
                     gate: None,
                     asked: None,
                     fingerprint: String::new(),
+                    bookmark: None,
                 });
             }
             (Phase::Trying { not_after }, Some(asked)) => {
                 let attempt = step.attempts;
                 let look_at = if asked.effect.is_sent_again() {
-                    step.settled_at(now.plus(retry::delay(1, None, env)), (*not_after).max(now))
+                    // Whether it is known again is asked of the time when the call is over.
+                    let again = now.plus(retry::delay(1, None, env));
+                    step.settled_at(again, not_after.plus(asked.settle_after).max(now))
                 } else {
-                    not_after.plus(env.paced(asked.effect.quiet()))
+                    not_after.plus(asked.settle_after)
                 };
                 let fingerprint = String::new();
                 self.record(Event::AttemptLost { step: key, attempt, cause, detail, look_at, fingerprint });
@@ -329,5 +335,23 @@ impl Executor {
             let detail = format!("its function waits for something that is not one of its steps{last}");
             self.record(Event::Parked { attention: Attention::NoProgress, detail });
         }
+    }
+}
+
+/// Why a step is given up, and what it failed of last.
+fn gave_up(step: &Step) -> String {
+    let asked = step.asked.as_ref();
+    let is_too_often = asked.and_then(|asked| asked.attempts_max).is_some_and(|most| step.attempts >= most);
+    let why = match step.attempts {
+        _ if !is_too_often => "not within its time".to_owned(),
+        1 => "not at its only try".to_owned(),
+        many => format!("not in {many} tries"),
+    };
+    match &step.trouble {
+        Some(Trouble { cause: Some(cause), detail, .. }) => {
+            format!("{why}; the last cause: {cause}: {detail}")
+        }
+        Some(Trouble { detail, .. }) => format!("{why}; the last cause: {detail}"),
+        None => why,
     }
 }

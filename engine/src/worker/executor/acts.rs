@@ -65,6 +65,13 @@ impl Executor {
             Verdict::Absent => (FoundKind::Nothing, None, None),
             Verdict::Useless { output, external_id } => (FoundKind::Unusable, Some(output), external_id),
         };
+        // What a person does not see while the lost call may still take effect is looked for when it is over.
+        let over = self.state.step(&step).and_then(Step::unsettled_until);
+        if found == FoundKind::Nothing
+            && let Some(look_at) = over.filter(|over| *over > self.shared.env.now())
+        {
+            return self.record(Event::AbsenceSeen { step, look_at, counts: false, by_hand: true });
+        }
         let external_id =
             external_id.or_else(|| output.as_ref().and_then(|output| self.external_id(&step, output)));
         self.record(Event::StepFound { step: step.clone(), found, output, external_id });

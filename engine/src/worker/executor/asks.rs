@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::activity::registry::ActivityFacts;
-use crate::activity::{Cause, Gate};
+use crate::activity::{Cause, Effect, Gate, Object};
 use crate::data::Input;
 use crate::gate::Lane;
 use crate::ids::{ResourceId, SagaId, StepKey};
@@ -69,6 +69,10 @@ impl Executor {
                 let limit = poll.map_or(facts.give_up_after, |(_, limit)| limit);
                 let asked = Asked {
                     effect: facts.effect,
+                    settle_after: self.shared.env.paced(facts.settle_after),
+                    is_consistent: facts.is_consistent,
+                    object: facts.object.clone(),
+                    attempts_max: facts.attempts_max,
                     pivot,
                     every: poll.map(|(every, _)| every),
                     give_up_at: now.plus(self.shared.env.paced(limit)),
@@ -91,8 +95,15 @@ impl Executor {
                     let problem = "what is put off to the end is not taken back, and this makes something";
                     return self.misuse(&key, problem);
                 }
-                let (effect, removes) = (facts.effect, facts.removes);
-                let asked = Box::new(Asked { effect, removes, deferred: true, ..asked });
+                let asked = Box::new(Asked {
+                    effect: facts.effect,
+                    settle_after: self.shared.env.paced(facts.settle_after),
+                    is_consistent: facts.is_consistent,
+                    object: facts.object,
+                    removes: facts.removes,
+                    deferred: true,
+                    ..asked
+                });
                 self.record(Event::DeferRegistered { step: key, asked });
             }
             AskKind::Child { workflow, version, input, rule } => {
@@ -112,6 +123,7 @@ impl Executor {
                     local: Some(rule),
                     pivot,
                     give_up_at: now.plus(self.shared.env.paced(local.give_up_after())),
+                    attempts_max: local.attempts_max(),
                     ..Asked::bare(name, input, after, said, now)
                 };
                 self.intend_local(&key, Some(asked));
@@ -254,6 +266,40 @@ impl Executor {
         at_gate.is_some_and(|at_gate| at_gate.gate == barrier.gate)
     }
 
+    /// Whether a step waits until then already, and has not come to that time: there is nothing new to record.
+    pub(super) fn waits_already(&self, key: &StepKey, until: Timestamp) -> bool {
+        let waits = self.state.step(key).and_then(|step| step.waits_out);
+        waits.is_some_and(|(_, known)| known == until) && until > self.shared.env.now()
+    }
+
+    /// Until when a call that writes waits, since a lost one to the same object may still take effect; nothing at all
+    /// if the ledger has to be read for that first.
+    pub(super) fn waits_out(
+        &mut self,
+        key: &StepKey,
+        effect: Effect,
+        shared: Option<&Object>,
+        mut objects: Vec<Object>,
+        undoes: bool,
+    ) -> Option<Option<Timestamp>> {
+        if effect == Effect::Read {
+            return Some(None);
+        }
+        let now = self.shared.env.now();
+        objects.extend(shared.cloned());
+        objects.extend(self.state.step(key).iter().flat_map(|step| self.state.objects_of(step)));
+        let until = self.state.write_from(key, &objects, undoes, now);
+        // What is this saga's alone is known to it alone.
+        let Some(object) = shared else { return Some(until) };
+        match self.turn.unsettled.get(object) {
+            Some(elsewhere) => Some(until.max(elsewhere.filter(|at| *at > now))),
+            None => {
+                self.turn.to_read.push(object.clone());
+                None
+            }
+        }
+    }
+
     /// Records the intent of an attempt, or that its gate does not let it pass. What is asked for comes back if that
     /// is not known yet.
     pub(super) fn attempt(
@@ -262,6 +308,20 @@ impl Executor {
         asked: Option<Asked>,
         facts: ActivityFacts,
     ) -> Option<Asked> {
+        let made = facts.resource.as_ref();
+        let mut objects: Vec<Object> =
+            made.map(|made| Object::new(&made.provider, &made.kind, &made.name)).into_iter().collect();
+        objects.extend(self.state.named(&facts.removes));
+        match self.waits_out(key, facts.effect, facts.object.as_ref(), objects, false) {
+            None => return asked,
+            Some(Some(until)) if self.waits_already(key, until) => return None,
+            Some(Some(until)) => {
+                let (step, asked) = (key.clone(), asked.map(Box::new));
+                self.record(Event::WriteHeld { step, until, asked });
+                return None;
+            }
+            Some(None) => {}
+        }
         let limit = self.shared.env.time_limit(facts.time_limit);
         let not_after = self.shared.env.now().plus(limit);
         let Some(answer) = self.knock(key, &facts.gates, self.lane(key), not_after) else { return asked };
@@ -292,6 +352,7 @@ impl Executor {
                 gate: Some(barrier.gate),
                 asked: asked.map(Box::new),
                 fingerprint: String::new(),
+                bookmark: None,
             }),
         }
         None

@@ -25,6 +25,8 @@ impl Executor {
             outside: self.shared.outside.clone(),
             sealed: Arc::default(),
             says_no_resource: Arc::default(),
+            not_after: None,
+            bookmark: Arc::default(),
         }
     }
 
@@ -77,11 +79,15 @@ impl Executor {
             (None, Some(made)) => Taken::Unkept(made.clone()),
             (None, None) => Taken::Unknown,
         };
-        let call = self.call(&key, step.generation, attempt);
+        let mut call = self.call(&key, step.generation, attempt);
+        if verb == Verb::Find {
+            *call.bookmark.lock().unwrap_or_else(PoisonError::into_inner) = step.bookmark.clone();
+        }
         let Some(activity) = self.shared.registry.find_activity(&asked.activity).cloned() else { return };
         let Ok(input) = self.resolved(&asked.request()) else { return };
         // A process may have stood still behind its commit: what cannot end in the time that the intent names is cut
         // off there, or not sent at all, for somebody else may be looking for it by then.
+        call.not_after = Some(not_after);
         let limit = limit.min(not_after.since(self.shared.env.now()));
         let lane = verb.function();
         let what = format!("{lane} of {}", asked.activity);
@@ -89,6 +95,7 @@ impl Executor {
             "attempt", saga = %self.saga, step = %key, activity = %asked.activity, lane, attempt, epoch = self.epoch
         );
         self.in_flight.insert(key.clone());
+        let began = self.shared.env.now();
         self.calls.spawn(
             async move {
                 let gate = permit.credential().cloned();
@@ -110,7 +117,8 @@ impl Executor {
                 };
                 tracing::debug!(outcome = outcome.word(), "attempt ended");
                 let sealed = std::mem::take(&mut *call.sealed.lock().unwrap_or_else(PoisonError::into_inner));
-                Answer { step: key, outcome, sealed, gate }
+                let bookmark = call.bookmark.lock().unwrap_or_else(PoisonError::into_inner).take();
+                Answer { step: key, outcome, sealed, gate, began, bookmark }
             }
             .instrument(span),
         );

@@ -92,13 +92,13 @@ impl Executor {
             self.reload = true;
             return;
         };
-        let Answer { step, outcome, sealed, gate } = answer;
+        let Answer { step, outcome, sealed, gate, began, bookmark } = answer;
         self.in_flight.remove(&step);
         self.turn.sealed.extend(sealed);
         match outcome {
             Outcome::Executed(Ok(Yield::Kept { value, is_none, external_id })) => {
                 let external_id = self.known_id(external_id);
-                self.completed(step, value, is_none, external_id);
+                self.completed(step, value, is_none, external_id, began);
             }
             Outcome::Executed(Ok(Yield::Unkept(unkept)))
             | Outcome::Found(Ok(
@@ -114,6 +114,14 @@ impl Executor {
                     Found::Unusable(made) => (FoundKind::Unusable, Some(made)),
                     Found::Unknowable => (FoundKind::Unknowable, None),
                 };
+                let Some(known) = self.state.step(&step) else { return };
+                let found = known.unless_seen_by_a_person(found);
+                if found == FoundKind::Nothing
+                    && let Some(look_at) = known.look_again_at(began, self.shared.env.now())
+                {
+                    let counts = known.look_counts(began);
+                    return self.record(Event::AbsenceSeen { step, look_at, counts, by_hand: false });
+                }
                 let (output, external_id) = match made {
                     Some(Yield::Kept { value, external_id, .. }) => (Some(value), self.known_id(external_id)),
                     _ => (None, None),
@@ -136,6 +144,7 @@ impl Executor {
                     gate: None,
                     asked: None,
                     fingerprint: String::new(),
+                    bookmark,
                 });
             }
             Outcome::Compensated(Ok(())) => self.compensated(step, false),
@@ -161,6 +170,7 @@ impl Executor {
         output: Value,
         is_none: bool,
         external_id: Option<String>,
+        began: Timestamp,
     ) {
         let Some(asked) = self.state.step(&step).and_then(|step| step.asked.clone()) else { return };
         if let Some(every) = asked.every
@@ -172,6 +182,14 @@ impl Executor {
             let cause = Cause::NotYet;
             self.defer(step, attempt, cause, detail, retry_at);
             return;
+        }
+        // What closes ledger rows because it is seen to be gone is seen so twice.
+        if let Some(known) = self.state.step(&step).filter(|step| step.is_seen_gone())
+            && let Some(look_at) = known.look_again_at(began, self.shared.env.now())
+        {
+            let env = &self.shared.env;
+            let look_at = look_at.max(env.now().plus(env.paced(asked.every.unwrap_or(retry::BASE))));
+            return self.record(Event::AbsenceSeen { step, look_at, counts: true, by_hand: false });
         }
         self.record(Event::StepCompleted { step: step.clone(), output, external_id, by_hand: false });
         self.close_rows(&step);
@@ -205,6 +223,7 @@ impl Executor {
             gate: None,
             asked: None,
             fingerprint,
+            bookmark: None,
         });
     }
 
@@ -223,7 +242,10 @@ impl Executor {
         let Some(known) = self.state.step(&step) else { return };
         let (attempt, doubted, is_deferred) = (known.attempts, known.doubted, known.is_deferred());
         let max_wait = known.max_wait;
-        let quiet = known.asked.as_ref().map_or(Duration::ZERO, |asked| asked.effect.quiet());
+        let over = match known.phase {
+            Phase::Trying { not_after } => not_after.plus(known.settle_after()),
+            _ => self.shared.env.now().plus(known.settle_after()),
+        };
         let sent_again = known.asked.as_ref().is_some_and(|asked| asked.effect.is_sent_again());
         let is_read = known.asked.as_ref().is_some_and(|asked| asked.effect == Effect::Read);
         match failure {
@@ -238,21 +260,27 @@ impl Executor {
             Failure::Refused(refusal) => self.fail(step, refusal),
             Failure::NoAnswer { cause, detail } if !is_read => {
                 let env = &self.shared.env;
-                // One that is lost each time is looked for, and made again, more and more slowly.
-                let quiet = env.paced(quiet);
-                let is_slow = sent_again || env.paced(retry::ceiling(attempt)) > quiet;
-                let wait = if is_slow { retry::delay(attempt, None, env).max(quiet) } else { quiet };
-                let mut look_at = env.now().plus(wait);
-                if sent_again {
-                    look_at = known.settled_at(look_at, env.now());
-                }
+                let is_blind = known.asked.as_ref().is_some_and(|asked| asked.effect == Effect::Blind);
+                let settle_after = known.settle_after();
+                let slowly = retry::delay(attempt, None, env);
+                let look_at = if sent_again {
+                    known.settled_at(env.now().plus(slowly), over)
+                } else if is_blind {
+                    // A person who looked earlier could not tell.
+                    over
+                } else {
+                    // What is there may be seen long before it is known what is not. One that is lost each time is
+                    // looked for more and more slowly.
+                    let is_slow = env.paced(retry::ceiling(attempt)) > settle_after;
+                    env.now().plus(if is_slow { slowly.max(settle_after) } else { settle_after })
+                };
                 let fingerprint = String::new();
                 self.record(Event::AttemptLost { step, attempt, cause, detail, look_at, fingerprint });
             }
             unavailable => {
                 let (cause, detail, mut retry_at) = self.wait_after(unavailable, attempt, max_wait, gate);
                 if doubted && let Some(known) = self.state.step(&step) {
-                    retry_at = known.settled_at(retry_at, self.shared.env.now());
+                    retry_at = known.settled_at(retry_at, known.unsettled_until().unwrap_or(retry_at));
                 }
                 let attempt = Some(attempt);
                 self.defer(step, attempt, cause, detail, retry_at);

@@ -13,7 +13,7 @@ mod park;
 mod unkept;
 mod writing;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ use super::decide::Nudge;
 use super::function::Function;
 use super::gates::{Barrier, Passing, Permit};
 use crate::activity::registry::{Unkept, Yield};
-use crate::activity::{Failure, Found};
+use crate::activity::{Failure, Found, Object};
 use crate::env::Timestamp;
 use crate::gate::GateWait;
 use crate::ids::{SagaId, StepKey};
@@ -35,7 +35,7 @@ use crate::journal::state::{Attention, Phase, Step};
 use crate::journal::{Entry, State};
 use crate::secret::Sealed;
 use crate::store::tx::Beside;
-use crate::store::{Closing, Error, Letter, Loaded, NewSaga, Settled};
+use crate::store::{Closing, Error, Letter, Loaded, NewSaga, ResourceFilter, Settled};
 
 /// A saga whose next due time is further away than this is put down.
 const IDLE: Duration = Duration::from_secs(60);
@@ -63,6 +63,10 @@ struct Answer {
     sealed: Vec<Sealed>,
     /// The gate of the call's credential.
     gate: Option<String>,
+    /// When the call left.
+    began: Timestamp,
+    /// How far a look has read.
+    bookmark: Option<Value>,
 }
 
 /// What is to be done once the turn is durable.
@@ -119,6 +123,10 @@ struct Turn {
     to_ask: BTreeMap<StepKey, Passing>,
     /// And what their gates said.
     gates_said: BTreeMap<StepKey, Result<Permit, Barrier>>,
+    /// Objects of which it has to be read until when another saga's lost call to them may still take effect.
+    to_read: Vec<Object>,
+    /// And those for which that was done.
+    unsettled: HashMap<Object, Option<Timestamp>>,
 }
 
 pub(crate) use park::{Refused, park};
@@ -355,6 +363,28 @@ impl Executor {
         Stop::Rest
     }
 
+    /// Reads from the ledger until when a lost call to these objects, of whichever saga, may still take effect. What
+    /// cannot be read is asked again in a while, and nothing is written to it before.
+    async fn read_unsettled(&mut self, objects: Vec<Object>) {
+        for object in objects {
+            let now = self.shared.env.now();
+            let filter =
+                ResourceFilter { unsettled: Some((object.clone(), now)), ..ResourceFilter::default() };
+            let until = match self.shared.store.resources(filter).await {
+                Ok(rows) => rows
+                    .into_iter()
+                    .filter(|row| row.holder != self.saga.as_str())
+                    .filter_map(|row| row.unsettled_until)
+                    .max(),
+                Err(error) => {
+                    tracing::warn!(saga = %self.saga, %error, "the ledger could not be read");
+                    Some(now.plus(READ_AGAIN))
+                }
+            };
+            self.turn.unsettled.insert(object, until);
+        }
+    }
+
     async fn turn(&mut self) -> Result<(), Stop> {
         let is_unread = std::mem::take(&mut self.has_mail) && self.read_letters().await.is_err();
         loop {
@@ -367,9 +397,11 @@ impl Executor {
             }
             // What is not in hand is asked for once.
             let to_ask = std::mem::take(&mut self.turn.to_ask);
-            if to_ask.is_empty() {
+            let to_read = std::mem::take(&mut self.turn.to_read);
+            if to_ask.is_empty() && to_read.is_empty() {
                 break;
             }
+            self.read_unsettled(to_read).await;
             let gates = &self.shared.gates;
             let asks = to_ask.into_iter().map(async |(step, passing)| (step, gates.ask(passing).await));
             self.turn.gates_said.extend(futures::future::join_all(asks).await);

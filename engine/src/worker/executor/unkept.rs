@@ -43,6 +43,7 @@ impl Executor {
                 gate: None,
                 asked: None,
                 fingerprint,
+                bookmark: None,
             });
         }
         if makes {
