@@ -35,6 +35,8 @@ pub struct ResourceFilter {
     pub holder: Option<String>,
     /// At this provider.
     pub provider: Option<String>,
+    /// Of this name.
+    pub name: Option<String>,
     /// Older than this id.
     pub before: Option<ResourceId>,
     /// At most so many; 0 stands for 50, and more than 1000 for 1000.

@@ -108,6 +108,8 @@ create index resource_held on resource (holder, state, id);
 create index resource_made on resource (saga, id);
 create index resource_by_state on resource (state, id);
 create index resource_by_provider on resource (provider, state, id);
+-- A thing whose row is gone is known by its name to have been ours.
+create index resource_named on resource (provider, name, id);
 
 -- A row is one sealed secret; nobody can read it without the key file.
 create table secret (
