@@ -26,6 +26,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("child_sagas", "there are red-shed, red-kitchen."),
     ("crash_and_go_on", "there are house, roof."),
     ("own_provider", "example-key-g2 serves, and its secret is not in the journal."),
+    ("sweep", "an orphan, removed by a saga, and 1 machine left, which is a colleague's."),
     ("transactional_start", "two orders were sent; 1 row and 1 saga are there."),
 ];
 

@@ -22,6 +22,7 @@ fn tried<W: Workflow<Input = String>>(kit: Kit<W>) {
     let report = kit.run();
     eprintln!("{}: {report}", W::NAME);
     assert!(report.reached == report.points, "{report}");
+    assert!(report.worlds.get("stray").is_some_and(|worlds| *worlds > 0), "nothing landed late: {report}");
 }
 
 #[test]

@@ -13,11 +13,10 @@ use amends_activities::runtime::Runtime;
 use amends_activities::telnyx::Telnyx;
 use amends_engine::store::open::Migrations;
 use amends_engine::store::{ResourceFilter, ResourceState, SagaFilter, SagaRow};
-use amends_engine::{Env, SagaId};
+use amends_engine::sweep::{FindingClass, FindingRow, Names, RemoveOrphan, Sweep};
+use amends_engine::{Env, SagaId, Workflow};
 use amends_sandbox::{CREDENTIALS, Config, Pace, Sandbox, Urls};
-use amends_workflows::{
-    Clients, Found, Reconciler, RefillPool, RequestClaim, RequestTeardown, Sweep, registry,
-};
+use amends_workflows::{Clients, RefillPool, RequestClaim, RequestTeardown, registry};
 use serde_json::Value;
 
 use crate::database::{Database, Running};
@@ -42,6 +41,20 @@ pub const SEED: &str = r#"{
     {"id": "tp_quiet", "name": "Quiet", "pool": "quiet", "agent_name": "Bob", "instructions": "Work.", "tools": []}
   ]
 }"#;
+
+/// What a sweep of all providers came to.
+#[derive(Debug, Default)]
+pub struct Swept {
+    pub findings: Vec<FindingRow>,
+    pub removed: usize,
+    pub unread: Vec<String>,
+}
+
+impl Swept {
+    pub fn of(&self, class: FindingClass) -> Vec<&FindingRow> {
+        self.findings.iter().filter(|row| row.class == class).collect()
+    }
+}
 
 /// One world: a sandbox, a database, and the product between them.
 pub struct Shop {
@@ -95,7 +108,8 @@ impl Shop {
     }
 
     pub async fn start(&mut self, crash: Option<Crash>) {
-        self.running = Some(self.database.run(registry(&self.clients), crash).await);
+        self.running =
+            Some(self.database.run(registry(&self.clients, &Names::of("amends", "test")), crash).await);
     }
 
     /// Dies as a process does, and starts again, to die once more if `crash` comes.
@@ -267,10 +281,24 @@ impl Shop {
         pool::instances(self.running().engine.store().as_ref(), &filter).await.unwrap()
     }
 
-    pub async fn sweep(&self, deletes: bool) -> Found {
-        let reconciler = Reconciler::new(self.running().engine.clone(), self.clients.clone());
-        let how = Sweep { prefix: format!("{PREFIX}-"), deletes, grace: Duration::ZERO };
-        reconciler.sweep(&how).await.unwrap()
+    /// Sweeps every provider once, as late as a second sight may be, and waits until what it removes is gone.
+    pub async fn sweep(&self, deletes: bool) -> Swept {
+        let engine = &self.running().engine;
+        tokio::time::sleep(engine.env().paced(Duration::from_secs(60))).await;
+        let how = Sweep { removes: deletes, grace: Duration::ZERO, ..Sweep::default() };
+        let mut all = Swept::default();
+        for provider in ["railway", "openrouter", "agentmail", "telnyx"] {
+            let swept = engine.sweep(provider, &how).await.unwrap().unwrap();
+            all.removed += swept.removals;
+            all.unread.extend(swept.problem.map(|problem| format!("{provider}: {problem}")));
+            all.findings.extend(swept.findings);
+        }
+        let filter = SagaFilter { workflow: Some(RemoveOrphan::NAME.into()), ..SagaFilter::default() };
+        for removal in engine.sagas(filter).await.unwrap() {
+            let row = engine.wait(&removal.id, Duration::from_secs(60), |_| false).await.unwrap().unwrap();
+            assert!(row.state.is_ended(), "{row:#?}");
+        }
+        all
     }
 
     /// What the fakes hold and what the ledger says is there, by id; they agree when the two are equal.

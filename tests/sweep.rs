@@ -198,7 +198,7 @@ async fn live(subject: Subject, trouble: Trouble) -> usize {
     }
     shop.agree(&what).await;
     let again = shop.sweep(true).await;
-    assert!(again.orphans.is_empty() && again.unread.is_empty(), "{again:?} {what}");
+    assert!(again.findings.is_empty() && again.unread.is_empty(), "{again:?} {what}");
     let instances = shop.instances().await;
     assert_eq!(instances.len(), 1, "{what}");
     assert_eq!(instances[0].state, subject.instance_state(row.state), "{what}");

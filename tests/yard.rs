@@ -10,6 +10,7 @@ use amends_engine::ids::StepKey;
 use amends_engine::journal::Event;
 use amends_engine::store::open::Migrations;
 use amends_engine::store::{NewSaga, Store};
+use amends_engine::sweep::{Ask, Identity, Kind, ListPage, Observed, Provider, async_trait};
 use amends_engine::{
     Activity, Call, Effect, Env, Failure, Found, Gate, Halt, Local, Registry, Resource, Saga, Tx, Workflow,
     params, saga, secs,
@@ -26,11 +27,15 @@ const FOR_EVER: &str = "for ever ";
 
 /// How long a list may not show what was made; within the settle time of what is found by it.
 const LAG: Duration = secs(4);
+/// So many things are on a page of a list.
+const PAGE: usize = 20;
 
 /// One thing that is there.
 #[derive(Debug, Clone)]
 pub struct Thing {
     pub id: String,
+    /// As the ledger has it.
+    pub kind: String,
     pub name: String,
     /// Who made it: nobody's saga if a person did.
     pub saga: String,
@@ -90,22 +95,23 @@ impl Yard {
         self.env.as_ref().map_or(Timestamp(0), Env::now)
     }
 
-    fn make(&self, name: &str, call: &Call) -> String {
-        self.make_in(None, name, call)
+    fn make(&self, kind: &str, name: &str, call: &Call) -> String {
+        self.make_in(None, kind, name, call)
     }
 
-    fn make_in(&self, outer: Option<&String>, name: &str, call: &Call) -> String {
+    fn make_in(&self, outer: Option<&String>, kind: &str, name: &str, call: &Call) -> String {
         let generation = format!("{} {} {}", call.saga(), call.step(), call.generation());
         *self.effects.lock().unwrap().entry(generation).or_default() += 1;
-        self.put(name, call.saga().as_str(), call.step().clone(), outer)
+        self.put(kind, name, call.saga().as_str(), call.step().clone(), outer)
     }
 
-    fn put(&self, name: &str, saga: &str, step: StepKey, outer: Option<&String>) -> String {
+    fn put(&self, kind: &str, name: &str, saga: &str, step: StepKey, outer: Option<&String>) -> String {
         let mut made = self.made.lock().unwrap();
         *made += 1;
         let (name, saga) = (name.to_owned(), saga.to_owned());
         let (id, stands_in) = (format!("id-{made}"), outer.cloned());
-        let thing = Thing { id, name, saga, step, made_at: self.now(), stands_in };
+        let kind = kind.to_owned();
+        let thing = Thing { id, kind, name, saga, step, made_at: self.now(), stands_in };
         let id = thing.id.clone();
         if std::mem::take(&mut *self.one_too_many.lock().unwrap()) {
             let twin = Thing { id: "id-0".to_owned(), name: "twin".to_owned(), ..thing.clone() };
@@ -116,9 +122,9 @@ impl Yard {
     }
 
     /// A person makes something by hand.
-    pub fn make_by_hand(&self, name: &str) -> String {
+    pub fn make_by_hand(&self, kind: &str, name: &str) -> String {
         self.by_hand.lock().unwrap().insert(name.to_owned());
-        self.put(name, "", StepKey::root(), None)
+        self.put(kind, name, "", StepKey::root(), None)
     }
 
     /// Plants a bug that has nothing to do with the engine.
@@ -155,18 +161,18 @@ impl Yard {
     }
 
     /// Once for each key, as long as that is remembered and the thing is there.
-    fn once_a_key(&self, name: &str, call: &Call, remembered: Duration) -> String {
-        self.once_under(call.key().to_string(), name, call, remembered)
+    fn once_a_key(&self, kind: &str, name: &str, call: &Call, remembered: Duration) -> String {
+        self.once_under(call.key().to_string(), kind, name, call, remembered)
     }
 
-    fn once_under(&self, key: String, name: &str, call: &Call, remembered: Duration) -> String {
+    fn once_under(&self, key: String, kind: &str, name: &str, call: &Call, remembered: Duration) -> String {
         let known = self.keys.lock().unwrap().get(&key).cloned();
         if let Some((id, at)) = known
             && self.now().since(at) < remembered
         {
             return id;
         }
-        let id = self.make(name, call);
+        let id = self.make(kind, name, call);
         self.once(call);
         self.keys.lock().unwrap().insert(key, (id.clone(), self.now()));
         id
@@ -206,6 +212,69 @@ impl Yard {
                 call.step()
             ));
         }
+    }
+}
+
+fn seen(thing: &Thing) -> Observed {
+    Observed::new(&thing.kind, thing.id.clone(), thing.name.clone())
+}
+
+/// The yard as the sweep sees it: its list lags, a direct look does not.
+#[async_trait]
+impl Provider for Yard {
+    fn name(&self) -> &'static str {
+        "yard"
+    }
+
+    fn kinds(&self) -> Vec<Kind> {
+        ["thing", "coin", "rented", "leased", "buried"].map(Kind::new).into()
+    }
+
+    fn settle_after(&self) -> Duration {
+        secs(10)
+    }
+
+    /// Every name in the yard is made of a saga's; what tells ours from others' is the ledger.
+    fn is_ours(&self, _: &str) -> bool {
+        true
+    }
+
+    fn register(self: Arc<Self>, registry: Registry) -> Registry {
+        registry
+            .activity::<Build>(self.clone())
+            .activity::<Mint>(self.clone())
+            .activity::<Rent>(self.clone())
+            .activity::<Own>(self.clone())
+            .activity::<Lease>(self.clone())
+            .activity::<Bury>(self.clone())
+            .activity::<LiftOff>(self.clone())
+            .activity::<Sweep>(self.clone())
+            .activity::<Look>(self)
+    }
+
+    fn gates(&self, _: Ask<'_>) -> Vec<Gate> {
+        vec![Gate::credential("yard")]
+    }
+
+    async fn list(&self, cursor: Option<&str>) -> Result<ListPage, Failure> {
+        let from: usize = cursor.unwrap_or("0").parse().unwrap_or(0);
+        let now = self.now();
+        let things = self.things();
+        let listed = things.iter().filter(|thing| self.env.is_none() || now.since(thing.made_at) >= LAG);
+        let mut page: Vec<Observed> = listed.skip(from).take(PAGE + 1).map(seen).collect();
+        let next = (page.len() > PAGE).then(|| (from + PAGE).to_string());
+        page.truncate(PAGE);
+        Ok(ListPage { things: page, next })
+    }
+
+    async fn read(&self, thing: &Identity) -> Result<Option<Observed>, Failure> {
+        let things = self.things.lock().unwrap();
+        Ok(things.iter().find(|known| thing.external_id.as_ref() == Some(&known.id)).map(seen))
+    }
+
+    async fn remove(&self, thing: &Identity) -> Result<(), Failure> {
+        self.remove(thing.external_id.as_deref().unwrap_or_default());
+        Ok(())
     }
 }
 
@@ -250,7 +319,7 @@ impl Activity for Build {
         if outer.is_some_and(|outer| !yard.is_there(outer)) {
             return Err(Failure::refused("not_found", "what it was to stand in is gone"));
         }
-        let id = yard.make_in(outer, &name, call);
+        let id = yard.make_in(outer, "thing", &name, call);
         Ok((name, id))
     }
 
@@ -288,7 +357,7 @@ impl Activity for Mint {
     async fn execute(&self, yard: &Yard, call: &Call) -> Result<(String, String), Failure> {
         yard.check_intent(call).await;
         let name = call.name(&self.name);
-        let id = yard.make(&name, call);
+        let id = yard.make("coin", &name, call);
         Ok((name, id))
     }
 
@@ -326,7 +395,7 @@ impl Activity for Own {
     async fn execute(&self, yard: &Yard, call: &Call) -> Result<(String, String), Failure> {
         yard.check_intent(call).await;
         let key = format!("{FOR_EVER}{}", call.key());
-        Ok((self.name.clone(), yard.once_under(key, &self.name, call, Duration::MAX)))
+        Ok((self.name.clone(), yard.once_under(key, "owned", &self.name, call, Duration::MAX)))
     }
 
     async fn compensate(&self, yard: &Yard, made: &(String, String), _: &Call) -> Result<(), Failure> {
@@ -365,7 +434,7 @@ impl Activity for Rent {
 
     async fn execute(&self, yard: &Yard, call: &Call) -> Result<(String, String), Failure> {
         yard.check_intent(call).await;
-        Ok((self.name.clone(), yard.once_a_key(&self.name, call, Duration::MAX)))
+        Ok((self.name.clone(), yard.once_a_key("rented", &self.name, call, Duration::MAX)))
     }
 
     async fn compensate(&self, yard: &Yard, made: &(String, String), _: &Call) -> Result<(), Failure> {
@@ -399,7 +468,7 @@ impl Activity for Lease {
 
     async fn execute(&self, yard: &Yard, call: &Call) -> Result<(String, String), Failure> {
         yard.check_intent(call).await;
-        Ok((self.name.clone(), yard.once_a_key(&self.name, call, REMEMBERED)))
+        Ok((self.name.clone(), yard.once_a_key("leased", &self.name, call, REMEMBERED)))
     }
 
     async fn compensate(&self, yard: &Yard, made: &(String, String), _: &Call) -> Result<(), Failure> {
@@ -430,7 +499,7 @@ impl Activity for Bury {
 
     async fn execute(&self, yard: &Yard, call: &Call) -> Result<(String, String), Failure> {
         yard.check_intent(call).await;
-        let id = yard.make(&self.name, call);
+        let id = yard.make("buried", &self.name, call);
         yard.once(call);
         Ok((self.name.clone(), id))
     }
@@ -592,15 +661,7 @@ macro_rules! workflow {
 /// A registry with all of it, over this yard.
 pub fn registry(yard: &Arc<Yard>) -> Registry {
     Registry::default()
-        .activity::<Build>(yard.clone())
-        .activity::<Mint>(yard.clone())
-        .activity::<Rent>(yard.clone())
-        .activity::<Own>(yard.clone())
-        .activity::<Lease>(yard.clone())
-        .activity::<Bury>(yard.clone())
-        .activity::<LiftOff>(yard.clone())
-        .activity::<Sweep>(yard.clone())
-        .activity::<Look>(yard.clone())
+        .provider(yard.clone())
         .activity::<Refuse>(yard.clone())
         .local::<Note>()
         .local::<Sign>()

@@ -2,7 +2,7 @@
 
 pub mod agentmail;
 mod answer;
-pub mod census;
+mod census;
 #[cfg(test)]
 mod fuzz;
 pub mod ghcr;

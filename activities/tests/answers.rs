@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use amends_activities::agentmail::{AgentMail, CreateInbox};
 use amends_activities::ghcr::{Ghcr, PinDigest};
-use amends_activities::openrouter::{MintKey, OpenRouter, RemoveKey};
+use amends_activities::openrouter::{MintKey, OpenRouter, OpenRouterCensus, RemoveKey};
 use amends_activities::railway::{self, CreateProject, Railway};
 use amends_activities::runtime::{
     CleanContainer, ConfigureAgent, ContainerSeen, HoldContainer, JoinConversation, Runtime,
@@ -20,6 +20,7 @@ use amends_activities::telnyx::{NUMBER_TAKEN, OrderNumber, Telnyx};
 use amends_engine::journal::state::{Attention, SagaState};
 use amends_engine::store::sqlite::SqliteStore;
 use amends_engine::store::{SagaRow, Started};
+use amends_engine::sweep::{Names, Provider as _};
 use amends_engine::{
     Activity, Engine, Env, Failure, Halt, Local, Registry, Saga, SagaId, SecretRef, Tx, Workflow, saga, secs,
 };
@@ -760,11 +761,14 @@ async fn a_patch_that_railway_could_not_apply_is_seen_at_once_with_what_it_says(
 #[ignore = "is started by a_call_to_this_machine_does_not_go_through_a_proxy"]
 async fn calls_this_machine() {
     let Ok(url) = std::env::var("AMENDS_TEST_URL") else { return };
+    let names = Names::of("am", "test");
     let openrouter = OpenRouter::new(url, "hush-hush".into());
-    assert!(openrouter.census("am-").await.unwrap().is_empty());
+    let census = OpenRouterCensus::new(Arc::new(openrouter), names.clone());
+    assert!(census.list(None).await.unwrap().things.is_empty());
     // And one that is not this machine does; that it is answered at all shows that the proxy is in use.
     let openrouter = OpenRouter::new("http://provider.invalid", "key".into());
-    assert!(openrouter.census("am-").await.unwrap().is_empty());
+    let census = OpenRouterCensus::new(Arc::new(openrouter), names);
+    assert!(census.list(None).await.unwrap().things.is_empty());
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use amends_activities::pool::{
     self, ApplySeed, ChooseNumber, Chosen, ClaimRequest, EnterQueue, Fate, FenceInstance, Fenced, Instance,
     InstanceFilter, MarkIdle, NoteConversation, PickNumber, PlanInstance, QuarantineNumber, RESERVE_GIVE_UP,
     RecheckRequest, RecordClaim, RecordGone, Refilled, Requested, ReserveInstance, Reserved, Seed, Settled,
-    StartClaim, StartTeardown, StockNumber, TeardownRequest, count_missing, note_ghost, record_refill,
+    StartClaim, StartTeardown, StockNumber, TaintIncomplete, TeardownRequest, count_missing, record_refill,
     settle_recheck,
 };
 use amends_activities::runtime::ContainerSeen;
@@ -140,18 +140,6 @@ impl Local for Settle {
 
     async fn apply(&self, tx: &mut Tx<'_>) -> Result<Settled, Failure> {
         settle_recheck(tx, &self.0, self.1, self.2).await
-    }
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct NoteGhost(String);
-
-impl Local for NoteGhost {
-    const NAME: &'static str = "test.note_ghost";
-    type Output = Option<String>;
-
-    async fn apply(&self, tx: &mut Tx<'_>) -> Result<Option<String>, Failure> {
-        note_ghost(tx, &self.0).await
     }
 }
 
@@ -488,16 +476,10 @@ async fn two_instances_are_never_claimed_in_one_conversation() {
 async fn an_instance_whose_project_is_a_ghost_is_not_idle_any_more() {
     let world = World::new().await;
     world.idle("in_a").await;
-    world.sql(
-        "insert into resource (id, provider, kind, name, state, holder, saga, step, rev, intended_at, changed_at)
-         values ('rs_1', 'railway', 'project', 'test-in_a', 'live', 'in_a', 'sg_1', 'project', 1, 0, 0)",
-    )
-    .await;
-    assert_eq!(world.transact(NoteGhost("rs_2".to_owned())).await.unwrap(), None);
-    assert_eq!(world.state("in_a").await, "idle");
-    assert_eq!(world.transact(NoteGhost("rs_1".to_owned())).await.unwrap(), Some("in_a".to_owned()));
+    let taint = || TaintIncomplete { instance: "in_a".to_owned() };
+    assert!(world.transact(taint()).await.unwrap());
     assert_eq!(world.state("in_a").await, "tainted");
-    assert_eq!(world.transact(NoteGhost("rs_1".to_owned())).await.unwrap(), None, "once");
+    assert!(!world.transact(taint()).await.unwrap(), "once");
 }
 
 #[tokio::test]

@@ -1,7 +1,6 @@
 //! Product: the few things that the surface asks of the pool, as plain functions.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use amends_activities::agentmail::AgentMail;
 use amends_activities::ghcr::Ghcr;
@@ -12,9 +11,10 @@ use amends_activities::runtime::Runtime;
 use amends_activities::telnyx::Telnyx;
 use amends_engine::store::Started;
 use amends_engine::store::open::Migrations;
-use amends_engine::{Engine, secs};
+use amends_engine::sweep::{Names, Sweep};
+use amends_engine::{Engine, Registry};
 use amends_sandbox::{CREDENTIALS, Urls};
-use amends_workflows::{Clients, Reconciler, RefillPool, RequestClaim, RequestTeardown, Sweep};
+use amends_workflows::{Clients, RefillPool, RequestClaim, RequestTeardown};
 use serde::{Deserialize, Serialize};
 
 use crate::jobs::Job;
@@ -23,7 +23,6 @@ use crate::settings::Providers;
 use crate::view::Page;
 
 pub use amends_activities::pool::{ClaimRequest, InstanceState};
-pub use amends_workflows::registry;
 
 /// An instance as a list shows it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -143,7 +142,7 @@ pub async fn apply_seed(engine: &Engine, text: &str) -> anyhow::Result<()> {
 
 /// What the names of an environment's things begin with, at every provider.
 pub fn prefix(environment: &str) -> String {
-    format!("am-{environment}")
+    format!("{PREFIX}-{environment}")
 }
 
 /// Clients of the user's own providers.
@@ -173,11 +172,23 @@ pub fn sandbox_clients(urls: &Urls) -> Clients {
     }
 }
 
-/// How long something that nobody explains has to be there before it may be removed.
-const GRACE: Duration = secs(900);
+/// How the names begin that the pool gives to things at providers.
+const PREFIX: &str = "am";
+
+/// The prefix of the names in an environment.
+fn names(environment: &str) -> Names {
+    Names::of(PREFIX, environment)
+}
+
+/// All that this program can do, with the sweep: it reports orphans, and removes them where that is allowed. A sandbox
+/// that is quick is swept as quickly.
+pub fn registry(clients: &Clients, environment: &str, sweep_deletes: bool) -> Registry {
+    let sweep = Sweep { removes: sweep_deletes, ..Sweep::default() };
+    amends_workflows::registry(clients, &names(environment)).sweep(sweep)
+}
 
 /// What happens to the pool by the clock.
-pub fn jobs(clients: &Clients, environment: &str, sweep_deletes: bool, is_quick: bool) -> Vec<Job> {
+pub fn jobs(environment: &str) -> Vec<Job> {
     let name = prefix(environment);
     let refill = Job::new("refill-pools", "* * * * * *", move |engine| {
         let prefix = name.clone();
@@ -188,26 +199,5 @@ pub fn jobs(clients: &Clients, environment: &str, sweep_deletes: bool, is_quick:
             Ok(())
         }
     });
-    let clients = clients.clone();
-    let prefix = format!("{}-", prefix(environment));
-    // A sandbox that is quick is swept as quickly.
-    let schedule = if is_quick { "*/5 * * * * *" } else { "0 */5 * * * *" };
-    let sweep = Job::new("sweep-providers", schedule, move |engine| {
-        let reconciler = Reconciler::new(engine.clone(), clients.clone());
-        let grace = engine.env().paced(GRACE);
-        let sweep = Sweep { prefix: prefix.clone(), deletes: sweep_deletes, grace };
-        async move {
-            let found = reconciler.sweep(&sweep).await?;
-            if !found.orphans.is_empty() {
-                tracing::info!(orphans = found.orphans.len(), removed = found.removed, "swept");
-            }
-            Ok(())
-        }
-    });
-    let retention = Job::new("retention", "0 17 3 * * *", |engine| async move {
-        let forgotten = engine.transact(pool::ForgetFindings {}).await?;
-        tracing::info!(forgotten, "findings that were settled a month ago are forgotten");
-        Ok(())
-    });
-    vec![refill, sweep, retention, crate::jobs::summary()]
+    vec![refill, crate::jobs::summary()]
 }

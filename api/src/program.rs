@@ -47,7 +47,7 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     let is_new = !database.exists();
     let (store, vault) =
         SqliteStore::open(&database, &settings.key(), &environment, product::MIGRATIONS, &env).await?;
-    let registry = product::registry(&outside.clients);
+    let registry = product::registry(&outside.clients, &environment, settings.sweep_deletes);
     let engine = Engine::start(Arc::new(store), vault, registry, env, &environment);
     if let Some(seed) = outside.seed(&settings)? {
         product::apply_seed(&engine, &seed).await.context("the seed was not applied")?;
@@ -64,7 +64,7 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
             let _ = stopping.wait_for(|stop| *stop).await;
         }
     };
-    let what = product::jobs(&outside.clients, &environment, settings.sweep_deletes, outside.is_quick());
+    let what = product::jobs(&environment);
     let clock = engine.clone();
     let stopped = stops();
     let jobs = tokio::spawn(async move { jobs::run(clock, &what, stopped).await });
@@ -163,10 +163,6 @@ impl Outside {
     /// The engine's clock, as much quicker as a quick sandbox is.
     fn env(&self) -> Env {
         Env::system().with_pace(self.pace.factor())
-    }
-
-    fn is_quick(&self) -> bool {
-        self.pace == Pace::Quick
     }
 
     fn seed(&self, settings: &Settings) -> anyhow::Result<Option<String>> {

@@ -6,6 +6,7 @@ use amends_engine::data::Reference;
 use amends_engine::gate::GateView;
 use amends_engine::journal::state::{Attention, Phase, SagaState};
 use amends_engine::store::{ResourceRow, ResourceState, SagaRow};
+use amends_engine::sweep::{CensusRow, FindingClass, FindingRow, Settlement};
 use amends_engine::{SagaView, StepKey, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -255,6 +256,109 @@ impl Gate {
             waiting_compensations: gate.queue.undo,
             permits_held: gate.in_hand,
             acts: acts.collect(),
+        }
+    }
+}
+
+/// One thing in which a provider and the ledger differ.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Which.
+    pub id: String,
+    /// At which provider.
+    pub provider: String,
+    /// In what way it differs.
+    pub class: FindingClass,
+    /// What the thing is.
+    pub kind: String,
+    /// The provider's id of it.
+    pub external_id: String,
+    /// The name it bears.
+    pub name: String,
+    /// The account it is in, where there are several.
+    pub account: Option<String>,
+    /// The ledger row that it is about.
+    pub resource: Option<String>,
+    /// Who holds that row.
+    pub holder: Option<String>,
+    /// In words, what differs.
+    pub detail: Option<String>,
+    /// When it was first seen.
+    pub first_seen_at: String,
+    /// When it was last seen.
+    pub last_seen_at: String,
+    /// With how many censuses.
+    pub times_seen: i64,
+    /// The saga that removes it.
+    pub removal: Option<String>,
+    /// How it came to its end; null while it is open.
+    pub settled: Option<Settlement>,
+    /// When it did.
+    pub settled_at: Option<String>,
+    /// Who settled it: a person, a saga or the sweep.
+    pub settled_by: Option<String>,
+    /// Why, where somebody said.
+    pub reason: Option<String>,
+}
+
+/// How old what is known of a provider is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Census {
+    /// Whose.
+    pub provider: String,
+    /// When the last census that is believed was made; null if there was none.
+    pub completed_at: Option<String>,
+    /// How long ago that is.
+    pub age: Option<String>,
+    /// How many things it showed.
+    pub things: i64,
+    /// Why there is no newer one.
+    pub problem: Option<String>,
+    /// How many in a row were not believed.
+    pub failures: i64,
+    /// When the next one is made.
+    pub next_at: String,
+}
+
+impl Finding {
+    /// A row.
+    pub fn of(row: &FindingRow) -> Self {
+        let settled = row.settled.as_ref();
+        Self {
+            id: row.id.to_string(),
+            provider: row.provider.clone(),
+            class: row.class,
+            kind: row.kind.clone(),
+            external_id: row.external_id.clone(),
+            name: row.name.clone(),
+            account: row.account.clone(),
+            resource: row.resource.as_ref().map(ToString::to_string),
+            holder: row.holder.clone(),
+            detail: row.detail.clone(),
+            first_seen_at: row.first_seen_at.to_string(),
+            last_seen_at: row.last_seen_at.to_string(),
+            times_seen: row.times_seen,
+            removal: row.removal.as_ref().map(ToString::to_string),
+            settled: settled.map(|settled| settled.how),
+            settled_at: settled.map(|settled| settled.at.to_string()),
+            settled_by: settled.map(|settled| settled.by.clone()),
+            reason: settled.and_then(|settled| settled.reason.clone()),
+        }
+    }
+}
+
+impl Census {
+    /// A row, as it is at `now`.
+    pub fn of(row: &CensusRow, now: Timestamp) -> Self {
+        let whole = |age: std::time::Duration| std::time::Duration::from_secs(age.as_secs());
+        Self {
+            provider: row.provider.clone(),
+            completed_at: row.completed_at.map(|at| at.to_string()),
+            age: row.age(now).map(|age| humantime::format_duration(whole(age)).to_string()),
+            things: row.things,
+            problem: row.problem.as_ref().map(|(problem, _)| problem.clone()),
+            failures: row.failures,
+            next_at: row.next_at.to_string(),
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::store::{
     AuditRow, Error, Letter, Loose, LooseJob, Message, NewSaga, ResourceFilter, ResourceRow, SagaFilter,
     SagaRow, Started, Store,
 };
+use crate::sweep::{FindingClass, FindingFilter, FindingRow};
 use crate::worker::{self, Counts, DryRun, Shared};
 
 /// A running engine: sagas are started with it, looked at, acted on and waited for. Clones share it.
@@ -126,11 +127,20 @@ impl Engine {
         environment: &str,
         live_max: usize,
     ) -> Self {
-        let registry = registry.with_bulk(&store);
+        let registry = registry.with_bulk(&store).with_removals(&store);
         let environment = environment.to_owned();
         let shared = Arc::new(Shared::new(store, registry, env, environment, vault, live_max.max(1)));
         let worker = tokio::spawn(worker::run(shared.clone()));
         Self { shared, worker: Arc::new(std::sync::Mutex::new(Some(worker))) }
+    }
+
+    /// The same engine for what runs inside it; it has no worker to stop.
+    pub(crate) fn within(shared: &Arc<Shared>) -> Self {
+        Self { shared: shared.clone(), worker: Arc::default() }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// The clock and the dice.
@@ -228,7 +238,11 @@ impl Engine {
     pub async fn why(&self, saga: &SagaId) -> Result<Option<Why>, Error> {
         let Some(row) = self.shared.store.saga(saga).await? else { return Ok(None) };
         match self.folded(saga).await {
-            Ok(state) => Ok(Some(why(&state, self.shared.env.now()))),
+            Ok(state) => {
+                let mut why = why(&state, self.shared.env.now());
+                self.tell_ghosts(saga, &mut why).await?;
+                Ok(Some(why))
+            }
             Err(Error::Unreadable(detail)) => Ok(Some(why_unreadable(&row.workflow, &detail))),
             Err(error) => Err(error),
         }
@@ -237,6 +251,28 @@ impl Engine {
     /// What came of the sagas that this process drives since it was last asked: for a summary in a log.
     pub fn take_counts(&self) -> Counts {
         self.shared.take_counts()
+    }
+
+    /// Adds what of the things that a saga holds was found to have vanished.
+    async fn tell_ghosts(&self, saga: &SagaId, why: &mut Why) -> Result<(), Error> {
+        let filter = FindingFilter {
+            class: Some(FindingClass::Ghost),
+            holder: Some(saga.to_string()),
+            open: Some(true),
+            ..FindingFilter::default()
+        };
+        let ghosts = self.findings(filter).await?;
+        let Some(ghost) = ghosts.first() else { return Ok(()) };
+        let more = match ghosts.len() {
+            1 => String::new(),
+            all => format!(" and {} more", all - 1),
+        };
+        let FindingRow { provider, kind, name, first_seen_at, .. } = ghost;
+        why.now.push_str(&format!(
+            " What it holds has vanished: the {provider} {kind} {name}{more}, seen at {first_seen_at}."
+        ));
+        why.you.push_str(&format!(" Look at the provider, and settle the finding {}.", ghost.id));
+        Ok(())
     }
 
     /// A page of sagas, newest first.

@@ -26,6 +26,11 @@ pub fn short(uuid: Uuid) -> String {
     base32(uuid).split_off(14)
 }
 
+/// Whether text is made of the characters of our base32 alone.
+pub(crate) fn is_base32(text: &str) -> bool {
+    text.bytes().all(|byte| ALPHABET.contains(&byte))
+}
+
 /// Text that came from outside and is not an id of the kind that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not an id that begins with {1:?} and has 26 characters of base32 after it")]
@@ -95,6 +100,11 @@ id!(
     /// One act of a person or of another saga on a saga.
     OperationId,
     "op_"
+);
+id!(
+    /// One thing in which a provider and the ledger differ.
+    FindingId,
+    "fd_"
 );
 id!(
     /// One installation of the engine: a database and its key.

@@ -138,12 +138,13 @@
 //! | what happened | [`journal`], [`journal::story()`], [`journal::why()`], [`Engine::view`] |
 //! | what a person can do | [`journal::Act`], [`Engine::act`], [`Engine::plan`], [`Engine::dry_run`], [`bulk`] |
 //! | how large things may be, and what is refused by name | [`data`] |
+//! | what is outside and on no ledger | [`sweep`], [`Registry::provider`], [`Engine::findings`] |
 //! | secrets | [`secret`], [`Call::seal`], [`Call::open`] |
 //! | another database | [`store::Store`] |
 //! | testing your sagas | the module `testing`, behind the feature `testing`: a kit that crashes a saga at every point and makes every call fail in every way; cases for a store of your own; `call`, for the unit tests of an activity |
 //!
 //! The package's `examples` show one thing each: `hello_saga`, `unwinding`, `in_doubt`, `parallel`, `another_way`,
-//! `human_approval`, `child_sagas`, `crash_and_go_on`, `own_provider`.
+//! `human_approval`, `child_sagas`, `crash_and_go_on`, `own_provider`, `sweep`.
 
 pub mod activity;
 pub mod bulk;
@@ -157,6 +158,7 @@ pub mod saga;
 pub mod secret;
 mod step_key;
 pub mod store;
+pub mod sweep;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod worker;

@@ -8,6 +8,7 @@ use amends_engine::activity::retry;
 use amends_engine::env::Timestamp;
 use amends_engine::store::lease;
 use amends_engine::store::memory::MemoryStore;
+use amends_engine::sweep::Sweep;
 use amends_engine::testing::inject::{Injector, Rates};
 use amends_engine::testing::person::settle_all;
 use amends_engine::testing::shaky::{Shakes, ShakyStore};
@@ -83,7 +84,8 @@ impl Cluster {
         let store = Arc::new(store);
         let yard = Arc::new(Yard::watched(env.clone(), store.clone()));
         let injector = Injector::new(env.clone());
-        let registry = injector.around(registry(&yard));
+        let sweep = Sweep { every: secs(120), grace: secs(120), removes: true, ..Sweep::default() };
+        let registry = injector.around(registry(&yard)).sweep(sweep);
         // Each seed has its own mix: what is off in one shows what the others hide.
         let some = |most: u64| if env.below(2) == 0 { 0 } else { env.below(most) };
         injector.set_rates(Rates {
@@ -212,8 +214,8 @@ impl Cluster {
                 }
             };
             let in_time = tokio::time::timeout(calm(), ends).await.is_ok();
-            // What commits late lands, and the sweep has looked twice.
-            self.env.sleep(secs(600)).await;
+            // What commits late lands, the sweep has looked twice, and its removals have been seen to be done.
+            self.env.sleep(secs(1800)).await;
             workers.iter().for_each(|worker| worker.engine.abort());
             in_time
         };
@@ -221,7 +223,6 @@ impl Cluster {
         let in_time = tokio::select! {
             biased;
             in_time = all => in_time,
-            () = self.sweep() => unreachable!("it sweeps for ever"),
             () = self.person() => unreachable!("there is always somebody on duty"),
             () = watch.keep(self) => unreachable!("it watches for ever"),
         };

@@ -136,7 +136,7 @@ fn whatever_goes_wrong_in_a_cluster_everything_ends_and_nothing_is_left_or_doubl
     let kinds = [
         "worker killed",
         "worker frozen",
-        "orphan swept",
+        "orphan removed",
         "settled by a person",
         "commits_late",
         "lands_last",

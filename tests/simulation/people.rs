@@ -1,15 +1,12 @@
 //! People: clients that start sagas, operators that act on them one by one and in bulk, and whoever sweeps.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use amends_engine::bulk::{Bulk, BulkAct, Pace};
 use amends_engine::ids::OperationId;
 use amends_engine::journal::state::{Phase, Step};
 use amends_engine::journal::{Act, State, act::Verdict};
-use amends_engine::store::{
-    Letter, Message, NewSaga, ResourceFilter, ResourceState, SagaFilter, Started, Store,
-};
+use amends_engine::store::{Letter, Message, NewSaga, SagaFilter, Started, Store};
 use amends_engine::testing::shaky::ShakyStore;
 use amends_engine::{SagaId, Workflow, secs};
 use amends_tests::yard::{
@@ -191,7 +188,7 @@ impl Cluster {
         let row = step.resource.as_ref().and_then(|id| state.ledger.get(id))?;
         match step.phase {
             Phase::Deferred { .. } if !step.doubted && !state.goes_back(&step.key) => {
-                let id = self.yard.make_by_hand(&row.name);
+                let id = self.yard.make_by_hand(&row.kind, &row.name);
                 let output = serde_json::json!([row.name, id]);
                 Some(Act::Done { step: step.key.clone(), output: Some(output) })
             }
@@ -227,34 +224,5 @@ impl Cluster {
         let (actor, reason) = ("ben".to_owned(), "all of them".to_owned());
         let bulk = BulkAct { act, sagas, actor, reason, pace };
         self.store.start(NewSaga::of::<Bulk>(&self.env, "bulk", &bulk).unwrap()).await.unwrap();
-    }
-
-    /// Compares the ledger with what is there, for ever: never on first sight, and nothing that may be in the making.
-    pub(crate) async fn sweep(&self) {
-        let mut seen: BTreeSet<String> = BTreeSet::new();
-        loop {
-            self.env.sleep(secs(120)).await;
-            // The census first: what is made after it is not in it, and what was made before is on the ledger.
-            let things = self.yard.things();
-            let filter = ResourceFilter { limit: u32::MAX, ..ResourceFilter::default() };
-            let rows = self.store.resources(filter).await.unwrap();
-            let known = |name: &str, id: &str| {
-                rows.iter().any(|row| match row.state {
-                    ResourceState::Gone => false,
-                    ResourceState::Intended | ResourceState::InDoubt => row.name == name,
-                    _ => row.external_id.as_deref() == Some(id),
-                })
-            };
-            let orphans: BTreeSet<String> = things
-                .iter()
-                .filter(|thing| !known(&thing.name, &thing.id))
-                .map(|thing| thing.id.clone())
-                .collect();
-            for id in orphans.intersection(&seen) {
-                self.count("orphan swept");
-                self.yard.remove(id);
-            }
-            seen = orphans;
-        }
     }
 }

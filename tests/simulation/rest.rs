@@ -8,6 +8,7 @@ use amends_engine::journal::act::NOBODY;
 use amends_engine::journal::state::SagaState;
 use amends_engine::journal::{Event, State, story};
 use amends_engine::store::{Message, ResourceFilter, ResourceRow, ResourceState, SagaFilter, SagaRow, Store};
+use amends_engine::sweep::FindingFilter;
 use amends_engine::{SagaId, secs};
 
 use crate::cluster::{Cluster, Told};
@@ -24,6 +25,11 @@ impl Cluster {
         };
         for (_, fault) in self.injector.fired() {
             *told.faults.entry(fault.to_string()).or_default() += 1;
+        }
+        let all = FindingFilter { limit: u32::MAX, ..FindingFilter::default() };
+        for finding in self.store.findings(all).await.unwrap() {
+            let how = finding.settled.map_or_else(|| "open".to_owned(), |settled| settled.how.to_string());
+            *told.faults.entry(format!("{} {how}", finding.class)).or_default() += 1;
         }
         let mut broken = std::mem::take(&mut *self.violations.lock().unwrap());
         broken.append(&mut self.yard.violations.lock().unwrap());

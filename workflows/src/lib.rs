@@ -20,7 +20,7 @@ mod teardown;
 pub use claim::{Claim, Claimed};
 pub use pool_controller::RefillPool;
 pub use recheck::{Recheck, SettleRecheck};
-pub use reconcile::{Found, Reconciler, Sweep};
+pub use reconcile::providers;
 pub use registry::{Clients, registry};
 pub use replenish::{Replenish, ReplenishRequest};
 pub use requests::{RequestClaim, RequestTeardown};

@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use amends_activities::agentmail::{self, AgentMail};
+use amends_activities::agentmail::AgentMail;
 use amends_activities::ghcr::{self, Ghcr};
-use amends_activities::openrouter::{self, OpenRouter};
+use amends_activities::openrouter::OpenRouter;
 use amends_activities::pool;
-use amends_activities::railway::{self, Railway};
+use amends_activities::railway::Railway;
 use amends_activities::runtime::{self, Runtime};
-use amends_activities::telnyx::{self, Telnyx};
+use amends_activities::telnyx::Telnyx;
 use amends_engine::Registry;
+use amends_engine::sweep::Names;
 
-use crate::{Claim, Recheck, Replenish, Reserve, SettleRecheck, Teardown};
+use crate::{Claim, Recheck, Replenish, Reserve, SettleRecheck, Teardown, providers};
 
 /// A client for each provider.
 #[derive(Clone)]
@@ -25,30 +26,11 @@ pub struct Clients {
     pub runtime: Arc<Runtime>,
 }
 
-/// All that this program can do.
-pub fn registry(clients: &Clients) -> Registry {
-    let Clients { railway, openrouter, agentmail, telnyx, ghcr, runtime } = clients.clone();
-    Registry::default()
-        .activity::<railway::CreateProject>(railway.clone())
-        .activity::<railway::ReadEnvironment>(railway.clone())
-        .activity::<railway::CreateService>(railway.clone())
-        .activity::<railway::AttachVolume>(railway.clone())
-        .activity::<railway::CreateDomain>(railway.clone())
-        .activity::<railway::DeployImage>(railway.clone())
-        .activity::<railway::ObserveDeploy>(railway.clone())
-        .removal::<railway::RemoveProject>(railway)
-        .activity::<openrouter::MintKey>(openrouter.clone())
-        .removal::<openrouter::RemoveKey>(openrouter)
-        .activity::<agentmail::CreateInbox>(agentmail.clone())
-        .removal::<agentmail::RemoveInbox>(agentmail)
-        .activity::<telnyx::EnsureMessagingProfile>(telnyx.clone())
-        .activity::<telnyx::SearchNumbers>(telnyx.clone())
-        .activity::<telnyx::OrderNumber>(telnyx.clone())
-        .activity::<telnyx::AwaitNumber>(telnyx.clone())
-        .activity::<telnyx::MarkNumber>(telnyx.clone())
-        .activity::<telnyx::AssignNumber>(telnyx.clone())
-        .activity::<telnyx::VoidOrder>(telnyx.clone())
-        .removal::<telnyx::UnassignNumber>(telnyx)
+/// All that this program can do; `names` is the grammar by which what is ours is known at the providers.
+pub fn registry(clients: &Clients, names: &Names) -> Registry {
+    let Clients { ghcr, runtime, .. } = clients.clone();
+    let offered = providers(clients, names).into_iter().fold(Registry::default(), Registry::provider);
+    offered
         .activity::<ghcr::PinDigest>(ghcr)
         .activity::<runtime::CheckHealth>(runtime.clone())
         .activity::<runtime::VerifyClean>(runtime.clone())

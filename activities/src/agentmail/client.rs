@@ -7,7 +7,6 @@ use serde_json::Value;
 
 use super::answers;
 use crate::answer::{Answered, Operation, Reply, unreadable};
-use crate::census::{Seen, time};
 use crate::http::walk::Walk;
 use crate::http::{self, Http, escaped};
 
@@ -57,44 +56,25 @@ impl AgentMail {
         self.call(&answers::DELETE, Method::DELETE, &path, None).await?.found().map(drop)
     }
 
+    /// A page of the list, from the start or from a token; and where the next one begins.
+    pub(crate) async fn page(&self, token: Option<&str>) -> Result<(Vec<Value>, Option<String>), Failure> {
+        let after = token.map_or(String::new(), |token| format!("&page_token={}", escaped(token)));
+        let path = format!("/inboxes?limit=50{after}");
+        let mut page = self.call(&answers::LIST, Method::GET, &path, None).await?.done()?;
+        let next = page.text("/next_page_token");
+        Ok((page.rows("/inboxes"), next))
+    }
+
     /// Every inbox, through all pages.
     pub(crate) async fn list(&self) -> Result<Vec<Value>, Failure> {
-        let (mut all, mut walk) = (Vec::new(), Walk::new("inboxes"));
-        let mut path = "/inboxes?limit=50".to_owned();
+        let (mut all, mut walk, mut token) = (Vec::new(), Walk::new("inboxes"), None::<String>);
         loop {
-            let mut page = self.call(&answers::LIST, Method::GET, &path, None).await?.done()?;
-            let rows = page.rows("/inboxes");
+            let (rows, next) = self.page(token.as_deref()).await?;
             walk.read(rows.len())?;
             all.extend(rows);
-            let Some(token) = page.text("/next_page_token") else { return Ok(all) };
-            walk.goes_to(&token)?;
-            path = format!("/inboxes?limit=50&page_token={}", escaped(&token));
-        }
-    }
-
-    /// Every inbox whose client id begins with our prefix.
-    pub async fn census(&self, prefix: &str) -> Result<Vec<Seen>, Failure> {
-        let field = |inbox: &Value, name: &str| inbox.get(name).and_then(Value::as_str).map(str::to_owned);
-        let all = self.list().await?;
-        let seen = all.iter().map(|inbox| Seen {
-            provider: "agentmail",
-            kind: "inbox",
-            external_id: field(inbox, "inbox_id").unwrap_or_default(),
-            name: field(inbox, "client_id").unwrap_or_default(),
-            created_at: time(field(inbox, "created_at").as_deref()),
-            workspace: None,
-        });
-        Ok(seen.filter(|seen| seen.name.starts_with(prefix)).collect())
-    }
-
-    /// Deletes what a census saw, if it still bears the name.
-    pub async fn remove(&self, seen: &Seen) -> Result<(), Failure> {
-        match self.get(&seen.external_id).await? {
-            Some(inbox) if inbox.text("/client_id").as_deref() == Some(&seen.name) => {
-                self.delete(&seen.external_id).await
-            }
-            Some(_) => Err(Failure::refused("renamed", "it bears another name now")),
-            None => Ok(()),
+            let Some(next) = next else { return Ok(all) };
+            walk.goes_to(&next)?;
+            token = Some(next);
         }
     }
 }

@@ -7,7 +7,6 @@ use serde_json::Value;
 
 use super::answers;
 use crate::answer::{Answered, Operation, Reply, unreadable};
-use crate::census::{Seen, time};
 use crate::http::walk::Walk;
 use crate::http::{self, Http, escaped};
 
@@ -23,7 +22,6 @@ pub struct OpenRouter {
 pub(crate) struct Listed {
     pub(crate) hash: String,
     pub(crate) name: String,
-    created_at: Option<String>,
 }
 
 impl OpenRouter {
@@ -50,13 +48,7 @@ impl OpenRouter {
 
     /// Whether a key is there.
     pub(crate) async fn is_there(&self, hash: &str) -> Result<bool, Failure> {
-        let path = format!("/keys/{}", escaped(hash));
-        match self.call(&answers::GET, Method::GET, &path, None).await?.found()? {
-            Some(reply) if reply.text("/data/hash").as_deref() != Some(hash) => {
-                Err(unreadable("OpenRouter answered another key than was asked for"))
-            }
-            reply => Ok(reply.is_some()),
-        }
+        Ok(self.read(hash).await?.is_some())
     }
 
     /// Deletes a key; one that is not there is deleted. What is answered is no proof of it.
@@ -84,7 +76,6 @@ impl OpenRouter {
                 .map(|key| Listed {
                     hash: field(key, "hash").unwrap_or_default(),
                     name: field(key, "name").unwrap_or_default(),
-                    created_at: field(key, "created_at"),
                 })
                 // What was made meanwhile pushes the last ones of a page onto the next.
                 .filter(|key| known.insert(key.hash.clone()))
@@ -101,25 +92,21 @@ impl OpenRouter {
         Ok(self.list().await?.into_iter().filter(|key| key.name == name).collect())
     }
 
-    /// Every key whose name begins with our prefix.
-    pub async fn census(&self, prefix: &str) -> Result<Vec<Seen>, Failure> {
-        let ours = self.list().await?.into_iter().filter(|key| key.name.starts_with(prefix));
-        let seen = |key: Listed| Seen {
-            provider: "openrouter",
-            kind: "key",
-            external_id: key.hash,
-            name: key.name,
-            created_at: time(key.created_at.as_deref()),
-            workspace: None,
-        };
-        Ok(ours.map(seen).collect())
+    /// A page of the list, behind so many keys.
+    pub(crate) async fn page(&self, offset: usize) -> Result<Vec<Value>, Failure> {
+        let path = format!("/keys?offset={offset}&include_disabled=true");
+        let mut page = self.call(&answers::LIST, Method::GET, &path, None).await?.done()?;
+        Ok(page.rows("/data"))
     }
 
-    /// Deletes what a census saw, if it still bears the name.
-    pub async fn remove(&self, seen: &Seen) -> Result<(), Failure> {
-        if self.named(&seen.name).await?.iter().any(|key| key.hash == seen.external_id) {
-            self.delete(&seen.external_id).await?;
+    /// One key, if it is there.
+    pub(crate) async fn read(&self, hash: &str) -> Result<Option<Reply>, Failure> {
+        let path = format!("/keys/{}", escaped(hash));
+        match self.call(&answers::GET, Method::GET, &path, None).await?.found()? {
+            Some(reply) if reply.text("/data/hash").as_deref() != Some(hash) => {
+                Err(unreadable("OpenRouter answered another key than was asked for"))
+            }
+            reply => Ok(reply),
         }
-        Ok(())
     }
 }

@@ -10,7 +10,6 @@ use super::answers;
 use super::tokens::{Token, Tokens};
 use crate::answer::outcome::denied;
 use crate::answer::{Answered, Operation, unreadable};
-use crate::census::{Seen, time};
 use crate::http::walk::Walk;
 use crate::http::{self, Http};
 
@@ -30,11 +29,11 @@ pub(crate) struct Listed {
     pub(crate) created_at: String,
 }
 
-const PROJECTS: &str = "query ProjectsPage($workspaceId: String!, $first: Int!, $after: String) { projects(workspaceId: $workspaceId, first: $first, after: $after, includeDeleted: false, orderBy: CREATED_AT_DESC) { edges { node { id name description createdAt deletedAt } } pageInfo { hasNextPage endCursor } } }";
+pub(crate) const PROJECTS: &str = "query ProjectsPage($workspaceId: String!, $first: Int!, $after: String) { projects(workspaceId: $workspaceId, first: $first, after: $after, includeDeleted: false, orderBy: CREATED_AT_DESC) { edges { node { id name description createdAt deletedAt } } pageInfo { hasNextPage endCursor } } }";
 const PROJECT: &str = "query ProjectGet($id: String!) { project(id: $id) { id name deletedAt primaryEnvironmentId services { edges { node { id name deletedAt } } } } }";
 const PROJECT_DELETE: &str = "mutation ProjectDelete($id: String!) { projectDelete(id: $id) }";
 const API_TOKEN: &str = "query ApiToken { apiToken { workspaces { id name } } }";
-const PAGE: u32 = 100;
+pub(crate) const PAGE: u32 = 100;
 
 impl Railway {
     /// Railway at this URL, with tokens for each workspace. Several of one workspace take turns, and one that Railway
@@ -171,36 +170,6 @@ impl Railway {
             Answered::Gone => Ok(()),
             Answered::Ambiguous if self.is_gone(workspace, id).await? => Ok(()),
             answered => answered.done().map(drop),
-        }
-    }
-
-    /// Every project whose name begins with our prefix.
-    pub async fn census(&self, prefix: &str) -> Result<Vec<Seen>, Failure> {
-        let mut all = Vec::new();
-        for workspace in self.workspaces() {
-            let listed = self.projects(&workspace).await?;
-            let ours = listed.into_iter().filter(|project| project.name.starts_with(prefix));
-            all.extend(ours.map(|project| Seen {
-                provider: "railway",
-                kind: "project",
-                external_id: project.id,
-                name: project.name,
-                created_at: time(Some(&project.created_at)),
-                workspace: Some(workspace.clone()),
-            }));
-        }
-        Ok(all)
-    }
-
-    /// Deletes what a census saw, if it still bears the name.
-    pub async fn remove(&self, seen: &Seen) -> Result<(), Failure> {
-        let workspace = seen.workspace.clone().unwrap_or_default();
-        match self.project(&workspace, &seen.external_id).await? {
-            Some(project) if project["name"] == seen.name.as_str() => {
-                self.delete(&workspace, &seen.external_id).await
-            }
-            Some(_) => Err(Failure::refused("renamed", "it bears another name now")),
-            None => Ok(()),
         }
     }
 }

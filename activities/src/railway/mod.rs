@@ -2,6 +2,7 @@
 
 pub(crate) mod answers;
 pub mod attach_volume;
+mod census;
 mod client;
 pub mod create_domain;
 pub mod create_project;
@@ -13,6 +14,7 @@ pub mod remove_project;
 mod tokens;
 
 pub use attach_volume::{AttachVolume, Volume};
+pub use census::RailwayCensus;
 pub use client::Railway;
 pub use create_domain::{CreateDomain, Domain};
 pub use create_project::{CreateProject, Project};

@@ -7,7 +7,6 @@ use serde_json::Value;
 
 use super::answers;
 use crate::answer::{Answered, Operation, unreadable};
-use crate::census::Seen;
 use crate::http::walk::Walk;
 use crate::http::{self, Http, escaped};
 
@@ -18,7 +17,7 @@ pub struct Telnyx {
     pub(crate) http: Http,
 }
 
-const PAGE: usize = 250;
+pub(crate) const PAGE: usize = 250;
 
 impl Telnyx {
     /// Telnyx at this base URL.
@@ -129,20 +128,5 @@ impl Telnyx {
             return Err(unreadable("Telnyx answered another number than was asked for"));
         }
         Ok(reply.text("/data/messaging_profile_id").filter(|profile| !profile.is_empty()))
-    }
-
-    /// Every number whose reference begins with our prefix.
-    pub async fn census(&self, prefix: &str) -> Result<Vec<Seen>, Failure> {
-        let numbers = self.list(&answers::NUMBERS, "/phone_numbers", "").await?;
-        let seen = numbers.iter().map(|number| Seen {
-            provider: "telnyx",
-            kind: "number",
-            // The ledger knows it by its number; Telnyx's id comes only once the order is filled.
-            external_id: number["phone_number"].as_str().unwrap_or_default().to_owned(),
-            name: number["customer_reference"].as_str().unwrap_or_default().to_owned(),
-            created_at: None,
-            workspace: None,
-        });
-        Ok(seen.filter(|seen| seen.name.starts_with(prefix)).collect())
     }
 }

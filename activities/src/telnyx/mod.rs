@@ -3,6 +3,7 @@
 pub(crate) mod answers;
 pub mod assign_number;
 pub mod await_number;
+mod census;
 mod client;
 pub mod ensure_messaging_profile;
 pub mod mark_number;
@@ -13,6 +14,7 @@ pub mod void_order;
 
 pub use assign_number::{AssignNumber, Assignment};
 pub use await_number::{AwaitNumber, Number, ORDER_FAILED};
+pub use census::TelnyxCensus;
 pub use client::Telnyx;
 pub use ensure_messaging_profile::{EnsureMessagingProfile, MessagingProfile};
 pub use mark_number::MarkNumber;

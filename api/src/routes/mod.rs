@@ -1,6 +1,7 @@
 //! Routes: the HTTP API, a file per noun.
 
 pub mod claims;
+pub mod findings;
 pub mod gates;
 pub mod health;
 pub mod instances;
@@ -25,6 +26,11 @@ use crate::view::Saga;
 pub fn api() -> Router<App> {
     Router::new()
         .route("/v1/claims", post(claims::claim))
+        .route("/v1/censuses", get(findings::censuses))
+        .route("/v1/censuses/{provider}/actions/accept_absence", post(findings::accept_absence))
+        .route("/v1/findings", get(findings::list))
+        .route("/v1/findings/{id}/actions/settle", post(findings::settle))
+        .route("/v1/findings/{id}/actions/remove", post(findings::remove))
         .route("/v1/instances", get(instances::list))
         .route("/v1/instances/{id}/teardown", post(instances::teardown))
         .route("/v1/resources", get(resources::list))

@@ -58,6 +58,7 @@ pub async fn list(
         provider: given(query.provider),
         before,
         limit: limit + 1,
+        ..ResourceFilter::default()
     };
     let tag = Tag::of_lists(&app).await?;
     if let Some(unchanged) = tag.unchanged(&headers) {

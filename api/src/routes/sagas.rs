@@ -137,7 +137,7 @@ pub struct Accepted {
 }
 
 /// What acts through the API are signed with, for want of names.
-const ACTOR: &str = "operator (api)";
+pub(super) const ACTOR: &str = "operator (api)";
 
 /// `POST /v1/sagas/{id}/actions`: `{"kind": …, "step": …, …, "reason": …}`
 pub async fn act(

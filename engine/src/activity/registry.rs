@@ -23,6 +23,7 @@ use crate::journal::act::{Act, Verdict};
 use crate::journal::event::LocalRule;
 use crate::saga::{Saga, Workflow};
 use crate::store::tx::Tx;
+use crate::sweep::{Provider, Providers, Sweep};
 use crate::worker::gates::Leave;
 
 /// An activity as a journal knows it: by name, with its input as JSON.
@@ -155,9 +156,37 @@ pub struct Registry {
     activities: HashMap<&'static str, Arc<dyn AnyActivity>>,
     locals: HashMap<&'static str, Arc<dyn AnyLocal>>,
     workflows: HashMap<(&'static str, u32), Arc<dyn AnyWorkflow>>,
+    providers: Providers,
+    sweep: Option<Sweep>,
 }
 
 impl Registry {
+    /// Offers a provider: its activities, and what it holds to be compared with the ledger. The last one of a name
+    /// counts.
+    #[must_use]
+    pub fn provider(self, provider: Arc<dyn Provider>) -> Self {
+        let mut offered = provider.clone().register(self);
+        offered.providers.0.retain(|known| known.name() != provider.name());
+        offered.providers.0.push(provider);
+        offered
+    }
+
+    /// Compares every [provider](Self::provider) with the ledger by the clock. Without this it is done only when it is
+    /// [asked for](crate::Engine::sweep).
+    #[must_use]
+    pub fn sweep(mut self, sweep: Sweep) -> Self {
+        self.sweep = Some(sweep);
+        self
+    }
+
+    pub(crate) fn providers(&self) -> &Providers {
+        &self.providers
+    }
+
+    pub(crate) fn sweeps(&self) -> Option<&Sweep> {
+        self.sweep.as_ref()
+    }
+
     /// Offers an activity, called with this client.
     #[must_use]
     pub fn activity<A: Activity>(mut self, client: Arc<A::Client>) -> Self {

@@ -39,6 +39,8 @@ pub struct ResourceFilter {
     pub provider: Option<String>,
     /// Of this object, and such that a lost call to it may still take effect behind this time.
     pub unsettled: Option<(Object, Timestamp)>,
+    /// Of this name.
+    pub name: Option<String>,
     /// Older than this id.
     pub before: Option<ResourceId>,
     /// At most so many; 0 stands for 50, and more than 1000 for 1000.

@@ -300,6 +300,9 @@ pub(super) fn resources(dialect: Dialect, filter: &ResourceFilter, limit: u32) -
             let read = Range { index, keys, id: "id", says: None };
             let (mut all, order) = read.bounds(dialect, before, params);
             all.extend(left);
+            if let Some(name) = filter.name.as_ref().filter(|_| index != "resource_named") {
+                all.push(format!("name = {}", params.add(name)));
+            }
             let (by, all) = (read.by(dialect), where_all(&all));
             arms.push(format!("select * from resource{by} where {all} order by {order} limit {size}"));
         };
@@ -314,6 +317,10 @@ pub(super) fn resources(dialect: Dialect, filter: &ResourceFilter, limit: u32) -
             left.push(params.one_of("state", given.iter().copied()));
         }
         arm("resource_made", &[("saga", holder)], left, &mut params);
+    } else if let (Some(provider), Some(name)) = (&filter.provider, &filter.name) {
+        let states = given.iter().copied();
+        let left = if given.is_empty() { Vec::new() } else { vec![params.one_of("state", states)] };
+        arm("resource_named", &[("provider", provider), ("name", name)], left, &mut params);
     } else if let Some(provider) = &filter.provider {
         for state in &states {
             arm("resource_by_provider", &[("provider", provider), ("state", state)], Vec::new(), &mut params);

@@ -6,6 +6,7 @@
 //! under which it is made.
 
 mod filter;
+mod findings;
 mod gate_row;
 pub mod lease;
 mod letter;
@@ -37,12 +38,15 @@ pub use self::new_saga::{Concurrency, NewSaga, Started};
 pub use self::open::{Migrations, OpenError};
 pub use self::rows::{AuditRow, ResourceRow, ResourceState, ResourceWrite, SagaRow, Settled};
 use crate::data::Unstorable;
-use crate::env::Timestamp;
+use crate::env::{Env, Timestamp};
 use crate::gate::{GateWait, Lane};
-use crate::ids::{InstallationId, SagaId, SecretRef};
+use crate::ids::{FindingId, InstallationId, SagaId, SecretRef};
 use crate::journal::Entry;
 use crate::journal::failure::Failure;
 use crate::secret::Sealed;
+use crate::sweep::{
+    CensusClaim, CensusEnd, CensusRow, FindingFilter, FindingRow, Settled as FindingSettled, Sighting,
+};
 
 /// All that one turn of a saga writes: one transaction, fenced.
 #[derive(Debug, Clone)]
@@ -320,6 +324,60 @@ pub trait Store: Send + Sync + 'static {
 
     /// Reads with user SQL.
     async fn fetch(&self, sql: tx::Sql, params: Vec<tx::Param>) -> Result<Vec<tx::Row>, Error>;
+
+    /// What is known of each provider's censuses, by provider. This and what follows is for a store with the engine's
+    /// tables in SQL.
+    async fn censuses(&self) -> Result<Vec<CensusRow>, Error> {
+        findings::censuses(self).await
+    }
+
+    /// Takes the right to make a provider's census, if it is due and nobody else has it.
+    async fn begin_census(&self, claim: CensusClaim) -> Result<Option<CensusRow>, Error> {
+        findings::begin_census(self, &claim).await
+    }
+
+    /// Writes what a census came to, and gives the right back; says whether whoever made it still had it.
+    async fn end_census(&self, end: CensusEnd) -> Result<bool, Error> {
+        findings::end_census(self, &end).await
+    }
+
+    /// Says that all that the ledger has at a provider may well be absent, for one census; says whether there is a row
+    /// of that provider.
+    async fn accept_absence(&self, provider: &str, reason: &str) -> Result<bool, Error> {
+        findings::accept_absence(self, provider, reason).await
+    }
+
+    /// Writes what a census that was begun at `at` saw: new findings, or one more sight of those that are open or
+    /// ignored. The same census again is no further sight.
+    async fn sighted(
+        &self,
+        env: &Env,
+        provider: &str,
+        sightings: &[Sighting],
+        at: Timestamp,
+    ) -> Result<(), Error> {
+        findings::sighted(self, env, provider, sightings, at).await
+    }
+
+    /// A page of findings, newest first.
+    async fn findings(&self, filter: FindingFilter) -> Result<Vec<FindingRow>, Error> {
+        findings::findings(self, &filter).await
+    }
+
+    /// Settles a finding that is open, or was ignored; says whether it was.
+    async fn settle_finding(&self, id: &FindingId, settled: FindingSettled) -> Result<bool, Error> {
+        findings::settle_finding(self, id, &settled).await
+    }
+
+    /// Notes which saga removes an orphan; says whether there is such a finding.
+    async fn note_removal(&self, id: &FindingId, saga: &SagaId) -> Result<bool, Error> {
+        findings::note_removal(self, id, saga).await
+    }
+
+    /// Forgets findings that were settled before this; not those that are ignored.
+    async fn forget_findings(&self, before: Timestamp) -> Result<(), Error> {
+        findings::forget_findings(self, before).await
+    }
 
     /// Writes what is left to be written, and closes.
     async fn close(&self);

@@ -8,7 +8,7 @@ use crate::secret::{self, Key, Vault};
 /// The scripts that bring one part of a database up to date, in order.
 ///
 /// A program's own tables stand beside the engine's, so they have other names than `installation`, `saga`, `journal`,
-/// `saga_label`, `feed`, `resource`, `secret`, `inbox`, `audit`, `gate`, `gate_waiter` and `engine_migration`; and on Postgres than
+/// `saga_label`, `feed`, `resource`, `secret`, `inbox`, `audit`, `gate`, `gate_waiter`, `census`, `finding` and `engine_migration`; and on Postgres than
 /// `worker`, `saga_lease`, `concurrency`, `outbox` and `feed_head`.
 #[derive(Debug, Clone, Copy)]
 pub struct Migrations {
@@ -23,8 +23,14 @@ pub struct Migrations {
 /// The engine's own part.
 pub(in crate::store) const ENGINE: Migrations = Migrations {
     table: "engine_migration",
-    sqlite: &[("saga_and_journal", include_str!("../../migrations/sqlite/0001_saga_and_journal.sql"))],
-    postgres: &[("saga_and_journal", include_str!("../../migrations/postgres/0001_saga_and_journal.sql"))],
+    sqlite: &[
+        ("saga_and_journal", include_str!("../../migrations/sqlite/0001_saga_and_journal.sql")),
+        ("census_and_finding", include_str!("../../migrations/sqlite/0002_census_and_finding.sql")),
+    ],
+    postgres: &[
+        ("saga_and_journal", include_str!("../../migrations/postgres/0001_saga_and_journal.sql")),
+        ("census_and_finding", include_str!("../../migrations/postgres/0002_census_and_finding.sql")),
+    ],
 };
 
 /// Why a database was not opened. Nothing was changed in it. Its `Display` says in words what is wrong.

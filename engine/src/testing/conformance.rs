@@ -93,13 +93,14 @@ cases! {
 
 /// Runs every case on a store of its own; how many there were.
 pub async fn run<F: Future<Output = Subject>>(mut make: impl FnMut() -> F) -> usize {
-    for (name, case) in CASES {
+    let all = CASES.iter().chain(super::conformance_findings::CASES);
+    for (name, case) in all.clone() {
         let subject = make().await;
         tracing::info!(store = subject.name, case = name, "trying");
         case(&subject).await;
         subject.store.close().await;
     }
-    CASES.len()
+    all.count()
 }
 
 impl Subject {

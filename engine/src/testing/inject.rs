@@ -187,11 +187,11 @@ impl Injector {
             let point = Point { verb, step: step.clone(), nth: *count };
             inner.seen.push(Seen { point: point.clone(), effect, makes });
             let planned = inner.planned.get(&point).copied();
-            let planned = planned.filter(|fault| fits(*fault, verb, effect));
             let may = |fault: &Fault| match fault {
                 Fault::Straggles => verb == Verb::Execute && makes && !effect.is_sent_again(),
                 fault => fits(*fault, verb, effect),
             };
+            let planned = planned.filter(may);
             let limited = inner.limited_until.is_some_and(|until| until > self.env.now());
             let burst = (limited && inner.rates.limited > 0).then_some(Fault::RateLimited);
             let fault = planned.or_else(|| burst.or_else(|| self.roll(&inner.rates, verb)).filter(may));

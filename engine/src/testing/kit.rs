@@ -5,7 +5,9 @@
 //! there while another takes over; every call is refused, unavailable, lost before or after it happened, commits
 //! late or at the last moment, arrives twice; every undo fails so too, and three times in a row; the saga is cancelled behind every write;
 //! and many worlds in which all of that happens at random. In each the saga must end whole or leave nothing, its
-//! ledger must be closed, nothing may be there twice, and the fault must have happened.
+//! ledger must be closed, nothing may be there twice, and the fault must have happened. Where the registry has a
+//! [provider](crate::Registry::provider), a create may also land long after everybody has given it up, and the sweep has
+//! to take it.
 //!
 //! ```
 //! # use std::sync::{Arc, Mutex};
@@ -95,6 +97,7 @@ use crate::store::open::Migrations;
 use crate::store::{
     Letter, Message, NewSaga, ResourceFilter, ResourceRow, ResourceState, SagaFilter, Started, Store,
 };
+use crate::sweep::Sweep;
 
 /// A saga that has not ended after so long, with all faults over, never will.
 const PATIENCE: Duration = Duration::from_secs(2 * 24 * 3600);
@@ -102,6 +105,8 @@ const PATIENCE: Duration = Duration::from_secs(2 * 24 * 3600);
 const DUTY: Duration = Duration::from_secs(600);
 /// Whatever commits late has landed after this.
 const LANDED: Duration = Duration::from_secs(600);
+/// And the sweep has seen it, seen it again, removed it, and seen that it is gone.
+const SWEPT: Duration = Duration::from_secs(3 * 3600);
 /// How often an undo fails in a row where it fails more than once.
 const IN_A_ROW: usize = 3;
 
@@ -118,6 +123,10 @@ impl World {
     /// every world, as often as it is there.
     pub fn new(registry: Registry, things: impl Fn() -> Vec<String> + 'static) -> Self {
         Self { registry, things: Box::new(things), own: &[], rows: None }
+    }
+
+    fn is_swept(&self) -> bool {
+        self.registry.providers().iter().next().is_some()
     }
 
     /// With tables of the program's own, and a query for what in them counts as being there.
@@ -172,6 +181,8 @@ struct Scenario {
     cancel_behind: Option<usize>,
     rates: Rates,
     seed: u64,
+    /// Whether the sweep runs, and the world is given time for it.
+    is_swept: bool,
 }
 
 struct Ending {
@@ -248,6 +259,20 @@ impl<W: Workflow> Kit<W> {
         for seen in whole.seen.iter().filter(|seen| matches!(seen.point.verb, Verb::Execute | Verb::Apply)) {
             scenarios
                 .extend(faults_of(seen).map(|faults| ("call", Scenario { faults, ..Scenario::default() })));
+        }
+        // What lands when nobody looks for it any more is the sweep's, where the world has a provider to be swept.
+        if (self.world)().is_swept() {
+            let strays =
+                |seen: &&Seen| seen.point.verb == Verb::Execute && seen.makes && !seen.effect.is_sent_again();
+            for seen in whole.seen.iter().filter(strays) {
+                let stray = (seen.point.clone(), Fault::Straggles);
+                let mut strays = vec![vec![stray.clone()]];
+                if let Some((turn, _)) = back.as_ref().filter(|(turn, _)| turn.0 != seen.point) {
+                    strays.push(vec![stray, turn.clone()]);
+                }
+                let scenario = |faults| Scenario { faults, is_swept: true, ..Scenario::default() };
+                scenarios.extend(strays.into_iter().map(|faults| ("stray", scenario(faults))));
+            }
         }
         if let Some((turn, run)) = &back {
             for seen in
@@ -346,7 +371,11 @@ impl<W: Workflow> Kit<W> {
             injector.plan(point.clone(), *fault);
         }
         injector.set_rates(scenario.rates);
-        let registry = injector.around(world.registry);
+        let mut registry = injector.around(world.registry);
+        if scenario.is_swept {
+            let every = secs(300);
+            registry = registry.sweep(Sweep { every, grace: every, removes: true, ..Sweep::default() });
+        }
         let (store, vault) =
             MemoryStore::new(world.own, &env).await.unwrap_or_else(|error| panic!("no store: {error}"));
         let first = Arc::new(CrashingStore::new(Arc::new(store.another(&env)), scenario.crash));
@@ -363,6 +392,8 @@ impl<W: Workflow> Kit<W> {
         }
         let mut crashed = false;
         let mut cancel = scenario.cancel_behind;
+        // By the clock: what writes now and then, as a sweep does, keeps nobody from coming.
+        let mut duty_at = env.now().plus(DUTY);
         let ends = async {
             loop {
                 let written = store.written();
@@ -381,7 +412,8 @@ impl<W: Workflow> Kit<W> {
                     biased;
                     () = written => {}
                     // Somebody looks in now and then, for what only a person can decide.
-                    () = env.sleep(DUTY) => {
+                    () = env.sleep(duty_at.since(env.now())) => {
+                        duty_at = env.now().plus(DUTY);
                         let _ = settle_all(&store, &injector, &env).await;
                     }
                     () = first.crashed(), if !crashed => {
@@ -403,7 +435,7 @@ impl<W: Workflow> Kit<W> {
         }
         let open = open_sagas(&store).await;
         assert!(in_time, "{open:?} have not ended in the world {scenario:?}\n{told}");
-        env.sleep(LANDED).await;
+        env.sleep(if scenario.is_swept { SWEPT } else { LANDED }).await;
         engines.iter().for_each(Engine::abort);
         let filter = ResourceFilter { limit: u32::MAX, ..ResourceFilter::default() };
         let mut things = (world.things)();

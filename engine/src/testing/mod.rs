@@ -3,6 +3,7 @@
 
 mod call;
 pub mod conformance;
+pub mod conformance_findings;
 pub mod crash;
 pub mod inject;
 pub mod kit;

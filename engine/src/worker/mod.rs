@@ -215,6 +215,11 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         tracing::warn!(%error, "closed gates could not be read");
     }
     keepers.spawn(gates::keep(shared.clone()));
+    if let Some(sweep) = shared.registry.sweeps() {
+        for provider in shared.registry.providers().iter() {
+            keepers.spawn(crate::sweep::keep(shared.clone(), provider.clone(), sweep.clone()));
+        }
+    }
     let handed = shared.handed_here.lock().unwrap_or_else(PoisonError::into_inner).take();
     // There is one worker in each engine.
     let Some(mut handed) = handed else { return };

@@ -111,6 +111,8 @@ create index resource_made on resource (saga, id);
 create index resource_by_state on resource (state, id);
 create index resource_by_provider on resource (provider, state, id);
 create index resource_unsettled on resource (provider, kind, unsettled_until) where unsettled_until is not null;
+-- A thing whose row is gone is known by its name to have been ours.
+create index resource_named on resource (provider, name, id);
 
 -- A row is one sealed secret; nobody can read it without the key file.
 create table secret (

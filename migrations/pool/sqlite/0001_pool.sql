@@ -104,16 +104,3 @@ create table number (
   quarantined_until integer,
   changed_at integer not null
 ) strict;
-
--- A row is something at a provider that our ledger does not explain.
-create table finding (
-  provider text not null,
-  external_id text not null,
-  kind text not null,
-  name text not null,
-  finding text not null check (finding in ('orphan', 'ghost', 'foreign', 'drift')),
-  first_seen_at integer not null,
-  last_seen_at integer not null,
-  removed_at integer,
-  primary key (provider, external_id)
-) strict, without rowid;

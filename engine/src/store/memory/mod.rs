@@ -35,6 +35,9 @@ use crate::journal::state::Attention;
 use crate::journal::unsettled::is_it;
 use crate::secret::{Key, Sealed, Vault};
 
+/// Of the engine's tables, those that hold what the sweep found: they are read and written by one text everywhere.
+const FINDINGS: &str = include_str!("../../../migrations/sqlite/0002_census_and_finding.sql");
+
 /// How long it waits for something to become due when it knows of nothing.
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -63,6 +66,7 @@ impl MemoryStore {
     /// SQLite cannot open a database in memory, or a script of `own` is wrong.
     pub async fn new(own: &[Migrations], env: &Env) -> Result<(Self, Vault), Error> {
         let connection = Connection::open_in_memory().map_err(unavailable)?;
+        connection.execute_batch(FINDINGS).map_err(unavailable)?;
         for (_, script) in own.iter().flat_map(|part| part.sqlite) {
             connection.execute_batch(script).map_err(unavailable)?;
         }
@@ -344,6 +348,7 @@ impl Store for MemoryStore {
             (filter.states.is_empty() || filter.states.contains(&row.state))
                 && filter.holder.as_ref().is_none_or(|id| *id == row.holder || id == row.saga.as_str())
                 && filter.provider.as_ref().is_none_or(|name| *name == row.provider)
+                && filter.name.as_ref().is_none_or(|name| *name == row.name)
                 && filter.before.as_ref().is_none_or(|before| row.id < *before)
                 && filter.unsettled.as_ref().is_none_or(|(object, now)| {
                     is_it(row, object) && row.unsettled_until.is_some_and(|until| until > *now)

@@ -1,0 +1,122 @@
+//! What Telnyx holds that may be ours: numbers, by the reference under which they were ordered. None is ever removed
+//! from here: a number costs money to have again, so a person decides.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use amends_engine::sweep::{
+    Ask, FindingRow, Identity, Kind, ListPage, Names, Observed, Provider, async_trait,
+};
+use amends_engine::{Engine, Failure, Gate, Registry, secs, store};
+use serde_json::Value;
+
+use super::answers;
+use super::client::PAGE;
+use super::{
+    AssignNumber, AwaitNumber, EnsureMessagingProfile, MarkNumber, OrderNumber, SearchNumbers, Telnyx,
+    UnassignNumber, VoidOrder,
+};
+use crate::census::{is_planned, text, unreadable};
+use crate::pool;
+
+/// Telnyx, with the grammar of our references.
+pub struct TelnyxCensus {
+    telnyx: Arc<Telnyx>,
+    names: Names,
+}
+
+impl TelnyxCensus {
+    /// Of this account. A number is ordered for one claim of an instance, so the references are numbered.
+    pub fn new(telnyx: Arc<Telnyx>, names: Names) -> Arc<Self> {
+        Arc::new(Self { telnyx, names: names.numbered() })
+    }
+}
+
+/// The ledger knows a number by its digits; Telnyx's id comes only once the order is filled.
+fn shown(number: &Value) -> Result<Observed, Failure> {
+    let digits = text(number, "phone_number")?;
+    let reference = number.get("customer_reference").and_then(Value::as_str).unwrap_or_default();
+    Ok(Observed { ledger_name: Some(digits.to_owned()), ..Observed::new("number", digits, reference) })
+}
+
+#[async_trait]
+impl Provider for TelnyxCensus {
+    fn name(&self) -> &'static str {
+        "telnyx"
+    }
+
+    fn kinds(&self) -> Vec<Kind> {
+        vec![Kind::kept("number")]
+    }
+
+    fn settle_after(&self) -> Duration {
+        secs(60)
+    }
+
+    fn is_ours(&self, name: &str) -> bool {
+        self.names.read(name).is_some()
+    }
+
+    fn resembles_ours(&self, name: &str) -> bool {
+        self.names.begins(name)
+    }
+
+    fn register(self: Arc<Self>, registry: Registry) -> Registry {
+        let telnyx = &self.telnyx;
+        registry
+            .activity::<EnsureMessagingProfile>(telnyx.clone())
+            .activity::<SearchNumbers>(telnyx.clone())
+            .activity::<OrderNumber>(telnyx.clone())
+            .activity::<AwaitNumber>(telnyx.clone())
+            .activity::<MarkNumber>(telnyx.clone())
+            .activity::<AssignNumber>(telnyx.clone())
+            .activity::<VoidOrder>(telnyx.clone())
+            .removal::<UnassignNumber>(telnyx.clone())
+    }
+
+    fn gates(&self, _: Ask<'_>) -> Vec<Gate> {
+        vec![Gate::credential("telnyx")]
+    }
+
+    /// The cursor is the number of the page.
+    async fn list(&self, cursor: Option<&str>) -> Result<ListPage, Failure> {
+        let page: u64 =
+            cursor.unwrap_or("1").parse().map_err(|_| unreadable("a cursor is no number".to_owned()))?;
+        let path = format!("/phone_numbers?page%5Bnumber%5D={page}&page%5Bsize%5D={PAGE}");
+        let mut reply = self.telnyx.get(&answers::NUMBERS, &path).await?.done()?;
+        let count = |at: &str| reply.body.pointer(at).and_then(Value::as_u64);
+        let pages = count("/meta/total_pages");
+        let pages = pages.ok_or_else(|| unreadable("the answer does not say how many pages there are"))?;
+        if count("/meta/page_number").is_some_and(|at| at != page) {
+            return Err(unreadable("the list of numbers answered another page"));
+        }
+        let rows = reply.rows("/data");
+        if rows.is_empty() && page < pages {
+            return Err(unreadable("the list of numbers has a page with nothing on it"));
+        }
+        let things = rows.iter().map(shown).collect::<Result<Vec<_>, _>>()?;
+        Ok(ListPage { things, next: (page < pages).then(|| (page + 1).to_string()) })
+    }
+
+    async fn read(&self, thing: &Identity) -> Result<Option<Observed>, Failure> {
+        // Of a row the name is the number, and the id that of its order; of what was listed it is the id.
+        let is_number = |text: &&String| text.starts_with('+');
+        let digits = thing.external_id.as_ref().filter(is_number).unwrap_or(&thing.name);
+        match self.telnyx.owned(digits).await? {
+            None => Ok(None),
+            Some(number) => shown(&number).map(Some),
+        }
+    }
+
+    async fn remove(&self, _: &Identity) -> Result<(), Failure> {
+        Err(Failure::refused("kept", "a number is released by a person"))
+    }
+
+    async fn knows(&self, engine: &Engine, name: &str) -> Result<bool, Failure> {
+        is_planned(engine, self.names.read(name)).await
+    }
+
+    async fn found(&self, engine: &Engine, finding: &FindingRow) -> Result<(), store::Error> {
+        pool::taint(engine, finding).await
+    }
+}

@@ -1,0 +1,199 @@
+//! The product's sweep, against the sandbox over real HTTP: what vanishes, changes or turns up behind our back.
+
+#![allow(clippy::unwrap_used, missing_docs, clippy::disallowed_methods, reason = "tests fail by panicking")]
+
+use std::time::Duration;
+
+use amends_engine::journal::state::SagaState;
+use amends_engine::sweep::{FindingClass, Settlement, Sweep, SweepError};
+use amends_sandbox::{CREDENTIALS, Fault, Kind, Provider};
+use amends_tests::shop::{PREFIX, Shop, Swept};
+use serde_json::{Value, json};
+
+async fn with_one_idle() -> Shop {
+    let mut shop = Shop::open().await;
+    let made = shop.replenish("default").await;
+    let (row, _) = shop.ended(&made).await;
+    assert_eq!(row.state, SagaState::Completed, "{}", shop.story(&made).await);
+    shop
+}
+
+fn http() -> reqwest::Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::new()
+}
+
+async fn call(request: reqwest::RequestBuilder, credential: &str) -> Value {
+    let answer = request.bearer_auth(credential).send().await.unwrap();
+    assert!(answer.status().is_success(), "{answer:?}");
+    answer.json().await.unwrap_or(Value::Null)
+}
+
+/// Somebody works in the provider's own pages.
+async fn delete_key(shop: &Shop) {
+    let hash = shop.sandbox.holdings()["openrouter"]["keys"][0]["hash"].as_str().unwrap().to_owned();
+    call(http().delete(format!("{}/keys/{hash}", shop.sandbox.urls().openrouter)), CREDENTIALS.openrouter)
+        .await;
+}
+
+async fn delete_project(shop: &Shop) {
+    let id = shop.sandbox.holdings()["railway"]["projects"][0]["id"].as_str().unwrap().to_owned();
+    let query = "mutation ProjectDelete($id: String!) { projectDelete(id: $id) }";
+    let request =
+        http().post(shop.sandbox.urls().railway).json(&json!({"query": query, "variables": {"id": id}}));
+    call(request, CREDENTIALS.railway[0].1).await;
+}
+
+async fn make_key(shop: &Shop, name: &str) -> String {
+    let request = http().post(format!("{}/keys", shop.sandbox.urls().openrouter));
+    let made = call(request.json(&json!({"name": name, "limit": 5})), CREDENTIALS.openrouter).await;
+    made["data"]["hash"].as_str().unwrap().to_owned()
+}
+
+fn key_names(shop: &Shop) -> Vec<String> {
+    let holdings = shop.sandbox.holdings();
+    let keys = holdings["openrouter"]["keys"].as_array().unwrap();
+    let mut names: Vec<String> = keys.iter().map(|key| key["name"].as_str().unwrap().to_owned()).collect();
+    names.sort();
+    names
+}
+
+fn no_problem(swept: &Swept) {
+    assert!(swept.unread.is_empty(), "{swept:?}");
+}
+
+#[tokio::test]
+async fn an_instance_whose_key_has_vanished_is_not_idle_after_one_sweep() {
+    let mut shop = with_one_idle().await;
+    no_problem(&shop.sweep(false).await);
+    delete_key(&shop).await;
+    let swept = shop.sweep(false).await;
+    no_problem(&swept);
+    let ghosts = swept.of(FindingClass::Ghost);
+    let instance = shop.instances().await.pop().unwrap();
+    assert_eq!((ghosts.len(), ghosts[0].kind.as_str()), (1, "key"));
+    assert_eq!(ghosts[0].holder.as_ref(), Some(&instance.id));
+    assert_eq!(instance.state, "tainted");
+    // Nobody is given it, and a teardown leaves nothing.
+    let teardown = shop.teardown(&instance.id).await;
+    let (row, _) = shop.ended(&teardown).await;
+    assert_eq!(row.state, SagaState::Completed, "{}", shop.story(&teardown).await);
+    shop.agree("after the teardown").await;
+    let swept = shop.sweep(false).await;
+    assert!(swept.of(FindingClass::Ghost).is_empty(), "{swept:?}");
+    shop.stop().await;
+}
+
+#[tokio::test]
+async fn an_instance_whose_project_has_vanished_is_not_idle_after_one_sweep() {
+    let mut shop = with_one_idle().await;
+    delete_project(&shop).await;
+    let swept = shop.sweep(false).await;
+    no_problem(&swept);
+    assert_eq!(swept.of(FindingClass::Ghost)[0].kind, "project");
+    assert_eq!(shop.instances().await[0].state, "tainted");
+    shop.stop().await;
+}
+
+#[tokio::test]
+async fn a_list_that_fails_taints_and_removes_nothing() {
+    let mut shop = with_one_idle().await;
+    for kind in [Kind::ErrorBefore, Kind::Unauthorized, Kind::LoseAnswer, Kind::Refuse] {
+        for (provider, list) in
+            [(Provider::Openrouter, "list"), (Provider::Railway, "projects"), (Provider::Agentmail, "*")]
+        {
+            shop.sandbox.set_fault(Fault::new(provider, list, kind)).unwrap();
+        }
+        let swept = shop.sweep(true).await;
+        assert!(swept.findings.is_empty() && swept.removed == 0, "{kind:?}: {swept:?}");
+        assert!(!swept.unread.is_empty(), "{kind:?}");
+        shop.sandbox.clear_faults();
+        for gate in shop.running().engine.gates().await.unwrap() {
+            shop.running().engine.open_gate(&gate.key, "ann", "it was a fault").await.unwrap();
+        }
+    }
+    assert_eq!(shop.instances().await[0].state, "idle");
+    shop.agree("afterwards").await;
+    shop.stop().await;
+}
+
+#[tokio::test]
+async fn only_whole_names_of_planned_instances_are_removed() {
+    let mut shop = with_one_idle().await;
+    let own = shop.instances().await[0].name.clone();
+    // A twin that landed late, under its generation's name; and what others call theirs.
+    make_key(&shop, &format!("{own}-g2")).await;
+    let others = [
+        format!("{own}-backup"),
+        format!("{own}x"),
+        format!("{own}-by-alice"),
+        format!("{PREFIX}-000000000000"),
+        "amends-prod-0123456789ab".to_owned(),
+        "dont touch".to_owned(),
+    ];
+    for name in &others {
+        make_key(&shop, name).await;
+    }
+    let swept = shop.sweep(true).await;
+    no_problem(&swept);
+    assert_eq!(swept.removed, 0, "not on first sight");
+    let orphans = swept.of(FindingClass::Orphan);
+    assert_eq!((orphans.len(), &orphans[0].name), (1, &format!("{own}-g2")));
+    assert_eq!(swept.of(FindingClass::Foreign).len(), 4);
+    let foreign = swept.of(FindingClass::Foreign)[0].id.clone();
+    let engine = shop.running().engine.clone();
+    let asked = engine.remove_orphan(&foreign, "ann", "away").await;
+    assert!(matches!(asked, Err(SweepError::TooLate(_))));
+    assert_eq!(shop.sweep(true).await.removed, 1);
+    for _ in 0..3 {
+        assert_eq!(shop.sweep(true).await.removed, 0);
+    }
+    let mut left: Vec<String> = others.into_iter().chain([own]).collect();
+    left.sort();
+    assert_eq!(key_names(&shop), left);
+    let row = engine.finding(&orphans[0].id).await.unwrap().unwrap();
+    assert_eq!(row.settled.unwrap().how, Settlement::Removed);
+    shop.stop().await;
+}
+
+#[tokio::test]
+async fn a_limit_that_is_not_as_it_was_declared_is_a_drift() {
+    let mut shop = with_one_idle().await;
+    assert!(shop.sweep(false).await.findings.is_empty());
+    let hash = shop.sandbox.holdings()["openrouter"]["keys"][0]["hash"].as_str().unwrap().to_owned();
+    let url = format!("{}/keys/{hash}", shop.sandbox.urls().openrouter);
+    call(http().patch(url).json(&json!({"limit": 5000})), CREDENTIALS.openrouter).await;
+    let swept = shop.sweep(false).await;
+    let drifts = swept.of(FindingClass::Drift);
+    let detail = drifts[0].detail.clone().unwrap();
+    assert!(detail.starts_with("limit is 5000 and should be"), "{detail}");
+    assert_eq!(
+        shop.instances().await[0].state,
+        "idle",
+        "it is shown; what becomes of it is a person's to say"
+    );
+    shop.stop().await;
+}
+
+#[tokio::test]
+async fn a_sweep_that_is_asked_to_wait_closes_the_gate_for_all() {
+    let mut shop = with_one_idle().await;
+    let mut fault = Fault::new(Provider::Openrouter, "list", Kind::RateLimited).times(1);
+    fault.retry_after = Some(3600);
+    shop.sandbox.set_fault(fault).unwrap();
+    let before = shop.sandbox.calls();
+    let swept = shop.sweep(false).await;
+    assert!(swept.unread.iter().any(|problem| problem.starts_with("openrouter")), "{swept:?}");
+    let engine = shop.running().engine.clone();
+    let short = Sweep { time_limit: Duration::from_secs(2), ..Sweep::default() };
+    let again = engine.sweep("openrouter", &short).await.unwrap().unwrap();
+    assert!(again.problem.is_some());
+    let calls =
+        |calls: &std::collections::BTreeMap<String, u32>| calls.get("openrouter.list").copied().unwrap_or(0);
+    assert_eq!(
+        calls(&shop.sandbox.calls()) - calls(&before),
+        1,
+        "nobody called within the time it asked for"
+    );
+    shop.stop().await;
+}
