@@ -139,9 +139,17 @@ fn mint() -> MintKey {
     MintKey { name: "am-test-0123456789ab".to_owned(), limit_usd: 5, expires_after_secs: None }
 }
 
-/// An OpenRouter that does what it is asked, and answers what `spoil` makes of it.
+/// What comes between OpenRouter and us.
+enum Between {
+    /// It does what it is asked, and this comes back instead of its answer.
+    Behind(Answer),
+    /// This comes back, and it never hears of the call.
+    Before(Answer),
+}
+
+/// An OpenRouter with this between it and us, by how often such a call was made.
 async fn openrouter(
-    spoil: impl Fn(u32, &Asked, Answer) -> Answer + Send + 'static,
+    spoil: impl Fn(u32, &Asked) -> Option<Between> + Send + 'static,
 ) -> (World, Arc<Mutex<Keys>>, Loopback) {
     let keys = Arc::new(Mutex::new(Keys::default()));
     let (acts, mut calls) = (keys.clone(), std::collections::BTreeMap::<String, u32>::new());
@@ -149,7 +157,14 @@ async fn openrouter(
         let kind = format!("{} {}", asked.method, asked.path.starts_with("/keys/"));
         let number = calls.entry(kind).or_default();
         *number += 1;
-        spoil(*number, asked, acts.lock().unwrap().answer(asked))
+        match spoil(*number, asked) {
+            Some(Between::Before(answer)) => answer,
+            Some(Between::Behind(answer)) => {
+                acts.lock().unwrap().answer(asked);
+                answer
+            }
+            None => acts.lock().unwrap().answer(asked),
+        }
     })
     .await;
     let client = Arc::new(OpenRouter::new(&server.url, "key".into()));
@@ -180,8 +195,8 @@ async fn a_create_that_was_done_and_answered_by_a_status_of_no_table_is_found_ag
     ];
     for spoiled in answers {
         let what = format!("{} {}", spoiled.status, String::from_utf8_lossy(&spoiled.body));
-        let spoil = move |number: u32, asked: &Asked, answer: Answer| {
-            if asked.method == "POST" && number == 1 { spoiled.clone() } else { answer }
+        let spoil = move |number: u32, asked: &Asked| {
+            (asked.method == "POST" && number == 1).then(|| Between::Behind(spoiled.clone()))
         };
         let (world, keys, server) = openrouter(spoil).await;
         let made = world.completes::<Once<MintKey>>("k", &mint()).await;
@@ -198,13 +213,16 @@ async fn a_create_that_was_done_and_answered_by_a_status_of_no_table_is_found_ag
 
 #[tokio::test]
 async fn a_list_that_reports_an_error_is_not_an_empty_list() {
-    let spoil = |number: u32, asked: &Asked, answer: Answer| match (asked.method.as_str(), number) {
-        ("POST", 1) => Answer::text(504, ""),
-        ("GET", 1) => Answer::json(200, &json!({"error": {"code": 502}})),
-        ("GET", 2) => Answer::json(200, &json!({"data": [{"hash": "h1"}]})),
-        ("GET", 3) => Answer::text(200, "<html>"),
-        ("GET", 4) => Answer::json(200, &json!({"data": null})),
-        _ => answer,
+    let spoil = |number: u32, asked: &Asked| {
+        let answer = match (asked.method.as_str(), number) {
+            ("POST", 1) => Answer::text(504, ""),
+            ("GET", 1) => Answer::json(200, &json!({"error": {"code": 502}})),
+            ("GET", 2) => Answer::json(200, &json!({"data": [{"hash": "h1"}]})),
+            ("GET", 3) => Answer::text(200, "<html>"),
+            ("GET", 4) => Answer::json(200, &json!({"data": null})),
+            _ => return None,
+        };
+        Some(Between::Behind(answer))
     };
     let (world, keys, _server) = openrouter(spoil).await;
     world.completes::<Once<MintKey>>("k", &mint()).await;
@@ -236,14 +254,12 @@ async fn a_gateways_404_is_nobodys_word_that_a_key_is_gone() {
         Answer::json(404, &json!({})),
         Answer::text(404, ""),
     ];
-    let spoil = move |number: u32, _: &Asked, answer: Answer| {
-        gateway.get(number as usize - 1).cloned().unwrap_or(answer)
-    };
+    // It answers each request by itself, and the provider never sees it.
+    let spoil = move |number: u32, _: &Asked| gateway.get(number as usize - 1).cloned().map(Between::Before);
     let (world, keys, _server) = openrouter(spoil).await;
     keys.lock().unwrap().all.push(("h9".to_owned(), "am-test-0123456789ab".to_owned()));
     let saga = world.begin::<Remove>("k", &"h9".to_owned()).await;
-    assert_eq!(world.ended(&saga).await.state, SagaState::Completed);
-    // The gateway answers each request by itself, before the provider has seen it.
+    assert_eq!(world.ended(&saga).await.state, SagaState::Completed, "{}", world.story(&saga).await);
     assert!(keys.lock().unwrap().all.is_empty(), "it completed, and the key is alive");
 }
 
@@ -338,6 +354,8 @@ async fn an_image_that_is_denied_holds_up_no_other_image() {
     let denied = world.begin::<Once<PinDigest>>("private", &pin("private")).await;
     let row = world.until(&denied, |row| row.attention.contains(&Attention::NeedsDecision)).await;
     assert!(!row.state.is_ended(), "{}", world.story(&denied).await);
+    let story = world.story(&denied).await;
+    assert!(story.contains("denies it") && !story.contains("credential"), "{story}");
     let blocked = world.begin::<Once<PinDigest>>("gateway", &pin("gateway")).await;
     world.until(&blocked, |row| row.attention.contains(&Attention::Retrying)).await;
     let pinned = world.completes::<Once<PinDigest>>("public", &pin("public")).await;
@@ -352,11 +370,17 @@ async fn an_image_that_is_denied_holds_up_no_other_image() {
 
 /// Telnyx as an order meets it: what it says to the order, which orders it lists, and which numbers.
 async fn telnyx(order: Answer, orders: Value, numbers: Value) -> (World, Loopback) {
+    let mut looks = 0;
     let server = Loopback::start(move |asked: &Asked| {
         let list = |data: &Value| json!({"data": data, "meta": {"total_pages": 1, "page_number": 1}});
         match (asked.method.as_str(), asked.path.split('?').next().unwrap()) {
             ("POST", _) => order.clone(),
-            (_, "/number_orders") => Answer::json(200, &list(&orders)),
+            // An order is listed a little later.
+            (_, "/number_orders") => {
+                looks += 1;
+                let shown = if looks > 1 { orders.clone() } else { json!([]) };
+                Answer::json(200, &list(&shown))
+            }
             _ => Answer::json(200, &list(&numbers)),
         }
     })
