@@ -146,7 +146,8 @@ impl World {
     async fn live(self) -> Told {
         let mut workers = [self.worker(), self.worker()];
         for number in 0..SAGAS {
-            let input = (format!("n{number}"), 1 + self.env.below(8));
+            // Half of them come to their end.
+            let input = (format!("n{number}"), 1 + self.env.below(14));
             let new = workers[0].new_saga::<Leaky>(&format!("{number}"), &input).unwrap();
             self.store.start(new).await.unwrap();
         }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
+use crate::activity::{Object, secs};
 use crate::env::{Env, Timestamp};
 use crate::gate::{GateState, GateWait, Lane, Queue};
 use crate::ids::{OperationId, ResourceId, SagaId, StepKey};
@@ -251,6 +252,8 @@ async fn a_ledger_row_is_written_only_by_who_knows_it_as_it_is(subject: &Subject
     let mut later = row.clone();
     later.rev = 2;
     later.state = ResourceState::Live;
+    later.external_id = Some("prj_1".into());
+    later.unsettled_until = Some(later.changed_at.plus(secs(90)));
     let mut moved = subject.next(&saga).await;
     moved.resources = vec![ResourceWrite { row: later.clone(), stored: Some(("another".into(), 1)) }];
     assert_eq!(
@@ -265,7 +268,19 @@ async fn a_ledger_row_is_written_only_by_who_knows_it_as_it_is(subject: &Subject
     good.resources = vec![ResourceWrite { row: later.clone(), stored: Some((saga.to_string(), 1)) }];
     subject.store.append(good.into()).await.unwrap();
     let stored = subject.store.resources(ResourceFilter::default()).await.unwrap();
-    assert_eq!(stored, [later], "{}", subject.name);
+    assert_eq!(stored, [later.clone()], "{}", subject.name);
+    // To whom it belongs by now is nothing to those who write to what it is.
+    for (id, wait, is_found) in [
+        (&row.name, 89, true),
+        (&"prj_1".to_owned(), 89, true),
+        (&row.name, 90, false),
+        (&"another".to_owned(), 0, false),
+    ] {
+        let of = (Object::new(&row.provider, &row.kind, id), row.changed_at.plus(secs(wait)));
+        let filter = ResourceFilter { unsettled: Some(of), ..ResourceFilter::default() };
+        let found = subject.store.resources(filter).await.unwrap();
+        assert_eq!(found.len(), usize::from(is_found), "{id} {wait} {}", subject.name);
+    }
 }
 
 async fn a_member_that_cannot_be_written_does_not_hold_up_its_group(subject: &Subject) {
