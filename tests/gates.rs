@@ -315,7 +315,7 @@ async fn one_429_stops_every_worker_until_it_may_ask_again_also_after_a_restart(
     let (first, second) = (house.worker(), house.worker());
     house.desk.answer("ring", Some(too_many(300)));
     let canary = house.begin::<Visit>(&first, 0..1).await;
-    let told = house.until(&first, &canary[0], |row| row.error.is_some()).await.updated_at;
+    let told = house.until(&first, &canary[0], |row| row.fingerprint.is_some()).await.updated_at;
     house.env.sleep(secs(1)).await;
     house.desk.answer("ring", None);
     // Both workers take from these; none of them calls.

@@ -80,6 +80,8 @@ struct MintKey {
 impl Activity for MintKey {
     const NAME: &'static str = "search.mint_key";
     const EFFECT: Effect = Effect::SearchableOnce { settle_after: secs(1) };
+    // A lost call is waited out before what it made is removed: until its time limit, and `settle_after` behind that.
+    const TIME_LIMIT: std::time::Duration = secs(2);
     type Client = Service;
     type Output = (String, Option<SecretRef>);
 
