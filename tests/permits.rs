@@ -244,7 +244,7 @@ async fn a_429_holds_after_idle_time_and_after_a_restart_in_any_company() {
         let mut engine = house.engine();
         house.provider.answer("make a", too_many(600));
         let told = start::<MakeAll>(&engine, "told", &[gated("a")]).await;
-        until(&engine, &told, secs(60), |row| row.error.is_some()).await;
+        until(&engine, &told, secs(60), |row| row.fingerprint.is_some()).await;
         let closed_at = house.env.now();
         house.env.sleep(secs(14)).await;
         if restarts {
