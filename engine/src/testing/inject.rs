@@ -188,7 +188,11 @@ impl Injector {
             inner.seen.push(Seen { point: point.clone(), effect, makes });
             let planned = inner.planned.get(&point).copied();
             let may = |fault: &Fault| match fault {
-                Fault::Straggles => verb == Verb::Execute && makes && !effect.is_sent_again(),
+                // What cannot be looked for is sent again on a person's word, who has seen nothing: a call that lands
+                // behind that is a second one, and nothing in the engine could tell.
+                Fault::Straggles => {
+                    verb == Verb::Execute && makes && !effect.is_sent_again() && effect != Effect::Blind
+                }
                 fault => fits(*fault, verb, effect),
             };
             let planned = planned.filter(may);
