@@ -154,6 +154,8 @@ pub struct Buy {
 impl Activity for Buy {
     const NAME: &'static str = "market.buy";
     const EFFECT: Effect = Effect::Searchable { settle_after: secs(1) };
+    // A lost call is waited out until then.
+    const TIME_LIMIT: Duration = secs(10);
     type Client = Stall;
     type Output = String;
 
@@ -188,6 +190,7 @@ pub struct Reserve {
 impl Activity for Reserve {
     const NAME: &'static str = "market.reserve";
     const EFFECT: Effect = Effect::Repeatable;
+    const TIME_LIMIT: Duration = secs(10);
     type Client = Stall;
     type Output = String;
 
