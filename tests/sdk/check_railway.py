@@ -83,6 +83,8 @@ image = "ghcr.io/owner/image@sha256:" + "0" * 64
 change = {"source": {"image": image}, "variables": {"KEY": {"value": "v"}}, "deploy": {"restartPolicyType": "ON_FAILURE"}}
 committed = ask("EnvironmentPatchCommit", environmentId=environment, commitMessage="mark", patch={"services": {service["id"]: change}})
 check("patch answers a workflow", isinstance(committed, str) and committed)
+workflow = ask("WorkflowStatus", workflowId=committed)
+check("the workflow of the patch has a status", workflow["status"] in ("Complete", "Running") and workflow["error"] is None)
 patches = ask("EnvironmentPatches", environmentId=environment, first=20)["edges"]
 check("patch is found by its message", [edge["node"]["message"] for edge in patches] == ["mark"])
 check("patch is committed", patches[0]["node"]["status"] == "COMMITTED" and patches[0]["node"]["lastAppliedError"] is None)
