@@ -188,11 +188,7 @@ impl Injector {
             inner.seen.push(Seen { point: point.clone(), effect, makes });
             let planned = inner.planned.get(&point).copied();
             let may = |fault: &Fault| match fault {
-                // What cannot be looked for is sent again on a person's word, who has seen nothing: a call that lands
-                // behind that is a second one, and nothing in the engine could tell.
-                Fault::Straggles => {
-                    verb == Verb::Execute && makes && !effect.is_sent_again() && effect != Effect::Blind
-                }
+                Fault::Straggles => may_straggle(verb, effect, makes),
                 fault => fits(*fault, verb, effect),
             };
             let planned = planned.filter(may);
@@ -263,6 +259,14 @@ pub(crate) fn fits(fault: Fault, verb: Verb, effect: Effect) -> bool {
         (Verb::Execute, Fault::Twice) => effect.is_sent_again(),
         _ => true,
     }
+}
+
+/// Whether such a call can land when nobody looks for it any more, and leave a thing for the sweep.
+///
+/// What cannot be looked for is sent again on a person's word, who has seen nothing: a call that lands behind that is
+/// a second one, and nothing in the engine could tell.
+pub(crate) fn may_straggle(verb: Verb, effect: Effect, makes: bool) -> bool {
+    verb == Verb::Execute && makes && !effect.is_sent_again() && effect != Effect::Blind
 }
 
 /// How much later than all that is waited for a call lands that nobody looks for any more, at most.

@@ -82,7 +82,7 @@ use serde_json::Value;
 use strum::IntoEnumIterator;
 
 use super::crash::{Crash, CrashingStore};
-use super::inject::{Fault, Injector, Point, Rates, Seen, Verb, fits};
+use super::inject::{Fault, Injector, Point, Rates, Seen, Verb, fits, may_straggle};
 use super::person::settle_all;
 use crate::activity::{Effect, Registry, secs};
 use crate::engine::Engine;
@@ -262,9 +262,9 @@ impl<W: Workflow> Kit<W> {
         }
         // What lands when nobody looks for it any more is the sweep's, where the world has a provider to be swept.
         if (self.world)().is_swept() {
-            let strays =
-                |seen: &&Seen| seen.point.verb == Verb::Execute && seen.makes && !seen.effect.is_sent_again();
-            for seen in whole.seen.iter().filter(strays) {
+            for seen in
+                whole.seen.iter().filter(|seen| may_straggle(seen.point.verb, seen.effect, seen.makes))
+            {
                 let stray = (seen.point.clone(), Fault::Straggles);
                 let mut strays = vec![vec![stray.clone()]];
                 if let Some((turn, _)) = back.as_ref().filter(|(turn, _)| turn.0 != seen.point) {
