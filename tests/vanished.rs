@@ -175,6 +175,45 @@ async fn a_limit_that_is_not_as_it_was_declared_is_a_drift() {
     shop.stop().await;
 }
 
+/// What a sweep says of the one thing that is not as it should be, when somebody sets a field of it to a value.
+async fn drift(shop: &mut Shop, provider: Provider, field: &str, value: Value) -> String {
+    assert!(shop.sweep(false).await.findings.is_empty(), "nothing was changed yet");
+    shop.sandbox.set_fault(Fault::new(provider, "*", Kind::Drift).field(field, value).now()).unwrap();
+    let swept = shop.sweep(false).await;
+    no_problem(&swept);
+    let drifts = swept.of(FindingClass::Drift);
+    assert_eq!(drifts.len(), swept.findings.len(), "{swept:?}");
+    drifts.first().unwrap_or_else(|| panic!("{field} of {provider} was not compared")).detail.clone().unwrap()
+}
+
+#[tokio::test]
+async fn an_image_that_is_not_the_one_deployed_is_a_drift() {
+    let mut shop = with_one_idle().await;
+    let detail = drift(&mut shop, Provider::Railway, "image", json!("docker.io/somebody/else:1")).await;
+    assert!(detail.starts_with("image is docker.io/somebody/else:1 and should be ghcr.io/"), "{detail}");
+    assert_eq!(shop.instances().await[0].state, "idle");
+    shop.stop().await;
+}
+
+#[tokio::test]
+async fn a_number_that_delivers_to_another_profile_or_to_one_after_its_claim_is_a_drift() {
+    let mut shop = with_one_idle().await;
+    let claim = shop.claim("tp_demo", "k").await;
+    assert_eq!(shop.ended(&claim).await.0.state, SagaState::Completed, "{}", shop.story(&claim).await);
+    let detail = drift(&mut shop, Provider::Telnyx, "messaging_profile_id", json!("another")).await;
+    assert!(detail.starts_with("profile is another and should be "), "{detail}");
+    let bound = shop.sandbox.holdings()["telnyx"]["profiles"][0]["id"].as_str().unwrap().to_owned();
+    let detail = Fault::new(Provider::Telnyx, "*", Kind::Drift).field("messaging_profile_id", json!(bound));
+    shop.sandbox.set_fault(detail.now()).unwrap();
+    // Given back, it delivers nowhere; and if it does, that is seen.
+    let instance = shop.instances().await[0].id.clone();
+    let teardown = shop.teardown(&instance).await;
+    assert_eq!(shop.ended(&teardown).await.0.state, SagaState::Completed);
+    let detail = drift(&mut shop, Provider::Telnyx, "messaging_profile_id", json!(bound)).await;
+    assert_eq!(detail, format!("profile is {bound} and should be none"));
+    shop.stop().await;
+}
+
 #[tokio::test]
 async fn a_sweep_that_is_asked_to_wait_closes_the_gate_for_all() {
     let mut shop = with_one_idle().await;

@@ -1,48 +1,39 @@
 //! What OpenRouter holds that may be ours: keys, and what they may spend.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use amends_engine::journal::step::Step;
 use amends_engine::store::ResourceRow;
 use amends_engine::sweep::{
     Ask, FindingRow, Identity, Kind, ListPage, Names, Observed, Provider, async_trait,
 };
-use amends_engine::{Activity, Engine, Failure, Gate, Registry, ResourceId, secs, store};
+use amends_engine::{Activity, Engine, Failure, Gate, Registry, secs, store};
 use serde_json::Value;
 
 use super::{MintKey, OpenRouter, RemoveKey};
-use crate::census::{is_planned, text, time, unreadable};
+use crate::census::{Declared, is_planned, text, time, unreadable};
 use crate::pool;
 
 /// OpenRouter, with the grammar of our keys' names.
 pub struct OpenRouterCensus {
     openrouter: Arc<OpenRouter>,
     names: Names,
-    /// What each key was minted with, as far as it was looked up: a journal does not change.
-    limits: Mutex<HashMap<ResourceId, Option<u32>>>,
+    limits: Declared,
 }
 
 impl OpenRouterCensus {
     /// Of this account.
     pub fn new(openrouter: Arc<OpenRouter>, names: Names) -> Arc<Self> {
-        Arc::new(Self { openrouter, names, limits: Mutex::default() })
+        Arc::new(Self { openrouter, names, limits: Declared::default() })
     }
+}
 
-    /// The limit that the key on this row was minted with; nothing if its journal does not say.
-    async fn limit(&self, engine: &Engine, row: &ResourceRow) -> Result<Option<u32>, Failure> {
-        let known = self.limits.lock().unwrap_or_else(PoisonError::into_inner).get(&row.id).copied();
-        if let Some(limit) = known {
-            return Ok(limit);
-        }
-        let view = engine.view(&row.saga).await.map_err(|error| unreadable(error.to_string()))?;
-        let step = view.as_ref().and_then(|view| view.state.step(&row.step));
-        let asked = step.and_then(|step| step.asked.as_ref()).filter(|asked| asked.activity == MintKey::NAME);
-        let limit = asked.and_then(|asked| asked.input.get("limit_usd")?.as_u64());
-        let limit = limit.and_then(|limit| u32::try_from(limit).ok());
-        self.limits.lock().unwrap_or_else(PoisonError::into_inner).insert(row.id.clone(), limit);
-        Ok(limit)
-    }
+/// The limit that a key was minted with, as OpenRouter shows it.
+fn limit(step: &Step) -> Option<String> {
+    let asked = step.asked.as_ref().filter(|asked| asked.activity == MintKey::NAME)?;
+    asked.input.get("limit_usd")?.as_f64().map(|limit| limit.to_string())
 }
 
 fn shown(key: &Value) -> Result<Observed, Failure> {
@@ -123,8 +114,8 @@ impl Provider for OpenRouterCensus {
     }
 
     async fn desired(&self, engine: &Engine, row: &ResourceRow) -> Result<BTreeMap<String, String>, Failure> {
-        let limit = self.limit(engine, row).await?;
-        Ok(limit.map(|limit| ("limit".to_owned(), f64::from(limit).to_string())).into_iter().collect())
+        let limit = self.limits.of(engine, row, limit).await?;
+        Ok(limit.map(|limit| ("limit".to_owned(), limit)).into_iter().collect())
     }
 
     async fn found(&self, engine: &Engine, finding: &FindingRow) -> Result<(), store::Error> {

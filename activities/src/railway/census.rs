@@ -1,42 +1,72 @@
 //! What Railway holds that may be ours: projects, workspace by workspace.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use amends_engine::journal::step::Step;
+use amends_engine::store::{ResourceFilter, ResourceRow, ResourceState};
 use amends_engine::sweep::{
     Ask, FindingRow, Identity, Kind, ListPage, Names, Observed, Provider, async_trait,
 };
-use amends_engine::{Engine, Failure, Gate, Registry, secs, store};
-use serde_json::json;
+use amends_engine::{Activity, Engine, Failure, Gate, Registry, secs, store};
+use serde_json::{Value, json};
 
 use super::answers;
-use super::client::{PAGE, PROJECTS, next_page};
+use super::client::{PAGE, next_page};
 use super::{
     AttachVolume, CreateDomain, CreateProject, CreateService, DeployImage, ObserveDeploy, Railway,
     ReadEnvironment, RemoveProject,
 };
-use crate::census::{is_planned, text, time, unreadable};
+use crate::census::{Declared, is_planned, rows, text, time, unreadable};
 use crate::pool;
 
 /// How long a workspace that made something waits before it makes the next; a lost call is over by then.
 const SETTLES: Duration = secs(31);
 
+/// A page of projects, each with the images that run in it: asking project by project would use up the rate limit.
+const PROJECTS: &str = "query CensusPage($workspaceId: String!, $first: Int!, $after: String) { projects(workspaceId: $workspaceId, first: $first, after: $after, includeDeleted: false, orderBy: CREATED_AT_DESC) { edges { node { id name createdAt deletedAt environments(first: 1) { edges { node { serviceInstances(first: 5) { edges { node { source { image } } } } } } } } } pageInfo { hasNextPage endCursor } } }";
+
 /// Railway, with the grammar of our projects' names.
 pub struct RailwayCensus {
     railway: Arc<Railway>,
     names: Names,
+    images: Declared,
 }
 
 impl RailwayCensus {
     /// Of these workspaces.
     pub fn new(railway: Arc<Railway>, names: Names) -> Arc<Self> {
-        Arc::new(Self { railway, names })
+        Arc::new(Self { railway, names, images: Declared::default() })
     }
 
     /// The workspaces in which a thing may be.
     fn places(&self, thing: &Identity) -> Vec<String> {
         thing.account.clone().map_or_else(|| self.railway.workspaces(), |account| vec![account])
     }
+}
+
+fn shown(project: &Value, workspace: &str) -> Result<Observed, Failure> {
+    let mut seen = Observed::new("project", text(project, "id")?, text(project, "name")?);
+    seen.account = Some(workspace.to_owned());
+    seen.created_at = time(project["createdAt"].as_str());
+    let inner = |node: &Value, field: &str| {
+        let edges = node[field]["edges"].as_array().cloned().unwrap_or_default();
+        edges.into_iter().map(|mut edge| edge["node"].take()).collect::<Vec<_>>()
+    };
+    let services = inner(project, "environments").into_iter().flat_map(|one| inner(&one, "serviceInstances"));
+    let images = services.filter_map(|service| service["source"]["image"].as_str().map(str::to_owned));
+    let images: Vec<String> = images.collect();
+    if !images.is_empty() {
+        seen.attributes.insert("image".to_owned(), images.join(" and "));
+    }
+    Ok(seen)
+}
+
+/// The image that a container was deployed with.
+fn image(step: &Step) -> Option<String> {
+    let asked = step.asked.as_ref().filter(|asked| asked.activity == DeployImage::NAME)?;
+    asked.input.get("image")?.as_str().map(str::to_owned)
 }
 
 /// A cursor is the number of the workspace and Railway's own cursor in it.
@@ -105,11 +135,7 @@ impl Provider for RailwayCensus {
         for mut edge in page.rows("/edges") {
             let node = edge["node"].take();
             if node["deletedAt"].is_null() {
-                things.push(Observed {
-                    account: Some(workspace.clone()),
-                    created_at: time(node["createdAt"].as_str()),
-                    ..Observed::new("project", text(&node, "id")?, text(&node, "name")?)
-                });
+                things.push(shown(&node, workspace)?);
             }
         }
         let next = match next {
@@ -124,12 +150,8 @@ impl Provider for RailwayCensus {
             thing.external_id.as_deref().ok_or_else(|| unreadable("a project without an id".to_owned()))?;
         for workspace in self.places(thing) {
             // One that a good token may not see was ours and is gone, or is in another workspace.
-            if self.railway.is_gone(&workspace, id).await? {
-                continue;
-            }
-            if let Some(project) = self.railway.project(&workspace, id).await? {
-                let seen = Observed::new("project", id, text(&project, "name")?);
-                return Ok(Some(Observed { account: Some(workspace), ..seen }));
+            if let Some(project) = self.railway.visible(&workspace, id).await? {
+                return shown(&project, &workspace).map(Some);
             }
         }
         Ok(None)
@@ -147,6 +169,21 @@ impl Provider for RailwayCensus {
 
     async fn knows(&self, engine: &Engine, name: &str) -> Result<bool, Failure> {
         is_planned(engine, self.names.read(name)).await
+    }
+
+    async fn desired(&self, engine: &Engine, row: &ResourceRow) -> Result<BTreeMap<String, String>, Failure> {
+        let of_it = ResourceFilter {
+            provider: Some("railway".to_owned()),
+            holder: Some(row.holder.clone()),
+            states: vec![ResourceState::Live],
+            ..ResourceFilter::default()
+        };
+        let deployments = rows(engine, "deployment", of_it).await?;
+        let Some(deployment) = deployments.iter().find(|one| one.within.as_ref() == Some(&row.id)) else {
+            return Ok(BTreeMap::new());
+        };
+        let image = self.images.of(engine, deployment, image).await?;
+        Ok(image.map(|image| ("image".to_owned(), image)).into_iter().collect())
     }
 
     async fn found(&self, engine: &Engine, finding: &FindingRow) -> Result<(), store::Error> {

@@ -29,7 +29,7 @@ pub(crate) struct Listed {
     pub(crate) created_at: String,
 }
 
-pub(crate) const PROJECTS: &str = "query ProjectsPage($workspaceId: String!, $first: Int!, $after: String) { projects(workspaceId: $workspaceId, first: $first, after: $after, includeDeleted: false, orderBy: CREATED_AT_DESC) { edges { node { id name description createdAt deletedAt } } pageInfo { hasNextPage endCursor } } }";
+const PROJECTS: &str = "query ProjectsPage($workspaceId: String!, $first: Int!, $after: String) { projects(workspaceId: $workspaceId, first: $first, after: $after, includeDeleted: false, orderBy: CREATED_AT_DESC) { edges { node { id name description createdAt deletedAt } } pageInfo { hasNextPage endCursor } } }";
 const PROJECT: &str = "query ProjectGet($id: String!) { project(id: $id) { id name deletedAt primaryEnvironmentId services { edges { node { id name deletedAt } } } } }";
 const PROJECT_DELETE: &str = "mutation ProjectDelete($id: String!) { projectDelete(id: $id) }";
 const API_TOKEN: &str = "query ApiToken { apiToken { workspaces { id name } } }";
@@ -155,9 +155,14 @@ impl Railway {
     /// Whether a project is gone. A project that the token may not see counts as gone when the token is good: it was
     /// ours, and nobody gives one away.
     pub(crate) async fn is_gone(&self, workspace: &str, id: &str) -> Result<bool, Failure> {
+        Ok(self.visible(workspace, id).await?.is_none())
+    }
+
+    /// A project, as far as a good token may see it.
+    pub(crate) async fn visible(&self, workspace: &str, id: &str) -> Result<Option<Value>, Failure> {
         match self.project_or_not(workspace, id).await? {
-            Answered::Gone | Answered::Ambiguous => Ok(true),
-            answered => answered.done().map(|_| false),
+            Answered::Gone | Answered::Ambiguous => Ok(None),
+            answered => answered.done().map(|reply| Some(reply.body)),
         }
     }
 

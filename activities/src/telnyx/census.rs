@@ -1,13 +1,16 @@
 //! What Telnyx holds that may be ours: numbers, by the reference under which they were ordered. None is ever removed
 //! from here: a number costs money to have again, so a person decides.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use amends_engine::journal::step::Step;
+use amends_engine::store::{ResourceFilter, ResourceRow, ResourceState};
 use amends_engine::sweep::{
     Ask, FindingRow, Identity, Kind, ListPage, Names, Observed, Provider, async_trait,
 };
-use amends_engine::{Engine, Failure, Gate, Registry, secs, store};
+use amends_engine::{Activity, Engine, Failure, Gate, Registry, secs, store};
 use serde_json::Value;
 
 use super::answers;
@@ -16,19 +19,23 @@ use super::{
     AssignNumber, AwaitNumber, EnsureMessagingProfile, MarkNumber, OrderNumber, SearchNumbers, Telnyx,
     UnassignNumber, VoidOrder,
 };
-use crate::census::{is_planned, text, unreadable};
+use crate::census::{Declared, is_planned, rows, text, unreadable};
 use crate::pool;
 
 /// Telnyx, with the grammar of our references.
 pub struct TelnyxCensus {
     telnyx: Arc<Telnyx>,
     names: Names,
+    profiles: Declared,
 }
+
+/// What a number without a messaging profile is shown with.
+const NO_PROFILE: &str = "none";
 
 impl TelnyxCensus {
     /// Of this account. A number is ordered for one claim of an instance, so the references are numbered.
     pub fn new(telnyx: Arc<Telnyx>, names: Names) -> Arc<Self> {
-        Arc::new(Self { telnyx, names: names.numbered() })
+        Arc::new(Self { telnyx, names: names.numbered(), profiles: Declared::default() })
     }
 }
 
@@ -36,7 +43,20 @@ impl TelnyxCensus {
 fn shown(number: &Value) -> Result<Observed, Failure> {
     let digits = text(number, "phone_number")?;
     let reference = number.get("customer_reference").and_then(Value::as_str).unwrap_or_default();
-    Ok(Observed { ledger_name: Some(digits.to_owned()), ..Observed::new("number", digits, reference) })
+    let mut seen =
+        Observed { ledger_name: Some(digits.to_owned()), ..Observed::new("number", digits, reference) };
+    // An answer that does not speak of the profile says nothing of it.
+    if let Some(profile) = number.get("messaging_profile_id") {
+        let profile = profile.as_str().filter(|profile| !profile.is_empty()).unwrap_or(NO_PROFILE);
+        seen.attributes.insert("profile".to_owned(), profile.to_owned());
+    }
+    Ok(seen)
+}
+
+/// The profile that a number was assigned to.
+fn profile(step: &Step) -> Option<String> {
+    let asked = step.asked.as_ref().filter(|asked| asked.activity == AssignNumber::NAME)?;
+    asked.input.get("profile")?.as_str().map(str::to_owned)
 }
 
 #[async_trait]
@@ -114,6 +134,22 @@ impl Provider for TelnyxCensus {
 
     async fn knows(&self, engine: &Engine, name: &str) -> Result<bool, Failure> {
         is_planned(engine, self.names.read(name)).await
+    }
+
+    /// A number delivers to the profile that it is assigned to, and else to none. What is being changed is not compared.
+    async fn desired(&self, engine: &Engine, row: &ResourceRow) -> Result<BTreeMap<String, String>, Failure> {
+        let of_it = ResourceFilter {
+            provider: Some("telnyx".to_owned()),
+            name: Some(row.name.clone()),
+            ..ResourceFilter::default()
+        };
+        let assigned = rows(engine, "assignment", of_it).await?;
+        let profile = match assigned.as_slice() {
+            [] => Some(NO_PROFILE.to_owned()),
+            [only] if only.state == ResourceState::Live => self.profiles.of(engine, only, profile).await?,
+            _ => None,
+        };
+        Ok(profile.map(|profile| ("profile".to_owned(), profile)).into_iter().collect())
     }
 
     async fn found(&self, engine: &Engine, finding: &FindingRow) -> Result<(), store::Error> {
