@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use amends_engine::journal::state::SagaState;
 use amends_engine::sweep::{FindingClass, Settlement, Sweep, SweepError};
+use amends_engine::{Failure, Local, Tx, params};
 use amends_sandbox::{CREDENTIALS, Fault, Kind, Provider};
 use amends_tests::shop::{PREFIX, Shop, Swept};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 async fn with_one_idle() -> Shop {
@@ -211,6 +213,65 @@ async fn a_number_that_delivers_to_another_profile_or_to_one_after_its_claim_is_
     assert_eq!(shop.ended(&teardown).await.0.state, SagaState::Completed);
     let detail = drift(&mut shop, Provider::Telnyx, "messaging_profile_id", json!(bound)).await;
     assert_eq!(detail, format!("profile is {bound} and should be none"));
+    shop.stop().await;
+}
+
+/// Brings a number that rests into the stock now.
+#[derive(Serialize, Deserialize)]
+struct Rested;
+
+impl Local for Rested {
+    const NAME: &'static str = "test.rested";
+    type Output = ();
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<(), Failure> {
+        tx.execute("update number set quarantined_until = 1", params![]).await.map(drop)?;
+        Ok(())
+    }
+}
+
+/// An idle instance, and in the stock a number that is the account's no more.
+async fn with_a_number_that_was_released() -> (Shop, String) {
+    let mut shop = with_one_idle().await;
+    let claim = shop.claim("tp_demo", "before").await;
+    assert_eq!(shop.ended(&claim).await.0.state, SagaState::Completed, "{}", shop.story(&claim).await);
+    let teardown = shop.teardown(&shop.instances().await[0].id).await;
+    assert_eq!(shop.ended(&teardown).await.0.state, SagaState::Completed);
+    let made = shop.replenish("default").await;
+    assert_eq!(shop.ended(&made).await.0.state, SagaState::Completed);
+    shop.running().engine.transact(Rested).await.unwrap();
+    let number = shop.sandbox.holdings()["telnyx"]["numbers"][0]["phone_number"].as_str().unwrap().to_owned();
+    shop.sandbox.set_fault(Fault::new(Provider::Telnyx, "*", Kind::Vanish).of(&number).now()).unwrap();
+    (shop, number)
+}
+
+/// The number that a claim was given.
+async fn given(shop: &mut Shop) -> String {
+    let claim = shop.claim("tp_demo", "behind").await;
+    assert_eq!(shop.ended(&claim).await.0.state, SagaState::Completed, "{}", shop.story(&claim).await);
+    let output = shop.running().engine.store().output(&claim).await.unwrap().unwrap();
+    let tools = output["tools"].as_array().unwrap();
+    let telnyx = tools.iter().find(|tool| tool["tool"] == "telnyx").unwrap_or_else(|| panic!("{tools:?}"));
+    telnyx["handle"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_claim_that_is_given_a_number_which_was_released_takes_another() {
+    let (mut shop, released) = with_a_number_that_was_released().await;
+    assert_ne!(given(&mut shop).await, released);
+    shop.stop().await;
+}
+
+#[tokio::test]
+async fn a_number_that_has_vanished_is_in_the_stock_no_more_after_one_sweep() {
+    let (mut shop, released) = with_a_number_that_was_released().await;
+    let swept = shop.sweep(false).await;
+    no_problem(&swept);
+    assert_eq!(swept.of(FindingClass::Ghost)[0].name, released);
+    assert_ne!(given(&mut shop).await, released);
+    let assigned = shop.sandbox.calls().get("telnyx.updateMessagingSettings").copied();
+    let claimed_and_torn_down = 2;
+    assert_eq!(assigned, Some(claimed_and_torn_down + 1), "it was not even tried");
     shop.stop().await;
 }
 

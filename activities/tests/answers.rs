@@ -16,11 +16,12 @@ use amends_activities::railway::{self, CreateProject, Railway};
 use amends_activities::runtime::{
     CleanContainer, ConfigureAgent, ContainerSeen, HoldContainer, JoinConversation, Runtime,
 };
-use amends_activities::telnyx::{NUMBER_TAKEN, OrderNumber, Telnyx};
+use amends_activities::telnyx::{AwaitNumber, EnsureMessagingProfile, NUMBER_TAKEN, OrderNumber, Telnyx};
+use amends_engine::activity::Cause;
 use amends_engine::journal::state::{Attention, SagaState};
 use amends_engine::store::sqlite::SqliteStore;
 use amends_engine::store::{SagaRow, Started};
-use amends_engine::sweep::{Names, Provider as _};
+use amends_engine::sweep::{Identity, Names, Provider as _};
 use amends_engine::{
     Activity, Engine, Env, Failure, Halt, Local, Registry, Saga, SagaId, SecretRef, Tx, Workflow, saga, secs,
 };
@@ -407,6 +408,116 @@ async fn an_order_of_ours_that_is_answered_already_owned_is_adopted_by_its_refer
     for refused in [error(409, "10012"), error(422, "85001")] {
         let (world, _server) = telnyx(refused, orders.clone(), json!([])).await;
         assert_eq!(world.completes::<Once<OrderNumber>>("k", &order()).await["id"], "ours");
+    }
+}
+
+#[tokio::test]
+async fn an_order_is_in_doubt_where_looking_for_it_is_refused() {
+    let refused = error(409, "10012");
+    let server = Loopback::start(move |asked: &Asked| match asked.method.as_str() {
+        "POST" => refused.clone(),
+        _ => error(400, "10015"),
+    })
+    .await;
+    let telnyx = Arc::new(Telnyx::new(&server.url, "key".into()));
+    let world =
+        World::of(Registry::default().activity::<OrderNumber>(telnyx).workflow(once::<OrderNumber>())).await;
+    let saga = world.begin::<Once<OrderNumber>>("k", &order()).await;
+    let row = world.until(&saga, |row| !row.attention.is_empty()).await;
+    assert!(!row.state.is_ended(), "a paid number may be outside: {}", world.story(&saga).await);
+}
+
+/// Orders a number and waits until it is ours.
+struct Buys;
+
+impl Workflow for Buys {
+    const NAME: &'static str = "test.buys";
+    const VERSION: u32 = 1;
+    type Input = ();
+    type Output = String;
+
+    async fn run(&self, saga: &Saga, (): ()) -> saga::Result<String> {
+        let OrderNumber { phone_number, reference } = order();
+        let ordered = saga.step("order", order()).await?;
+        let wait = AwaitNumber { order: ordered, phone_number, reference };
+        Ok(saga.poll_until("await", wait, secs(3), secs(60)).await?.id.clone())
+    }
+}
+
+#[tokio::test]
+async fn a_number_is_ours_by_our_order_or_our_mark_and_not_by_its_digits() {
+    let of = |status: &str, reference: Option<&str>| {
+        let number =
+            json!({"id": "n", "phone_number": NUMBER, "status": "active", "customer_reference": reference});
+        let order = json!({"data": {"id": "o", "status": status}});
+        (order, number)
+    };
+    // Another installation on the same account ordered it too, and was served.
+    let cases = [
+        (of("pending", None), false),
+        (of("pending", Some("am-prod-0123456789ab-1")), false),
+        (of("pending", Some("am-test-0123456789ab-1")), true),
+        (of("success", None), true),
+    ];
+    for ((order, number), is_ours) in cases {
+        let server = Loopback::start(move |asked: &Asked| {
+            let is_list = asked.path.starts_with("/phone_numbers");
+            let list = json!({"data": [number], "meta": {"total_pages": 1, "page_number": 1}});
+            Answer::json(200, if is_list { &list } else { &order })
+        })
+        .await;
+        let telnyx = Arc::new(Telnyx::new(&server.url, "key".into()));
+        let registry =
+            Registry::default().activity::<OrderNumber>(telnyx.clone()).activity::<AwaitNumber>(telnyx);
+        let world = World::of(registry.workflow(Buys)).await;
+        let saga = world.begin::<Buys>("k", &()).await;
+        let row = world.ended(&saga).await;
+        assert_eq!(row.state == SagaState::Completed, is_ours, "{}", world.story(&saga).await);
+    }
+}
+
+#[tokio::test]
+async fn a_messaging_profile_that_is_taken_and_not_listed_yet_is_found_a_little_later() {
+    let mut looks = 0;
+    let server = Loopback::start(move |asked: &Asked| {
+        if asked.method == "POST" {
+            return error(422, "10012");
+        }
+        looks += 1;
+        let profile = json!([{"id": "p", "name": "am-test", "created_at": "2026-01-01T00:00:00Z"}]);
+        let shown = if looks > 2 { profile } else { json!([]) };
+        Answer::json(200, &json!({"data": shown, "meta": {"total_pages": 1, "page_number": 1}}))
+    })
+    .await;
+    let telnyx = Arc::new(Telnyx::new(&server.url, "key".into()));
+    let registry = Registry::default().activity::<EnsureMessagingProfile>(telnyx);
+    let world = World::of(registry.workflow(once::<EnsureMessagingProfile>())).await;
+    let ensure = EnsureMessagingProfile { name: "am-test".to_owned() };
+    assert_eq!(world.completes::<Once<EnsureMessagingProfile>>("k", &ensure).await["id"], "p");
+}
+
+#[tokio::test]
+async fn a_token_of_another_workspace_is_no_proof_that_a_project_is_gone() {
+    for (known, is_proof) in [("ws", true), ("another", false)] {
+        let server = Loopback::start(move |asked: &Asked| {
+            if asked.body.contains("apiToken") {
+                let workspaces = json!([{"id": known, "name": known}]);
+                return Answer::json(200, &json!({"data": {"apiToken": {"workspaces": workspaces}}}));
+            }
+            Answer::json(200, &json!({"errors": [{"message": "Not Authorized"}], "data": null}))
+        })
+        .await;
+        let client = Arc::new(Railway::new(&server.url, vec![("ws".to_owned(), "token".into())]));
+        let census = railway::RailwayCensus::new(client, Names::of("am", "test"));
+        let thing = Identity {
+            kind: "project".to_owned(),
+            external_id: Some("p".to_owned()),
+            name: "am-test-0123456789ab".to_owned(),
+            account: Some("ws".to_owned()),
+        };
+        let read = census.read(&thing).await;
+        let is_refused = matches!(read, Err(Failure::Unavailable { cause: Cause::Credential, .. }));
+        assert!(if is_proof { read == Ok(None) } else { is_refused }, "{known}: {read:?}");
     }
 }
 

@@ -8,9 +8,9 @@ use std::time::Duration;
 use amends_activities::pool::{
     self, ApplySeed, ChooseNumber, Chosen, ClaimRequest, EnterQueue, Fate, FenceInstance, Fenced, Instance,
     InstanceFilter, MarkIdle, NoteConversation, PickNumber, PlanInstance, QuarantineNumber, RESERVE_GIVE_UP,
-    RecheckRequest, RecordClaim, RecordGone, Refilled, Requested, ReserveInstance, Reserved, Seed, Settled,
-    StartClaim, StartTeardown, StockNumber, TaintIncomplete, TeardownRequest, count_missing, record_refill,
-    settle_recheck,
+    RecheckRequest, RecordClaim, RecordGone, Refilled, Requested, ReserveInstance, Reserved, RetireNumber,
+    Seed, Settled, StartClaim, StartTeardown, StockNumber, TaintIncomplete, TeardownRequest, count_missing,
+    record_refill, settle_recheck,
 };
 use amends_activities::runtime::ContainerSeen;
 use amends_engine::ids::short;
@@ -737,6 +737,12 @@ async fn a_number_rests_before_the_next_one_gets_it() {
     let chosen = Chosen { number: Some((phone_number, "1".to_owned())) };
     assert_eq!(world.transact(choose()).await.unwrap(), chosen);
     assert_eq!(world.transact(choose()).await.unwrap(), Chosen { number: None }, "it is one's alone");
+    // One that the account has no more is nobody's to be given.
+    let retire = || RetireNumber { phone_number: "+13125550100".to_owned() };
+    assert!(!world.transact(retire()).await.unwrap(), "whoever has it keeps it on his page");
+    world.sql("update number set state = 'available', instance = null").await;
+    assert!(world.transact(retire()).await.unwrap());
+    assert_eq!(world.transact(choose()).await.unwrap(), Chosen { number: None });
 }
 
 #[tokio::test]

@@ -147,9 +147,8 @@ pub fn prefix(environment: &str) -> String {
 
 /// Clients of the user's own providers.
 pub fn clients(providers: &Providers) -> Clients {
-    let tokens = providers.railway_tokens.iter().map(|(workspace, token)| (workspace.clone(), token.clone()));
     Clients {
-        railway: Arc::new(Railway::new(&providers.railway_url, tokens.collect())),
+        railway: Arc::new(Railway::new(&providers.railway_url, providers.railway_tokens.clone())),
         openrouter: Arc::new(OpenRouter::new(&providers.openrouter_url, providers.openrouter_key.clone())),
         agentmail: Arc::new(AgentMail::new(&providers.agentmail_url, providers.agentmail_key.clone())),
         telnyx: Arc::new(Telnyx::new(&providers.telnyx_url, providers.telnyx_key.clone())),

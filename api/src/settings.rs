@@ -67,8 +67,8 @@ pub struct Settings {
 pub struct Providers {
     /// Railway's endpoint.
     pub railway_url: String,
-    /// A token for each workspace.
-    pub railway_tokens: BTreeMap<String, SecretString>,
+    /// Tokens, each with its workspace; several of one take turns.
+    pub railway_tokens: Vec<(String, SecretString)>,
     /// OpenRouter's base URL.
     pub openrouter_url: String,
     /// Its provisioning key.
@@ -103,6 +103,12 @@ pub enum Error {
     /// Tokens that do not read.
     #[error("AMENDS_RAILWAY_TOKENS must be workspace:token, separated by commas; entry {0} is not")]
     Tokens(usize),
+    /// A secret that no header carries.
+    #[error("{0} must be visible ASCII characters, without a space or a line's end")]
+    Secret(&'static str),
+    /// An address that would be the same for every instance.
+    #[error("AMENDS_RUNTIME_URL={0} must have {{domain}} for its host: each instance answers under its own")]
+    Runtime(String),
     /// A URL that is none.
     #[error("{name}={value} is not an http or https URL")]
     Url {
@@ -155,6 +161,13 @@ impl Settings {
         let [Some(tokens), Some(openrouter_key), Some(agentmail_key), Some(telnyx_key)] = secrets else {
             return Err(incomplete());
         };
+        for (name, secret) in names.iter().zip([&tokens, &openrouter_key, &agentmail_key, &telnyx_key]) {
+            // Between two tokens there may be room.
+            let is_sent = |byte: u8| byte.is_ascii_graphic() || *name == names[0] && byte == b' ';
+            if !secret.bytes().all(is_sent) {
+                return Err(Error::Secret(name));
+            }
+        }
         let url = |(name, value): &Given<'_>| value.map(|value| http(name, value)).ok_or_else(incomplete)?;
         let [railway, openrouter, agentmail, telnyx, ghcr] = &urls;
         Ok(Some(Providers {
@@ -167,7 +180,7 @@ impl Settings {
             telnyx_url: url(telnyx)?,
             telnyx_key: telnyx_key.into(),
             ghcr_url: url(ghcr)?,
-            runtime_url: self.runtime_url.clone().unwrap_or_else(|| "https://{domain}".to_owned()),
+            runtime_url: runtime(self.runtime_url.as_deref().unwrap_or("https://{domain}"))?,
         }))
     }
 
@@ -214,8 +227,21 @@ fn http(name: &'static str, value: &str) -> Result<String, Error> {
     }
 }
 
-fn railway_tokens(text: &str) -> Result<BTreeMap<String, SecretString>, Error> {
-    let mut tokens = BTreeMap::new();
+fn runtime(template: &str) -> Result<String, Error> {
+    let is_host = |url: reqwest::Url| url.host_str().is_some_and(|host| host.contains("a.example"));
+    match reqwest::Url::parse(&template.replace("{domain}", "a.example")) {
+        Ok(url)
+            if matches!(url.scheme(), "http" | "https")
+                && (is_host(url.clone()) || url.path().contains("a.example")) =>
+        {
+            Ok(template.to_owned())
+        }
+        _ => Err(Error::Runtime(template.to_owned())),
+    }
+}
+
+fn railway_tokens(text: &str) -> Result<Vec<(String, SecretString)>, Error> {
+    let mut tokens = Vec::new();
     for (place, pair) in text.split(',').enumerate() {
         // Which entry it was, and never what it said.
         let wrong = || Error::Tokens(place + 1);
@@ -223,7 +249,7 @@ fn railway_tokens(text: &str) -> Result<BTreeMap<String, SecretString>, Error> {
         if workspace.is_empty() || token.is_empty() {
             return Err(wrong());
         }
-        tokens.insert(workspace.to_owned(), token.into());
+        tokens.push((workspace.to_owned(), token.into()));
     }
     Ok(tokens)
 }
@@ -254,7 +280,7 @@ mod tests {
 
     fn secret(name: &str) -> Option<String> {
         Some(match name {
-            "AMENDS_RAILWAY_TOKENS" => "acme:t1,beta:t2:with-colon".into(),
+            "AMENDS_RAILWAY_TOKENS" => "acme:t1, beta:t2:with-colon,acme:t3".into(),
             other => format!("secret of {other}"),
         })
     }
@@ -273,7 +299,10 @@ mod tests {
         let settings = settings(&OWN);
         let providers = settings.providers(&secret).unwrap().unwrap();
         assert_eq!(providers.openrouter_url, "https://openrouter.example");
-        assert_eq!(providers.railway_tokens["beta"].expose_secret(), "t2:with-colon");
+        let tokens = providers.railway_tokens.iter();
+        let tokens: Vec<_> =
+            tokens.map(|(workspace, token)| (&workspace[..], token.expose_secret())).collect();
+        assert_eq!(tokens, [("acme", "t1"), ("beta", "t2:with-colon"), ("acme", "t3")]);
         assert!(!format!("{providers:?}").contains("secret of"));
         assert_eq!(settings.environment(true), Err(Error::NoEnvironment));
     }
@@ -283,6 +312,12 @@ mod tests {
         let some = settings(&OWN[..4]);
         let error = some.providers(&|_| None).unwrap_err().to_string();
         assert!(error.contains("AMENDS_GHCR_URL, AMENDS_RAILWAY_TOKENS"), "{error}");
+        let ends = |name: &str| secret(name).map(|text| text + "\n");
+        assert_eq!(settings(&OWN).providers(&ends).unwrap_err(), Error::Secret("AMENDS_RAILWAY_TOKENS"));
+        let mut one_for_all = OWN.to_vec();
+        one_for_all.push("--runtime-url=https://runtime.example");
+        let error = settings(&one_for_all).providers(&secret).unwrap_err();
+        assert_eq!(error, Error::Runtime("https://runtime.example".to_owned()));
         let torn = |name: &str| secret(name).map(|_| "acme:t1,hush".to_owned());
         assert_eq!(settings(&OWN).providers(&torn).unwrap_err(), Error::Tokens(2));
         let error = settings(&["--database-url=postgres://me:hush@db/amends"]).database().unwrap_err();

@@ -3,15 +3,15 @@
 use amends_activities::agentmail::CreateInbox;
 use amends_activities::pool::{
     ChooseNumber, ClaimRequest, EnterQueue, NoteConversation, PickNumber, Queued, RecordClaim,
-    ReserveInstance, Reserved, StockNumber, TakeNumberRows, Tool,
+    ReserveInstance, Reserved, RetireNumber, StockNumber, TakeNumberRows, Tool,
 };
 use amends_activities::runtime::{
     AwaitAcceptance, CheckContainer, ConfigureAgent, Held, HoldContainer, JoinConversation, Joined,
     ObserveConversation, ToolHandle, VerifyConfigured,
 };
 use amends_activities::telnyx::{
-    AssignNumber, AwaitNumber, EnsureMessagingProfile, MarkNumber, NUMBER_TAKEN, ORDER_FAILED, OrderNumber,
-    SearchNumbers, VoidOrder,
+    AssignNumber, AwaitNumber, EnsureMessagingProfile, MarkNumber, NUMBER_GONE, NUMBER_TAKEN, ORDER_FAILED,
+    OrderNumber, SearchNumbers, VoidOrder,
 };
 use amends_engine::{Halt, Made, Refusal, Saga, Timestamp, Workflow, saga, secs};
 use serde::{Deserialize, Serialize};
@@ -280,14 +280,39 @@ async fn provide(saga: Saga, tool: Tool, instance: &Reserved, agent_name: &str) 
 
 /// A number from the stock, or a new one; it is the stock's whatever becomes of the claim.
 async fn number(saga: &Saga, instance: &Reserved) -> saga::Result<String> {
-    let chosen = saga.transact("choose", ChooseNumber { instance: instance.instance.clone() }).await?.take();
-    let (phone_number, number_id) = match chosen.number {
-        Some(number) => number,
-        None => buy(saga, instance).await?,
-    };
     let profile = EnsureMessagingProfile { name: profile_name(&instance.name) };
-    let profile = saga.step("profile", profile).await?;
-    let assign = AssignNumber { number_id, phone_number: phone_number.clone(), profile: profile.id.clone() };
+    let profile = saga.step("profile", profile).await?.take().id;
+    for number in 1..=NUMBERS {
+        let mut chosen = None;
+        let picked = &mut chosen;
+        let profile = profile.as_str();
+        let assigned = saga
+            .scope(&format!("stock-{number}"), |saga| async move {
+                let choose = ChooseNumber { instance: instance.instance.clone() };
+                let Some((phone_number, number_id)) = saga.transact("choose", choose).await?.take().number
+                else {
+                    return Ok(None);
+                };
+                *picked = Some(phone_number.clone());
+                assign(&saga, number_id, phone_number, profile).await.map(Some)
+            })
+            .await;
+        match (assigned, chosen) {
+            (Ok(Some(phone_number)), _) => return Ok(phone_number),
+            (Ok(None), _) => break,
+            // It was released behind our back: nobody is given it again.
+            (Err(Halt::Refused { refusal, .. }), Some(phone_number)) if refusal.code == NUMBER_GONE => {
+                saga.transact(&format!("retire-{number}"), RetireNumber { phone_number }).await?;
+            }
+            (Err(halt), _) => return Err(halt),
+        }
+    }
+    let (phone_number, number_id) = buy(saga, instance).await?;
+    assign(saga, number_id, phone_number, &profile).await
+}
+
+async fn assign(saga: &Saga, number_id: String, phone_number: String, profile: &str) -> saga::Result<String> {
+    let assign = AssignNumber { number_id, phone_number: phone_number.clone(), profile: profile.to_owned() };
     saga.step("assign", assign).await?;
     Ok(phone_number)
 }
@@ -342,7 +367,7 @@ async fn order(
     // Each order has a reference of its own, by which it is found again.
     let reference = match number {
         1 => format!("{}-{}", instance.name, instance.epoch),
-        number => format!("{}-{}-{number}", instance.name, instance.epoch),
+        number => format!("{}-{}-g{number}", instance.name, instance.epoch),
     };
     let order = OrderNumber { phone_number: phone_number.clone(), reference: reference.clone() };
     let order = saga.step("order", order).await?;

@@ -184,10 +184,14 @@ fn is(value: Option<&Value>, wanted: Is) -> bool {
     match (wanted, value) {
         (Is::MaybeText | Is::MaybeWords | Is::MaybeCount | Is::MaybeObject | Is::Absent, None) => true,
         (_, None) => false,
-        (Is::MaybeText | Is::MaybeWords | Is::MaybeCount | Is::TextOrNull, Some(Value::Null)) => true,
+        (
+            Is::MaybeText | Is::MaybeWords | Is::MaybeCount | Is::TextOrNull | Is::WordsOrNull,
+            Some(Value::Null),
+        ) => true,
         (Is::Text | Is::TextOrNull | Is::MaybeText, Some(value)) => is_text(value),
         (Is::Secret, Some(value)) => value.as_str().is_some_and(is_secret),
-        (Is::Words | Is::MaybeWords, Some(value)) => value.is_string(),
+        (Is::Words | Is::WordsOrNull | Is::MaybeWords, Some(value)) => value.is_string(),
+        (Is::Host, Some(value)) => value.as_str().is_some_and(is_host),
         (Is::Flag, Some(value)) => value.is_boolean(),
         (Is::Yes, Some(value)) => value == &Value::Bool(true),
         (Is::Count | Is::MaybeCount, Some(value)) => value.is_u64(),
@@ -198,9 +202,18 @@ fn is(value: Option<&Value>, wanted: Is) -> bool {
     }
 }
 
-/// Whether a text can be an id that we keep: not empty, not long, and storable in every database.
+/// Whether a text can be an id that we keep: not empty, not long, storable in every database, and no step in a path.
 fn is_plain(text: &str) -> bool {
-    !text.is_empty() && text.len() <= TEXT_MAX && !text.chars().any(char::is_control)
+    !matches!(text, "" | "." | "..") && text.len() <= TEXT_MAX && !text.chars().any(char::is_control)
+}
+
+/// Whether a text is the name of a host and nothing else: a token is sent there.
+fn is_host(text: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    text.len() <= 253 && text.split('.').all(is_label)
 }
 
 fn is_secret(text: &str) -> bool {

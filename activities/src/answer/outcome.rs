@@ -147,10 +147,12 @@ pub(crate) fn still_there(detail: &str) -> Failure {
     Failure::Unavailable { cause: Cause::StillThere, detail: detail.to_owned(), retry_after: None }
 }
 
-/// What failed is a read, and before it something was written of which nothing is known.
+/// What failed is a read, and before it something was written of which nothing is known: also where the read was
+/// refused, which says nothing of the write.
 pub(crate) fn in_doubt(failure: Failure) -> Failure {
     match failure {
         Failure::Unavailable { cause, detail, .. } => Failure::NoAnswer { cause, detail },
-        other => other,
+        Failure::Refused(refusal) => Failure::NoAnswer { cause: Cause::Refused, detail: refusal.to_string() },
+        lost => lost,
     }
 }

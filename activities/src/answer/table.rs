@@ -85,8 +85,12 @@ pub(crate) enum Is {
     MaybeText,
     /// Any string.
     Words,
+    /// Any string, or null.
+    WordsOrNull,
     /// Any string, or null, or absent.
     MaybeWords,
+    /// The name of a host: labels of letters, digits and dashes, separated by dots.
+    Host,
     /// True or false.
     Flag,
     /// True.

@@ -31,6 +31,40 @@ impl Local for TaintIncomplete {
     }
 }
 
+/// Takes a number that is not the account's any more out of the stock: no claim is given it. Whoever has it keeps it
+/// on his instance's page, where the finding says what is missing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RetireNumber {
+    /// In E.164.
+    pub phone_number: String,
+}
+
+impl Local for RetireNumber {
+    const NAME: &'static str = "number.retire";
+    /// Whether it was in the stock.
+    type Output = bool;
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<bool, Failure> {
+        let now = tx.now();
+        let retired = tx
+            .execute(
+                "update number set telnyx_id = null, changed_at = $2
+                 where phone_number = $1 and state in ('available', 'quarantine') and telnyx_id is not null",
+                params![&self.phone_number, now],
+            )
+            .await?;
+        Ok(retired > 0)
+    }
+}
+
+/// What the finding means for the stock of numbers.
+pub(crate) async fn retire(engine: &Engine, finding: &FindingRow) -> Result<(), Error> {
+    if finding.class != FindingClass::Ghost || finding.kind != "number" {
+        return Ok(());
+    }
+    engine.transact(RetireNumber { phone_number: finding.name.clone() }).await.map(drop)
+}
+
 /// What a finding means for the instance that holds what it is about.
 pub(crate) async fn taint(engine: &Engine, finding: &FindingRow) -> Result<(), Error> {
     let instance = finding.holder.as_ref().filter(|holder| holder.starts_with("in_"));

@@ -199,6 +199,9 @@ pub enum SeedError {
     /// Two things share an id, or an id has characters it should not have.
     #[error("{0:?} is not an id: letters, digits, - and _ only, and each once")]
     Id(String),
+    /// An image that would be asked for at another place of the registry than it names.
+    #[error("{0:?} is not an image and a tag, as in acme/agent and production")]
+    Image(String),
 }
 
 impl Seed {
@@ -215,6 +218,12 @@ impl Seed {
                 return Err(SeedError::Id(id.clone()));
             }
         }
+        for settings in seed.pools.iter().map(|pool| &pool.settings) {
+            let (image, tag) = (&settings.image, &settings.tag);
+            if !image.split('/').all(is_part) || !is_part(tag) {
+                return Err(SeedError::Image(format!("{image}:{tag}")));
+            }
+        }
         for template in &seed.templates {
             if !seed.pools.iter().any(|pool| pool.id == template.pool) {
                 let (template, pool) = (template.id.clone(), template.pool.clone());
@@ -223,6 +232,13 @@ impl Seed {
         }
         Ok(seed)
     }
+}
+
+/// Whether a text is one part of a registry's path, and a whole one.
+fn is_part(text: &str) -> bool {
+    (1..=128).contains(&text.len())
+        && !matches!(text, "." | "..")
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
 /// Brings pools and templates to what the seed says. A template that differs gets a new version.
@@ -302,5 +318,10 @@ mod tests {
         assert!(matches!(Seed::parse(&elsewhere), Err(SeedError::NoSuchPool { .. })));
         assert!(matches!(Seed::parse(&SEED.replace("tp_demo", "tp demo")), Err(SeedError::Id(_))));
         assert!(matches!(Seed::parse("{"), Err(SeedError::Malformed(_))));
+        for tag in ["x/../production", "latest?a=", "..", "", "a b", "pro\\nd"] {
+            let other = SEED.replace("\"production\"", &format!("\"{tag}\""));
+            assert_ne!(other, SEED);
+            assert!(matches!(Seed::parse(&other), Err(SeedError::Image(_))), "{tag}");
+        }
     }
 }

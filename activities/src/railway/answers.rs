@@ -184,7 +184,7 @@ pub(crate) const DOMAINS: Operation = operation(
         at: "/serviceDomains",
         row: &[
             field("/id", Is::Text),
-            field("/domain", Is::Text),
+            field("/domain", Is::Host),
             field("/deletedAt", Is::MaybeWords),
             field("/syncStatus", Is::Words),
         ],
@@ -197,7 +197,7 @@ pub(crate) const DOMAIN_CREATE: Operation = operation(
     "serviceDomainCreate",
     "GraphQL mutation serviceDomainCreate",
     Kind::Write,
-    Body::Fields(&[field("/id", Is::Text), field("/domain", Is::Text)]),
+    Body::Fields(&[field("/id", Is::Text), field("/domain", Is::Host)]),
     &[EVERY, INSIDE_GONE],
 );
 
@@ -266,3 +266,34 @@ pub(crate) const OPERATIONS: &[&Operation] = &[
     &WORKFLOW,
     &DEPLOYMENTS,
 ];
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::answer::{Answer, Answered, Content, settle};
+
+    #[test]
+    fn a_token_is_sent_to_the_host_that_railway_assigned_and_to_nothing_that_only_looks_like_one() {
+        let is_done = |domain: &str| {
+            let body = json!({"data": {"serviceDomainCreate": {"id": "d", "domain": domain}}});
+            let answer = Answer { status: 200, headers: Default::default(), content: Content::Json(body) };
+            matches!(settle(&DOMAIN_CREATE, answer), Ok(Answered::Done(_)))
+        };
+        assert!(is_done("agent-production-1a2b.up.railway.app") && is_done("127-0-0-1.example"));
+        for other in [
+            "a@evil.example",
+            "evil.example/",
+            "a.example:8080",
+            "a b",
+            "",
+            ".",
+            "a..b",
+            "ä.example",
+            "a.example?x",
+        ] {
+            assert!(!is_done(other), "{other:?}");
+        }
+    }
+}

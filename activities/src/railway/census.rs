@@ -32,12 +32,13 @@ pub struct RailwayCensus {
     railway: Arc<Railway>,
     names: Names,
     images: Declared,
+    workspaces: Declared,
 }
 
 impl RailwayCensus {
     /// Of these workspaces.
     pub fn new(railway: Arc<Railway>, names: Names) -> Arc<Self> {
-        Arc::new(Self { railway, names, images: Declared::default() })
+        Arc::new(Self { railway, names, images: Declared::default(), workspaces: Declared::default() })
     }
 
     /// The workspaces in which a thing may be.
@@ -67,6 +68,12 @@ fn shown(project: &Value, workspace: &str) -> Result<Observed, Failure> {
 fn image(step: &Step) -> Option<String> {
     let asked = step.asked.as_ref().filter(|asked| asked.activity == DeployImage::NAME)?;
     asked.input.get("image")?.as_str().map(str::to_owned)
+}
+
+/// The workspace in which a project was made.
+fn workspace(step: &Step) -> Option<String> {
+    let asked = step.asked.as_ref().filter(|asked| asked.activity == CreateProject::NAME)?;
+    asked.input.get("workspace")?.as_str().map(str::to_owned)
 }
 
 /// A cursor is the number of the workspace and Railway's own cursor in it.
@@ -169,6 +176,10 @@ impl Provider for RailwayCensus {
 
     async fn knows(&self, engine: &Engine, name: &str) -> Result<bool, Failure> {
         is_planned(engine, self.names.read(name)).await
+    }
+
+    async fn account(&self, engine: &Engine, row: &ResourceRow) -> Result<Option<String>, Failure> {
+        self.workspaces.of(engine, row, workspace).await
     }
 
     async fn desired(&self, engine: &Engine, row: &ResourceRow) -> Result<BTreeMap<String, String>, Failure> {

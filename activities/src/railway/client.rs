@@ -86,8 +86,19 @@ impl Railway {
         }
         // "Not Authorized" is a token that is revoked, a thing of somebody else's, or one that is gone. That the same
         // token works elsewhere rules out the first; otherwise a revoked token would mark the whole fleet as deleted.
+        // And that it is one of this workspace rules out that it was looked for with somebody else's eyes.
         match self.send(token, &answers::API_TOKEN, API_TOKEN, &Value::Null).await? {
-            Answered::Done(_) => Ok(Answered::Ambiguous),
+            Answered::Done(mut good) => {
+                let known = good.rows("/workspaces");
+                if known.iter().any(|one| one["id"] == token.workspace.as_str()) {
+                    return Ok(Answered::Ambiguous);
+                }
+                Err(Failure::Unavailable {
+                    cause: Cause::Credential,
+                    detail: "railway's token is good, and not one of this workspace".to_owned(),
+                    retry_after: None,
+                })
+            }
             _ => Err(Failure::Unavailable {
                 cause: Cause::Credential,
                 detail: "railway refused the credential (Not Authorized)".to_owned(),

@@ -78,8 +78,14 @@ impl Activity for CreateProject {
         ours.sort_by(|one, other| one.created_at.cmp(&other.created_at));
         let mut ours = ours.into_iter();
         let Some(oldest) = ours.next() else { return Ok(Found::Nothing) };
+        // Of two that an attempt made the later one goes, and is seen gone, before the first is taken for it.
+        let mut had_twins = false;
         for twin in ours {
             railway.delete(&self.workspace, &twin.id).await?;
+            had_twins = true;
+        }
+        if had_twins {
+            return Err(still_there("Railway was asked to delete a second project of the same name"));
         }
         Ok(Found::Usable(self.project(oldest.id)))
     }

@@ -61,7 +61,9 @@ impl ObserveDeploy {
             }
             None => match patch_of(railway, workspace, &self.environment.id, &self.deployment.message).await?
             {
-                Patches::Ours(patch) => patch["lastAppliedError"].as_str().map(str::to_owned),
+                Patches::Ours(patch) => {
+                    patch["lastAppliedError"].as_str().filter(|error| !error.is_empty()).map(str::to_owned)
+                }
                 Patches::None | Patches::NoEnvironment => None,
             },
         };

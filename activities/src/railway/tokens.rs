@@ -12,7 +12,7 @@ pub(crate) struct Tokens {
 
 /// One token of a workspace.
 pub(crate) struct Token {
-    workspace: String,
+    pub(crate) workspace: String,
     pub(crate) secret: SecretString,
     is_refused: AtomicBool,
 }

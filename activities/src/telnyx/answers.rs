@@ -123,7 +123,8 @@ pub(crate) const SETTINGS: Operation = one(
     &[
         Field { at: "/data/id", is: Is::Text },
         Field { at: "/data/phone_number", is: Is::Text },
-        Field { at: "/data/messaging_profile_id", is: Is::MaybeWords },
+        // Without it nothing is said: a number counts as unassigned only by a word of Telnyx's.
+        Field { at: "/data/messaging_profile_id", is: Is::WordsOrNull },
     ],
     &[EVERY, GONE],
 );
@@ -161,3 +162,29 @@ pub(crate) const PROFILES: Operation = many(
 
 pub(crate) const OPERATIONS: &[&Operation] =
     &[&SEARCH, &ORDER, &ORDERS, &ORDER_GET, &NUMBERS, &MARK, &SETTINGS, &ASSIGN, &PROFILE_CREATE, &PROFILES];
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::answer::{Answer, Content, settle};
+
+    fn is_done(operation: &Operation, body: &Value) -> bool {
+        let answer =
+            Answer { status: 200, headers: Default::default(), content: Content::Json(body.clone()) };
+        matches!(settle(operation, answer), Ok(crate::answer::Answered::Done(_)))
+    }
+
+    #[test]
+    fn a_number_is_unassigned_by_a_word_of_telnyxs_and_not_by_its_silence() {
+        let settings = |profile: Option<Value>| {
+            let mut data = json!({"id": "1", "phone_number": "+13125550100"});
+            profile.into_iter().for_each(|profile| data["messaging_profile_id"] = profile);
+            json!({"data": data})
+        };
+        assert!(is_done(&SETTINGS, &settings(Some(Value::Null))));
+        assert!(is_done(&SETTINGS, &settings(Some("p".into()))));
+        assert!(!is_done(&SETTINGS, &settings(None)));
+    }
+}

@@ -1,6 +1,6 @@
 //! Assign a number to a messaging profile: from then on messages reach the instance.
 
-use crate::answer::{in_doubt, still_there, unreadable};
+use crate::answer::{Answered, in_doubt, not_yet, still_there, unreadable};
 use crate::http::escaped;
 use amends_engine::{Activity, Call, Effect, Failure, Gate, Object, Resource};
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,12 @@ pub struct Assignment {
     pub profile: String,
 }
 
+/// The code of a refusal that is about the number: it is not ours any more, and another one may be taken.
+pub const NUMBER_GONE: &str = "number_gone";
+
+/// So often a number that is not there is asked for: one that was bought a moment ago shows a little later.
+const LOOKS: u32 = 10;
+
 impl Activity for AssignNumber {
     const NAME: &'static str = "telnyx.assign_number";
     const EFFECT: Effect = Effect::Repeatable;
@@ -52,10 +58,16 @@ impl Activity for AssignNumber {
         Some(made.number_id.clone())
     }
 
-    async fn execute(&self, telnyx: &Telnyx, _: &Call) -> Result<Assignment, Failure> {
+    async fn execute(&self, telnyx: &Telnyx, call: &Call) -> Result<Assignment, Failure> {
         let path = format!("/phone_numbers/{}/messaging", escaped(&self.number_id));
         let asked = json!({"messaging_profile_id": self.profile});
-        let reply = telnyx.patch(&answers::ASSIGN, &path, &asked).await?.done()?;
+        let reply = match telnyx.patch(&answers::ASSIGN, &path, &asked).await? {
+            Answered::Gone if call.attempt() < LOOKS => return Err(not_yet("the number does not show yet")),
+            Answered::Gone => {
+                return Err(Failure::refused(NUMBER_GONE, "Telnyx has no such number any more"));
+            }
+            answered => answered.done()?,
+        };
         if reply.text("/data/messaging_profile_id").as_deref() != Some(&self.profile) {
             return Err(in_doubt(unreadable("Telnyx answered another profile than was assigned")));
         }
@@ -63,7 +75,8 @@ impl Activity for AssignNumber {
     }
 
     async fn compensate(&self, telnyx: &Telnyx, made: &Assignment, call: &Call) -> Result<(), Failure> {
-        if telnyx.profile_of(&made.number_id).await?.is_none() {
+        // One that delivers to another profile by now was moved by somebody, and is theirs.
+        if telnyx.profile_of(&made.number_id).await?.as_ref() != Some(&made.profile) {
             return call.absent(SETTLE_AFTER);
         }
         telnyx.unassign(&made.number_id).await?;

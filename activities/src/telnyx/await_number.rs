@@ -41,15 +41,22 @@ impl Activity for AwaitNumber {
     }
 
     async fn execute(&self, telnyx: &Telnyx, _: &Call) -> Result<Option<Number>, Failure> {
+        let mut is_filled = false;
         if !self.order.id.is_empty() {
             let path = format!("/number_orders/{}", escaped(&self.order.id));
             let order = telnyx.get(&answers::ORDER_GET, &path).await?.done()?;
-            if order.text("/data/status").as_deref() == Some("failure") {
-                return Err(Failure::refused(ORDER_FAILED, "Telnyx did not fill the order"));
-            }
+            is_filled = match order.text("/data/status").as_deref() {
+                Some("failure") => {
+                    return Err(Failure::refused(ORDER_FAILED, "Telnyx did not fill the order"));
+                }
+                status => status == Some("success"),
+            };
         }
+        // That the account has the number says nothing of who ordered it: our order was filled, or it bears our mark.
         let number = telnyx.owned(&self.phone_number).await?;
-        let id = number.and_then(|number| number["id"].as_str().map(str::to_owned));
+        let ours =
+            number.filter(|number| is_filled || number["customer_reference"] == self.reference.as_str());
+        let id = ours.and_then(|number| number["id"].as_str().map(str::to_owned));
         Ok(id.map(|id| Number { id, phone_number: self.phone_number.clone() }))
     }
 }

@@ -14,7 +14,7 @@ use amends_engine::{Activity, Engine, Failure, Gate, Registry, secs, store};
 use serde_json::Value;
 
 use super::answers;
-use super::client::PAGE;
+use super::client::{PAGE, is_held};
 use super::{
     AssignNumber, AwaitNumber, EnsureMessagingProfile, MarkNumber, OrderNumber, SearchNumbers, Telnyx,
     UnassignNumber, VoidOrder,
@@ -92,6 +92,7 @@ impl Provider for TelnyxCensus {
             .activity::<AssignNumber>(telnyx.clone())
             .activity::<VoidOrder>(telnyx.clone())
             .removal::<UnassignNumber>(telnyx.clone())
+            .local::<pool::RetireNumber>()
     }
 
     fn gates(&self, _: Ask<'_>) -> Vec<Gate> {
@@ -114,7 +115,8 @@ impl Provider for TelnyxCensus {
         if rows.is_empty() && page < pages {
             return Err(unreadable("the list of numbers has a page with nothing on it"));
         }
-        let things = rows.iter().map(shown).collect::<Result<Vec<_>, _>>()?;
+        let things =
+            rows.iter().filter(|number| is_held(number)).map(shown).collect::<Result<Vec<_>, _>>()?;
         Ok(ListPage { things, next: (page < pages).then(|| (page + 1).to_string()) })
     }
 
@@ -122,7 +124,7 @@ impl Provider for TelnyxCensus {
         // Of a row the name is the number, and the id that of its order; of what was listed it is the id.
         let is_number = |text: &&String| text.starts_with('+');
         let digits = thing.external_id.as_ref().filter(is_number).unwrap_or(&thing.name);
-        match self.telnyx.owned(digits).await? {
+        match self.telnyx.numbered(digits).await? {
             None => Ok(None),
             Some(number) => shown(&number).map(Some),
         }
@@ -153,6 +155,7 @@ impl Provider for TelnyxCensus {
     }
 
     async fn found(&self, engine: &Engine, finding: &FindingRow) -> Result<(), store::Error> {
+        pool::retire(engine, finding).await?;
         pool::taint(engine, finding).await
     }
 }

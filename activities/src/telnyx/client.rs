@@ -19,6 +19,11 @@ pub struct Telnyx {
 
 pub(crate) const PAGE: usize = 250;
 
+/// Whether a number that is listed is still this account's.
+pub(crate) fn is_held(number: &Value) -> bool {
+    !matches!(number["status"].as_str(), Some("deleted" | "ported-out" | "purchase-failed"))
+}
+
 impl Telnyx {
     /// Telnyx at this base URL.
     pub fn new(url: impl Into<String>, key: SecretString) -> Self {
@@ -88,12 +93,20 @@ impl Telnyx {
         Ok(all)
     }
 
-    /// The number of ours, once it shows and is in service. Telnyx finds digits only.
+    /// The number of ours, once it shows and is in service.
     pub(crate) async fn owned(&self, phone_number: &str) -> Result<Option<Value>, Failure> {
+        Ok(self.numbered(phone_number).await?.filter(|number| number["status"] == "active"))
+    }
+
+    /// The number of ours, in service or not. Telnyx finds digits only.
+    pub(crate) async fn numbered(&self, phone_number: &str) -> Result<Option<Value>, Failure> {
         let filter = format!("filter%5Bphone_number%5D={}", escaped(phone_number.trim_start_matches('+')));
         let found = self.list(&answers::NUMBERS, "/phone_numbers", &filter).await?;
-        let is_it = |number: &Value| number["phone_number"] == phone_number && number["status"] == "active";
-        Ok(found.into_iter().find(is_it))
+        let mut is_it =
+            found.into_iter().filter(|number| number["phone_number"] == phone_number && is_held(number));
+        // One that was given up and bought again shows twice for a while.
+        let first = is_it.next();
+        Ok(is_it.find(|number| number["status"] == "active").or(first))
     }
 
     /// The order that was placed for this number under this reference.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::answer::{Answered, in_doubt, not_yet};
 use crate::http::escaped;
 use amends_engine::{Activity, Call, Effect, Failure, Found, Gate, Object, Resource, secs};
 use serde::{Deserialize, Serialize};
@@ -65,8 +66,14 @@ impl Activity for EnsureMessagingProfile {
             return Ok(there);
         }
         let asked = json!({"name": self.name, "whitelisted_destinations": ["US", "CA"]});
-        let reply = telnyx.post(&answers::PROFILE_CREATE, "/messaging_profiles", &asked).await?.done()?;
-        Ok(MessagingProfile { id: reply.needed("/data/id")? })
+        match telnyx.post(&answers::PROFILE_CREATE, "/messaging_profiles", &asked).await? {
+            // Another process made it a moment ago, and it is listed a little later.
+            Answered::Taken(_) => {
+                let there = self.look(telnyx).await.map_err(in_doubt)?;
+                there.ok_or_else(|| in_doubt(not_yet("the profile is there and does not show yet")))
+            }
+            answered => Ok(MessagingProfile { id: answered.done()?.needed("/data/id")? }),
+        }
     }
 
     async fn find(&self, telnyx: &Telnyx, _: &Call) -> Result<Found<MessagingProfile>, Failure> {

@@ -12,7 +12,7 @@ pub mod search_numbers;
 pub mod unassign_number;
 pub mod void_order;
 
-pub use assign_number::{AssignNumber, Assignment};
+pub use assign_number::{AssignNumber, Assignment, NUMBER_GONE};
 pub use await_number::{AwaitNumber, Number, ORDER_FAILED};
 pub use census::TelnyxCensus;
 pub use client::Telnyx;

@@ -26,8 +26,8 @@ impl UnassignNumber {
         if self.number_id.is_some() {
             return Ok(self.number_id.clone());
         }
-        let owned = telnyx.owned(&self.phone_number).await?;
-        Ok(owned.and_then(|number| number["id"].as_str().map(str::to_owned)))
+        let number = telnyx.numbered(&self.phone_number).await?;
+        Ok(number.and_then(|number| number["id"].as_str().map(str::to_owned)))
     }
 }
 

@@ -79,6 +79,15 @@ pub trait Provider: Send + Sync + 'static {
         Ok(false)
     }
 
+    /// The account in which a live row's thing was made, where there are several and the row does not say; nothing, if
+    /// not said. One that is looked for in another account is absent there, and that says nothing of it.
+    ///
+    /// # Errors
+    /// It cannot be told just now: the row counts as one that could not be looked at.
+    async fn account(&self, _engine: &Engine, _row: &ResourceRow) -> Result<Option<String>, Failure> {
+        Ok(None)
+    }
+
     /// What a live row's thing should be like, by the names of [`Observed::attributes`]; nothing is compared if not
     /// said.
     ///

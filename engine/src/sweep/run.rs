@@ -278,12 +278,19 @@ impl Run<'_> {
         comparison: &Comparison,
         which: &[ResourceId],
     ) -> BTreeMap<ResourceId, Look> {
+        let engine = Engine::within(self.shared);
         let mut seen = BTreeMap::new();
         let what = format!("read of {}", self.provider.name());
         for row in comparison.missing.iter().filter(|row| which.contains(&row.id)) {
-            let thing = Identity::of(row);
-            let gates = self.provider.gates(Ask::Read(&thing));
-            let look = match calls.call(&what, gates, self.provider.read(&thing)).await {
+            let look = match self.provider.account(&engine, row).await {
+                Ok(account) => {
+                    let thing = Identity { account, ..Identity::of(row) };
+                    let gates = self.provider.gates(Ask::Read(&thing));
+                    calls.call(&what, gates, self.provider.read(&thing)).await
+                }
+                Err(failure) => Err(failure),
+            };
+            let look = match look {
                 Ok(Some(_)) => Look::Alive,
                 Ok(None) => Look::Absent,
                 Err(failure) => Look::Unknown(failure.to_string()),
