@@ -87,6 +87,10 @@ workflow = ask("WorkflowStatus", workflowId=committed)
 check("the workflow of the patch has a status", workflow["status"] in ("Complete", "Running") and workflow["error"] is None)
 patches = ask("EnvironmentPatches", environmentId=environment, first=20)["edges"]
 check("patch is found by its message", [edge["node"]["message"] for edge in patches] == ["mark"])
+listed = ask("CensusPage", workspaceId=WORKSPACE, first=10, after=None)["edges"]
+shown = next(edge["node"] for edge in listed if edge["node"]["id"] == project["id"])
+running = [one["node"]["source"]["image"] for env in shown["environments"]["edges"] for one in env["node"]["serviceInstances"]["edges"]]
+check("a page of projects shows the images that run in each", running == [image])
 check("patch is committed", patches[0]["node"]["status"] == "COMMITTED" and patches[0]["node"]["lastAppliedError"] is None)
 
 
