@@ -75,7 +75,11 @@ impl Workflow for Build {
     }
 }
 
+/// How long anything is waited for that will happen.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 fn env() -> Env {
+    // A call that a slow machine cuts short is in doubt once more, and what it comes to in the end is the same.
     Env::seeded(7).with_pace(PACE).with_shortest_limit(Duration::from_millis(300))
 }
 
@@ -101,10 +105,13 @@ async fn live(
     ends_badly: bool,
     crash: Option<Crash>,
 ) -> (Database, Running, SagaId, bool) {
-    let database = Database::new(env(), NOTES);
+    // Where nothing goes wrong, no call is cut short however slow the machine is, so that its appends are always as many.
+    let is_well = crash.is_none() && world.is_well();
+    let env = if is_well { env().with_shortest_limit(PATIENCE) } else { env() };
+    let database = Database::new(env, NOTES);
     let mut running = database.run(registry(world), crash).await;
     let saga = begin(&running, ends_badly).await;
-    let ended = || running.engine.wait(&saga, Duration::from_secs(20), |_| false);
+    let ended = || running.engine.wait(&saga, PATIENCE, |_| false);
     let crashed = tokio::select! {
         row = ended() => { row.unwrap(); false }
         () = running.store.crashed() => true,
@@ -113,7 +120,7 @@ async fn live(
         running.die().await;
         running = database.run(registry(world), None).await;
     }
-    let row = running.engine.wait(&saga, Duration::from_secs(20), |_| false).await.unwrap().unwrap();
+    let row = running.engine.wait(&saga, PATIENCE, |_| false).await.unwrap().unwrap();
     if !row.state.is_ended() {
         let view = running.engine.view(&saga).await.unwrap().unwrap();
         for entry in &view.entries {
@@ -126,8 +133,7 @@ async fn live(
 
 /// The world and our own books agree: all of it is there once, or nothing is.
 async fn check(world: &Arc<World>, running: &Running, saga: &SagaId) -> SagaState {
-    // A late call may still land; it has at most this long.
-    tokio::time::sleep(Duration::from_millis(30)).await;
+    world.all_landed().await;
     let row = running.engine.row(saga).await.unwrap().unwrap();
     let notes = running.store.fetch("select text from note".into(), vec![]).await.unwrap();
     let filter = ResourceFilter { limit: 100, ..ResourceFilter::default() };
@@ -264,7 +270,7 @@ impl Workflow for Signal {
 #[tokio::test]
 async fn a_scope_is_taken_back_alone_and_a_signal_comes_early_late_or_never() {
     for (when, patience_ms, wanted) in
-        [("before", 5_000, Some("hello")), ("after", 5_000, Some("hello")), ("never", 100, None)]
+        [("before", 120_000, Some("hello")), ("after", 120_000, Some("hello")), ("never", 100, None)]
     {
         let world = Arc::new(World::default());
         let database = Database::new(env(), NOTES);
@@ -280,14 +286,15 @@ async fn a_scope_is_taken_back_alone_and_a_signal_comes_early_late_or_never() {
         }
         let waits = |row: &amends_engine::store::SagaRow| row.step.as_deref() == Some("word waits");
         if when == "after" {
-            running.engine.wait(&saga, Duration::from_secs(5), waits).await.unwrap();
+            let row = running.engine.wait(&saga, PATIENCE, waits).await.unwrap().unwrap();
+            assert!(waits(&row), "{row:?}");
             // It waits through a restart too.
             running.die().await;
             running = database.run(registry(), None).await;
             send(&running).await;
             send(&running).await;
         }
-        let row = running.engine.wait(&saga, Duration::from_secs(10), |_| false).await.unwrap().unwrap();
+        let row = running.engine.wait(&saga, PATIENCE, |_| false).await.unwrap().unwrap();
         assert_eq!(row.state, SagaState::Completed, "{row:?}");
         let output = running.store.output(&saga).await.unwrap().unwrap();
         assert_eq!(output, serde_json::json!(["pole", wanted, true]), "{when}");
@@ -303,9 +310,10 @@ async fn a_saga_that_is_not_past_its_pivot_by_its_deadline_turns_round() {
     let database = Database::new(env(), NOTES);
     let running = database.run(registry(&world), None).await;
     let new = running.engine.new_saga::<Build>("late", &Plan { ends_badly: false }).unwrap();
-    let new = new.within(running.engine.env(), Duration::from_secs(10));
+    // Six seconds at this pace: the first step is done long before.
+    let new = new.within(running.engine.env(), Duration::from_secs(120));
     let Started::New(saga) = running.engine.begin(new).await.unwrap() else { panic!() };
-    let row = running.engine.wait(&saga, Duration::from_secs(20), |_| false).await.unwrap().unwrap();
+    let row = running.engine.wait(&saga, PATIENCE, |_| false).await.unwrap().unwrap();
     assert_eq!(row.state, SagaState::Compensated, "{row:?}");
     assert!(row.error.unwrap().contains("deadline"));
     assert!(world.things().is_empty());
@@ -321,7 +329,7 @@ async fn the_memory_store_runs_the_same_saga() {
     for ends_badly in [false, true] {
         let new = engine.new_saga::<Build>(format!("m-{ends_badly}"), &Plan { ends_badly }).unwrap();
         let Started::New(saga) = engine.begin(new).await.unwrap() else { panic!() };
-        let row = engine.wait(&saga, Duration::from_secs(20), |_| false).await.unwrap().unwrap();
+        let row = engine.wait(&saga, PATIENCE, |_| false).await.unwrap().unwrap();
         let wanted = if ends_badly { SagaState::Failed } else { SagaState::Completed };
         // The second one finds the first one's note in its place.
         assert_eq!(row.state, wanted, "{row:?}");

@@ -13,3 +13,10 @@ pub mod recorder;
 pub mod shop;
 pub mod world;
 pub mod yard;
+
+/// The pages whose examples have to compile.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../docs/lost-calls.md")]
+    mod lost_calls {}
+}

@@ -15,7 +15,7 @@ use amends_engine::store::open::{Migrations, OpenError};
 use amends_engine::store::postgres::PostgresStore;
 
 /// How long a server may take to start or to stop.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A running server, and what else runs beside it.
 pub struct Server {

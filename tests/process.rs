@@ -22,7 +22,7 @@ pub fn free_port() -> u16 {
 
 pub fn client() -> reqwest::Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder().timeout(Duration::from_secs(40)).build().unwrap()
+    reqwest::Client::builder().timeout(Duration::from_secs(120)).build().unwrap()
 }
 
 /// A server that can be killed and started again on the same folder.
@@ -91,6 +91,17 @@ impl Server {
 
     pub async fn get(&self, path: &str) -> Value {
         self.client.get(self.url(path)).send().await.unwrap().json().await.unwrap()
+    }
+
+    /// A saga once it has ended.
+    pub async fn ended(&self, saga: &str) -> Value {
+        for _ in 0..3 {
+            let saga = self.get(&format!("/v1/sagas/{saga}?wait=60s")).await;
+            if !saga["ended_at"].is_null() {
+                return saga;
+            }
+        }
+        panic!("it has not ended: {}", self.get(&format!("/v1/sagas/{saga}")).await);
     }
 
     /// Every item of a list, through all pages.

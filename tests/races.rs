@@ -398,7 +398,7 @@ async fn a_signal_to_a_saga_that_is_paused_before_it_began_does_not_keep_a_worke
     let limit = tokio::time::Instant::now() + secs(3600);
     let writes = std::time::Instant::now();
     while tokio::time::Instant::now() < limit {
-        assert!(writes.elapsed() < Duration::from_secs(20), "time stands still");
+        assert!(writes.elapsed() < Duration::from_secs(120), "time stands still");
         tokio::time::sleep(secs(1)).await;
     }
     assert!(room.ended(&saga).await == SagaState::Completed);
@@ -614,7 +614,7 @@ async fn a_crowded_worker_does_not_turn_in_a_circle_over_a_letter_that_is_not_re
     room.store.start(new).await.unwrap();
     let (limit, began) = (tokio::time::Instant::now() + secs(3600), std::time::Instant::now());
     while tokio::time::Instant::now() < limit {
-        assert!(began.elapsed() < Duration::from_secs(20), "time stands still");
+        assert!(began.elapsed() < Duration::from_secs(120), "time stands still");
         tokio::time::sleep(secs(1)).await;
     }
     assert!(room.ended(&first).await == SagaState::Completed);

@@ -293,7 +293,7 @@ async fn until_waiting(base: &Base, holder: Option<i32>, waiter: Option<i32>) {
         if query.fetch_one(&mut watch).await.unwrap() > 0 {
             return;
         }
-        assert!(began.elapsed() < Duration::from_secs(20), "nobody waits for {holder:?} as {waiter:?}");
+        assert!(began.elapsed() < Duration::from_secs(120), "nobody waits for {holder:?} as {waiter:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -419,7 +419,7 @@ async fn a_saga_whose_transaction_is_lost_at_its_commit_does_it_once() {
     engine.begin(NewSaga::raw(&env, id.clone(), "straight", 1, "a".into())).await.unwrap();
     until_waiting(&base, Some(other.pid), None).await;
     other.run("commit").await;
-    let row = engine.wait(&id, Duration::from_secs(30), |_| false).await.unwrap().unwrap();
+    let row = engine.wait(&id, Duration::from_secs(120), |_| false).await.unwrap().unwrap();
     assert_eq!(row.state, amends_engine::journal::state::SagaState::Completed, "{row:?}");
     assert_eq!(server.errors(&base.name, "40001"), 1, "it was to fail, once");
     // What it began with, and what it signed.

@@ -4,9 +4,14 @@
 
 use std::time::Duration;
 
+use amends_engine::activity::Cause;
+use amends_engine::journal::Event;
 use amends_engine::journal::state::{Attention, SagaState};
 use amends_sandbox::{Fault, Kind, Provider};
 use amends_tests::shop::Shop;
+
+/// How long anything is waited for that will happen.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 #[tokio::test]
 async fn an_instance_is_made_claimed_and_torn_down_and_nothing_is_left() {
@@ -39,7 +44,9 @@ async fn an_instance_is_made_claimed_and_torn_down_and_nothing_is_left() {
 async fn a_claim_waits_in_the_queue_until_an_instance_is_idle() {
     let mut shop = Shop::open().await;
     let claim = shop.claim("tp_quiet", "k1").await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    let waits = |row: &amends_engine::store::SagaRow| row.state == SagaState::Waiting;
+    let row = shop.running().engine.wait(&claim, PATIENCE, waits).await.unwrap().unwrap();
+    assert!(waits(&row), "{}", shop.story(&claim).await);
     shop.refill("quiet").await;
     let (row, _) = shop.ended(&claim).await;
     assert_eq!(row.state, SagaState::Completed, "{}", shop.story(&claim).await);
@@ -61,7 +68,7 @@ async fn a_stuck_project_delete_holds_nothing_else_up() {
         .unwrap();
     let replenish = shop.replenish("default").await;
     let stuck = |row: &amends_engine::store::SagaRow| row.attention.contains(&Attention::UndoStuck);
-    let row = shop.running().engine.wait(&replenish, Duration::from_secs(30), stuck).await.unwrap().unwrap();
+    let row = shop.running().engine.wait(&replenish, PATIENCE, stuck).await.unwrap().unwrap();
     assert_eq!(row.state, SagaState::Compensating, "{}", shop.story(&replenish).await);
     assert!(stuck(&row), "{row:?}");
     let holdings = shop.sandbox.holdings();
@@ -82,8 +89,7 @@ async fn a_stuck_project_delete_holds_nothing_else_up() {
     let retrying = |row: &amends_engine::store::SagaRow| {
         row.attention.contains(&Attention::Retrying) && row.state == SagaState::Waiting
     };
-    let row =
-        shop.running().engine.wait(&teardown, Duration::from_secs(30), retrying).await.unwrap().unwrap();
+    let row = shop.running().engine.wait(&teardown, PATIENCE, retrying).await.unwrap().unwrap();
     assert!(retrying(&row), "{row:?}\n{}", shop.story(&teardown).await);
     let holdings = shop.sandbox.holdings();
     assert!(holdings["openrouter"]["keys"].as_array().unwrap().is_empty());
@@ -105,22 +111,31 @@ async fn a_provider_that_asks_to_wait_is_not_asked_again_before_even_after_a_res
     let mut limited = Fault::new(Provider::Openrouter, "createKeys", Kind::RateLimited).times(1);
     limited.retry_after = Some(2);
     shop.sandbox.set_fault(limited).unwrap();
+    let is_limited =
+        |event: &Event| matches!(event, Event::AttemptDeferred { cause: Cause::RateLimited, .. });
     let began = std::time::Instant::now();
     let first = shop.replenish("default").await;
-    while !shop.sandbox.calls().contains_key("openrouter.createKeys") {
+    // Until the answer is in the journal: a call whose answer was lost is looked for, and made again when it may be.
+    let deadline = std::time::Instant::now() + PATIENCE;
+    loop {
+        let entries = shop.running().engine.view(&first).await.unwrap().unwrap().entries;
+        if entries.iter().any(|entry| is_limited(&entry.event)) {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "{}", shop.story(&first).await);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    tokio::time::sleep(Duration::from_millis(100)).await;
     shop.restart(None).await;
     // Another saga with the same credential waits at the same gate.
     let second = shop.replenish("default").await;
-    while began.elapsed() < Duration::from_millis(1900) {
-        assert_eq!(
-            shop.sandbox.calls()["openrouter.createKeys"],
-            1,
-            "asked again after {:?}",
-            began.elapsed()
-        );
+    loop {
+        let calls = shop.sandbox.calls()["openrouter.createKeys"];
+        // Read after the calls, so that what was made in between is not taken for too early.
+        let passed = began.elapsed();
+        if passed >= Duration::from_millis(1900) {
+            break;
+        }
+        assert_eq!(calls, 1, "asked again after {passed:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     for saga in [first, second] {
@@ -137,7 +152,7 @@ async fn a_cancel_takes_back_what_was_done_and_is_refused_past_the_pivot() {
     let replenish = shop.replenish("default").await;
     let boots =
         |row: &amends_engine::store::SagaRow| row.step.as_deref().is_some_and(|step| step.contains("boot"));
-    shop.running().engine.wait(&replenish, Duration::from_secs(20), boots).await.unwrap();
+    shop.running().engine.wait(&replenish, PATIENCE, boots).await.unwrap();
     shop.running().engine.cancel(&replenish, "ann", "it hangs").await.unwrap();
     let (row, _) = shop.ended(&replenish).await;
     assert_eq!(row.state, SagaState::Compensated, "{}", shop.story(&replenish).await);

@@ -88,9 +88,10 @@ async fn no_secret_is_in_any_file_log_answer_or_page() {
     server.start().await;
     let mut said: Vec<(String, Vec<u8>)> = Vec::new();
     let claim =
-        server.client.post(server.url("/v1/claims?wait=30s")).json(&json!({"template_id": "tp_demo"}));
+        server.client.post(server.url("/v1/claims?wait=60s")).json(&json!({"template_id": "tp_demo"}));
     let claim = claim.send().await.unwrap().bytes().await.unwrap();
     let saga: Value = serde_json::from_slice(&claim).unwrap();
+    let saga = server.ended(saga["id"].as_str().unwrap()).await;
     assert_eq!(saga["state"], "completed", "{saga}");
     said.push(("claim".into(), claim.to_vec()));
     // Killed, so that the write-ahead log stays as it is; and once more, to be read.
@@ -128,7 +129,7 @@ async fn no_secret_is_in_any_file_log_answer_or_page() {
     }
     let instance =
         server.get("/v1/instances?state=claimed").await["items"][0]["id"].as_str().unwrap().to_owned();
-    let teardown = server.run(&["teardown", &instance, "--wait", "30s"]);
+    let teardown = server.run(&["teardown", &instance, "--wait", "2m"]);
     assert_eq!(teardown.status.code(), Some(0), "{teardown:?}");
     said.push(("teardown".into(), [teardown.stdout, teardown.stderr].concat()));
     server.kill();

@@ -186,6 +186,57 @@ async fn a_database_is_one_process_s_whatever_name_it_is_reached_by() {
     store.close().await;
 }
 
+/// The files below a folder that this process has open.
+fn open_below(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let folder = folder.canonicalize().unwrap();
+    let links = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
+    links.filter_map(|link| std::fs::read_link(link).ok()).filter(|file| file.starts_with(&folder)).collect()
+}
+
+/// SQLite keeps one index of the log for all connections of a process to one file, by whatever name: one that was
+/// still open would let the next open take the log of another name for empty, and lose what is in it.
+#[tokio::test]
+async fn a_refused_open_has_closed_the_file_before_it_answers() {
+    let env = Env::seeded(5);
+    let folder = tempfile::tempdir().unwrap();
+    let (file, key) = (folder.path().join("a.db"), folder.path().join("key"));
+    let (store, _) = SqliteStore::open(&file, &key, "test", NOTES, &env).await.unwrap();
+    assert!(!open_below(folder.path()).is_empty(), "what is open is seen");
+    store.start(NewSaga::raw(&env, SagaId::from_uuid(env.uuid()), "w", 1, 1.into())).await.unwrap();
+    // As a crash leaves it, under another name; another process copies it, as reading it here would take SQLite's locks.
+    let moved = folder.path().join("moved.db");
+    assert!(std::process::Command::new("cp").arg(&file).arg(&moved).status().unwrap().success());
+    store.close().await;
+    assert_eq!(open_below(folder.path()), [] as [std::path::PathBuf; 0], "after a close");
+    // The name that it was opened by has a log.
+    std::fs::write(folder.path().join("a.db-wal"), "what was written last").unwrap();
+    let foreign = folder.path().join("letters.txt");
+    std::fs::write(&foreign, "Dear database, this is a letter and not one of you. ".repeat(100)).unwrap();
+    let no_key = folder.path().join("no key");
+    let older = &[Migrations { table: "note_migration", sqlite: &[], postgres: &[] }];
+    let broken =
+        &[Migrations { table: "broken_migration", sqlite: &[("broken", "create nothing")], postgres: &[] }];
+    for round in 0..20 {
+        let refused = SqliteStore::open(&moved, &key, "test", NOTES, &env).await.map(drop).unwrap_err();
+        assert!(matches!(refused, OpenError::Unfit { .. }), "{refused}");
+        assert_eq!(open_below(folder.path()), [] as [std::path::PathBuf; 0], "{round}: {refused}");
+    }
+    std::fs::remove_file(folder.path().join("a.db-wal")).unwrap();
+    for round in 0..20 {
+        for (path, key, environment, own) in [
+            (&foreign, &key, "test", NOTES),
+            (&file, &key, "test", older),
+            (&file, &key, "test", broken),
+            (&file, &key, "production", NOTES),
+            (&file, &no_key, "test", NOTES),
+        ] {
+            let refused = SqliteStore::open(path, key, environment, own, &env).await.map(drop).unwrap_err();
+            assert!(!matches!(refused, OpenError::InUse(_)), "{refused}");
+            assert_eq!(open_below(folder.path()), [] as [std::path::PathBuf; 0], "{round}: {refused}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_database_and_its_key_are_their_owners_alone() {
     use std::os::unix::fs::PermissionsExt;

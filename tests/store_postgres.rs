@@ -20,12 +20,13 @@ use amends_engine::journal::{Event, State};
 use amends_engine::store::open::{Migrations, OpenError};
 use amends_engine::store::postgres::PostgresStore;
 use amends_engine::store::{
-    Error, Job, Letter, Message, NewSaga, ResourceFilter, ResourceState, SagaFilter, Store,
+    Error, Job, Letter, Message, NewSaga, ResourceFilter, ResourceState, SagaFilter, Started, Store,
 };
 use amends_engine::testing::conformance::{NOTES, Subject};
 use amends_engine::{Engine, Env, params, secs};
 use amends_tests::postgres::{Base, Server};
 use amends_tests::yard::{self, Yard};
+use futures::FutureExt;
 
 /// Everything that two sessions do here is what two processes would do; the server is real.
 #[tokio::test]
@@ -255,14 +256,14 @@ async fn two_engines_on_one_database_end_every_saga_between_them() {
         engine.signal(saga, &format!("word-{number}"), "word", "go".into()).await.unwrap();
     }
     for (saga, workflow) in &started {
-        let row = engines[0].wait(saga, Duration::from_secs(90), |_| false).await.unwrap().unwrap();
+        let row = engines[0].wait(saga, secs(120), |_| false).await.unwrap().unwrap();
         assert_eq!(row.state, SagaState::Completed, "{workflow} {saga}: {row:?}");
     }
     let store = engines[0].store().clone();
     let all = store.sagas(SagaFilter { limit: 1000, ..SagaFilter::default() }).await.unwrap();
     assert_eq!(all.len(), started.len() + 2 * EACH, "with the family's children");
     for row in &all {
-        engines[1].wait(&row.id, Duration::from_secs(30), |_| false).await.unwrap();
+        engines[1].wait(&row.id, secs(120), |_| false).await.unwrap();
         let entries = store.journal(&row.id).await.unwrap();
         assert!(entries.iter().zip(1..).all(|(entry, seq)| entry.seq == seq), "{}", row.id);
         let state = State::fold(row.id.clone(), &entries).unwrap();
@@ -296,7 +297,9 @@ async fn latencies(base: &Base, url: &str, pace: u32, words: u64) -> Vec<Duratio
         let new = NewSaga::raw(&env, id.clone(), "waiting", 1, format!("p{pace}-{number}").into());
         elsewhere.start(new).await.unwrap();
         let waits = |row: &amends_engine::store::SagaRow| row.state == SagaState::Waiting;
-        engine.wait(&id, Duration::from_secs(20), waits).await.unwrap();
+        let row = engine.wait(&id, secs(120), waits).await.unwrap().unwrap();
+        assert!(waits(&row), "{row:?}");
+        // So that the words come at any moment between two looks.
         env.sleep(Duration::from_millis(env.below(600))).await;
         let message = Message::Signal { name: "word".into(), value: "go".into() };
         let letter = Letter { id: format!("w-{id}"), saga: id.clone(), message, at: env.now() };
@@ -304,7 +307,7 @@ async fn latencies(base: &Base, url: &str, pace: u32, words: u64) -> Vec<Duratio
         elsewhere.post(letter).await.unwrap();
         let heard = |event: &Event| matches!(event, Event::SignalReceived { .. });
         while !elsewhere.journal(&id).await.unwrap().iter().any(|entry| heard(&entry.event)) {
-            assert!(began.elapsed() < Duration::from_secs(20), "{id} does not hear it");
+            assert!(began.elapsed() < secs(120), "{id} does not hear it");
             env.sleep(Duration::from_millis(3)).await;
         }
         took.push(began.elapsed());
@@ -315,12 +318,12 @@ async fn latencies(base: &Base, url: &str, pace: u32, words: u64) -> Vec<Duratio
     took
 }
 
-/// `AMENDS_TEST_WORDS` says how many words of each kind (30 if not said).
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_word_from_another_process_is_heard_soon_with_notifications_and_within_a_second_without() {
-    let words = std::env::var("AMENDS_TEST_WORDS").map_or(30, |words| words.parse().unwrap());
+/// Sends words to sagas that rest on disk and to such as are held; how long they took with notifications, and by
+/// looking alone.
+async fn words_are_heard(words: u64) -> [(Vec<Duration>, Vec<Duration>); 2] {
     let server = Server::shared();
     let pooler = server.pgbouncer();
+    let mut all = Vec::new();
     // At pace 1 the saga rests on disk while it waits, at pace 10 it is held.
     for (pace, how) in [(1, "resting"), (10, "held")] {
         let base = server.database();
@@ -332,10 +335,74 @@ async fn a_word_from_another_process_is_heard_soon_with_notifications_and_within
             format!("p50 {:?} p99 {:?} max {:?}", of(50), of(99), of(100))
         };
         eprintln!("{how}, {words} words: with NOTIFY {}; by looking {}", figures(&told), figures(&looked));
-        // Twice what is promised, as the machine may be busy with other tests.
-        assert!(told.iter().all(|took| *took < Duration::from_millis(500)), "{told:?}");
-        assert!(looked.iter().all(|took| *took < Duration::from_secs(2)), "{looked:?}");
+        all.push((told, looked));
     }
+    all.try_into().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_word_from_another_process_is_heard_with_notifications_and_without() {
+    words_are_heard(5).await;
+}
+
+/// `AMENDS_TEST_WORDS` says how many words of each kind (30 if not said).
+///
+/// `cargo test -p amends-tests --test store_postgres -- --ignored --nocapture a_word_from_another_process`
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn a_word_from_another_process_is_heard_soon_with_notifications_and_within_a_second_without() {
+    let words = std::env::var("AMENDS_TEST_WORDS").map_or(30, |words| words.parse().unwrap());
+    for (told, looked) in words_are_heard(words).await {
+        // Twice what is promised, as the machine may be busy with other things.
+        assert!(told.iter().all(|took| *took < Duration::from_millis(500)), "{told:?}");
+        assert!(looked.iter().all(|took| *took < secs(2)), "{looked:?}");
+    }
+}
+
+/// How long it takes until somebody who waits at this address is woken by each of so many words from another process.
+async fn woken_by(base: &Base, url: &str, words: u32) -> Duration {
+    let env = Env::seeded(72);
+    let (listening, _) = base.try_open(url, NOTES, &env).await.unwrap();
+    let (elsewhere, _) = base.try_open(url, NOTES, &env).await.unwrap();
+    // Held by the one that speaks, so that nothing is due for the one that listens.
+    elsewhere.renew().await.unwrap();
+    let new = NewSaga::raw(&env, SagaId::from_uuid(env.uuid()), "w", 1, 1.into());
+    let (Started::New(saga), true) = elsewhere.start_held(new).await.unwrap() else { panic!("it is held") };
+    let mut took = Duration::ZERO;
+    for word in 0..words {
+        // Whatever else there was to hear, before this word.
+        while listening.changed().now_or_never().is_some() {}
+        let began = Instant::now();
+        let message = Message::Signal { name: "word".into(), value: "go".into() };
+        let letter = Letter { id: format!("w-{word}"), saga: saga.clone(), message, at: env.now() };
+        let ((), posted) = tokio::join!(listening.changed(), elsewhere.post(letter));
+        took += began.elapsed();
+        posted.unwrap();
+    }
+    listening.close().await;
+    elsewhere.close().await;
+    took
+}
+
+/// Whoever waits looks by itself half a second later, and no machine makes that shorter: so many words in less than as
+/// many half seconds were not all found by looking.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_notification_wakes_whoever_waits_before_it_looks_by_itself() {
+    const WORDS: u32 = 6;
+    let by_looking = Duration::from_millis(490) * WORDS;
+    let server = Server::shared();
+    let pooler = server.pgbouncer();
+    let base = server.database();
+    let looked = woken_by(&base, &pooler.url(&base), WORDS).await;
+    assert!(looked >= by_looking, "without notifications it was woken early: {looked:?}");
+    // A machine that is busy for a moment may be so for one try, or for two.
+    let mut told = Vec::new();
+    while told.len() < 5 && told.iter().all(|took| *took >= by_looking) {
+        let base = server.database();
+        told.push(woken_by(&base, &base.url, WORDS).await);
+    }
+    eprintln!("{WORDS} words: with NOTIFY {told:?}; by looking {looked:?}");
+    assert!(told.iter().any(|took| *took < by_looking), "{told:?}");
 }
 
 /// Turns through the store beside a bare loop that writes the same rows in groups of the same size, interleaved.

@@ -749,7 +749,7 @@ async fn a_saga_whose_workflow_was_removed_from_the_program_is_cancelled_and_unw
         let new = running.engine.new_saga::<Stack>(key, &false).unwrap();
         let saga = running.engine.begin(new).await.unwrap().saga().clone();
         let waits = |row: &SagaRow| row.step.as_deref() == Some("box waits");
-        assert!(waits(&running.engine.wait(&saga, secs(10), waits).await.unwrap().unwrap()));
+        assert!(waits(&running.engine.wait(&saga, secs(120), waits).await.unwrap().unwrap()));
         sagas.push(saga);
     }
     running.die().await;
@@ -758,11 +758,11 @@ async fn a_saga_whose_workflow_was_removed_from_the_program_is_cancelled_and_unw
     let running = database.run(registry(&shed), None).await;
     for saga in &sagas {
         let is_parked = |row: &SagaRow| row.attention == [Attention::NoWorker];
-        assert!(is_parked(&running.engine.wait(saga, secs(10), is_parked).await.unwrap().unwrap()));
+        assert!(is_parked(&running.engine.wait(saga, secs(120), is_parked).await.unwrap().unwrap()));
     }
     assert_eq!(*shed.things.lock().unwrap(), ["shelf", "shelf"]);
     running.engine.cancel(&sagas[0], "ann", "it is not sold any more").await.unwrap();
-    let row = running.engine.wait(&sagas[0], secs(10), |_| false).await.unwrap().unwrap();
+    let row = running.engine.wait(&sagas[0], secs(120), |_| false).await.unwrap().unwrap();
     assert_eq!((row.state, row.attention), (SagaState::Compensated, vec![]));
     assert_eq!(*shed.things.lock().unwrap(), [] as [&str; 0]);
     running.die().await;
@@ -770,7 +770,7 @@ async fn a_saga_whose_workflow_was_removed_from_the_program_is_cancelled_and_unw
     // And with the workflow back, the other one goes on by itself.
     let running = database.run(registry(&shed).workflow(Stack), None).await;
     let rests = |row: &SagaRow| row.step.as_deref() == Some("rest waits");
-    let row = running.engine.wait(&sagas[1], secs(10), rests).await.unwrap().unwrap();
+    let row = running.engine.wait(&sagas[1], secs(120), rests).await.unwrap().unwrap();
     assert!(rests(&row) && row.attention.is_empty(), "{row:#?}");
     running.die().await;
 }
@@ -792,7 +792,7 @@ async fn unreadable() {
     let (damaged, well) = (begin("damaged").await, begin("well").await);
     for saga in [&damaged, &well] {
         let waits = |row: &SagaRow| row.step.as_deref() == Some("shelf waits");
-        running.engine.wait(saga, secs(10), waits).await.unwrap();
+        running.engine.wait(saga, secs(120), waits).await.unwrap();
     }
     running.die().await;
     let write = async |event: &str| {
@@ -818,7 +818,7 @@ async fn unreadable() {
     let running = database.run(offers(), None).await;
     let engine = &running.engine;
     let is_unreadable = |row: &SagaRow| row.attention == [Attention::Unreadable];
-    let row = engine.wait(&damaged, secs(10), is_unreadable).await.unwrap().unwrap();
+    let row = engine.wait(&damaged, secs(120), is_unreadable).await.unwrap().unwrap();
     assert!(is_unreadable(&row), "{row:#?}");
     let filter = SagaFilter { attention: true, ..SagaFilter::default() };
     assert_eq!(engine.sagas(filter).await.unwrap(), [row], "lists show it");
@@ -831,14 +831,14 @@ async fn unreadable() {
     assert_eq!(preview.left_out.iter().map(|(saga, _)| saga).collect::<Vec<_>>(), [&damaged]);
     // The other one went on as ever.
     engine.signal(&well, "2", "enough", serde_json::Value::Null).await.unwrap();
-    let row = engine.wait(&well, secs(10), |_| false).await.unwrap().unwrap();
+    let row = engine.wait(&well, secs(120), |_| false).await.unwrap().unwrap();
     assert_eq!(row.state, SagaState::Completed);
     running.die().await;
 
     // The line is put back: it goes on by itself, and takes the word that was kept.
     write(&was).await;
     let running = database.run(offers(), None).await;
-    let row = running.engine.wait(&damaged, secs(10), |_| false).await.unwrap().unwrap();
+    let row = running.engine.wait(&damaged, secs(120), |_| false).await.unwrap().unwrap();
     assert_eq!((row.state, row.attention), (SagaState::Completed, vec![]));
     running.die().await;
 }

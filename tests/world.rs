@@ -1,6 +1,7 @@
 //! A small world outside: things that can be made and unmade over a line that can fail in every way.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ pub struct World {
     faults: Mutex<BTreeMap<String, Vec<Fault>>>,
     pub fired: Mutex<Vec<Fault>>,
     pub calls: Mutex<Vec<String>>,
+    /// Calls that were lost and have not landed yet.
+    late: AtomicUsize,
 }
 
 /// How long after a lost call it may still act: within the settle time that `Make` states, at the tests' pace.
@@ -47,8 +50,20 @@ impl World {
         self.faults.lock().unwrap().insert(call.to_owned(), faults.iter().rev().copied().collect());
     }
 
+    /// Whether no call of it is to fail.
+    pub fn is_well(&self) -> bool {
+        self.faults.lock().unwrap().is_empty()
+    }
+
     pub fn things(&self) -> BTreeMap<String, usize> {
         self.things.lock().unwrap().clone()
+    }
+
+    /// Waits until what was lost and may still act has acted.
+    pub async fn all_landed(&self) {
+        while self.late.load(Ordering::SeqCst) > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     async fn act(
@@ -76,9 +91,11 @@ impl World {
             Some(Fault::LostBefore) => return lost(),
             Some(Fault::CommitsLate) => {
                 let world = self.clone();
+                self.late.fetch_add(1, Ordering::SeqCst);
                 tokio::spawn(async move {
                     tokio::time::sleep(LATE).await;
                     act(&world);
+                    world.late.fetch_sub(1, Ordering::SeqCst);
                 });
                 return lost();
             }

@@ -30,6 +30,9 @@ const SEED: &str = r#"{
     "instructions": "Help."}]
 }"#;
 
+/// How long anything is waited for that will happen.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// What one of these tests' sagas does, one after the other.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 enum Act {
@@ -304,7 +307,7 @@ impl World {
     }
 
     async fn ended(&self, saga: &SagaId) -> SagaRow {
-        let row = self.engine.wait(saga, Duration::from_secs(20), |_| false).await.unwrap().unwrap();
+        let row = self.engine.wait(saga, PATIENCE, |_| false).await.unwrap().unwrap();
         assert!(row.state.is_ended(), "{row:#?}");
         row
     }
@@ -335,7 +338,7 @@ impl World {
 
     /// Waits until an instance is in this state.
     async fn becomes(&self, id: &str, state: &str) {
-        for _ in 0..500 {
+        for _ in 0..12_000 {
             let instance = pool::instance(self.engine.store().as_ref(), id).await.unwrap();
             if instance.is_some_and(|instance| instance.state == state) {
                 return;
@@ -349,13 +352,24 @@ impl World {
     async fn waiting(&self, scripts: i64) {
         let sql = "select count(*) as n from saga where workflow = 'script' and state = 'waiting'
                    and id in (select saga from journal where kind = 'timer_set')";
-        for _ in 0..500 {
+        for _ in 0..12_000 {
             if self.count(sql).await == scripts {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!("not all of them came to wait");
+    }
+
+    /// Waits until so many claims are in the queue.
+    async fn in_queue(&self, claims: i64) {
+        for _ in 0..12_000 {
+            if self.count("select count(*) as n from claim_queue").await == claims {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("not all of them came into the queue");
     }
 
     async fn count(&self, sql: &'static str) -> i64 {
@@ -503,11 +517,11 @@ async fn one_invitation_in_another_spelling_is_the_same_target() {
 async fn a_claim_that_was_served_in_vain_keeps_its_place() {
     let world = World::new().await;
     let late = world.begin("1", vec![queue(), reserve(None)]).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    world.in_queue(1).await;
     let before = Some(Timestamp(1));
     let again = Act::Queue(EnterQueue { template: "tp_demo".to_owned(), since: before });
     let first = world.begin("2", vec![again, reserve(None)]).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    world.in_queue(2).await;
     world.idle("in_a").await;
     assert_eq!(world.ended(&first).await.state, SagaState::Completed);
     assert!(!world.engine.row(&late).await.unwrap().unwrap().state.is_ended());
@@ -517,11 +531,9 @@ async fn a_claim_that_was_served_in_vain_keeps_its_place() {
 async fn a_claim_that_waits_is_woken_when_an_instance_becomes_idle() {
     let world = World::new().await;
     let claim = world.begin("c", vec![queue(), reserve(None)]).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    assert!(
-        !world.engine.row(&claim).await.unwrap().unwrap().state.is_ended(),
-        "there is nothing to reserve"
-    );
+    let waits = |row: &SagaRow| row.state == SagaState::Waiting;
+    let row = world.engine.wait(&claim, PATIENCE, waits).await.unwrap().unwrap();
+    assert!(waits(&row), "there is nothing to reserve: {row:#?}");
     world.idle("in_a").await;
     assert_eq!(world.ended(&claim).await.state, SagaState::Completed);
     assert_eq!(world.state("in_a").await, "claiming");
@@ -531,9 +543,11 @@ async fn a_claim_that_waits_is_woken_when_an_instance_becomes_idle() {
 async fn whoever_has_waited_longer_is_served_first() {
     let world = World::new().await;
     let first = world.begin("1", vec![queue(), reserve(None)]).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    world.in_queue(1).await;
+    // They are told apart by when they came.
+    tokio::time::sleep(Duration::from_millis(2)).await;
     let second = world.begin("2", vec![queue(), reserve(None)]).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    world.in_queue(2).await;
     world.idle("in_a").await;
     assert_eq!(world.ended(&first).await.state, SagaState::Completed);
     assert!(!world.engine.row(&second).await.unwrap().unwrap().state.is_ended());
@@ -629,12 +643,7 @@ async fn a_pool_is_filled_for_those_who_wait_and_never_above_what_may_be_spent()
     for key in ["1", "2", "3"] {
         world.begin(key, vec![queue(), reserve(None)]).await;
     }
-    for _ in 0..500 {
-        if world.count("select count(*) as n from claim_queue").await == 3 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    world.in_queue(3).await;
     let refilled = world.transact(Refill).await.unwrap();
     assert_eq!(
         (refilled.missing, refilled.is_capped),

@@ -136,7 +136,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let Started::New(saga) = engine.begin(engine.new_saga::<Visit>("visit-1", &12)?).await? else {
         return Err("there was a saga before the first".into());
     };
-    let row = engine.wait(&saga, secs(10), |_| false).await?.ok_or("the saga is gone")?;
+    let row = engine.wait(&saga, secs(60), |_| false).await?.ok_or("the saga is gone")?;
 
     println!("  the saga is {}: {}", row.state, row.error.as_deref().unwrap_or("without error"));
     println!("  rooms taken: {:?}", hotel.taken());

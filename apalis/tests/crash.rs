@@ -16,7 +16,7 @@ use desk::stay::{PACE, Running, begin, registry};
 use desk::{Desk, Say, booking, telling};
 
 async fn process(desk: &Arc<Desk>, folder: &Path) -> Running {
-    let env = Env::seeded(7).with_pace(PACE).with_shortest_limit(Duration::from_millis(300));
+    let env = Env::seeded(7).with_pace(PACE);
     let (file, key) = (folder.join("amends.db"), folder.join("key"));
     let (store, vault) = SqliteStore::open(&file, &key, "test", &[], &env).await.unwrap();
     let registry = registry(booking(desk), telling(desk));
@@ -27,9 +27,12 @@ async fn process(desk: &Arc<Desk>, folder: &Path) -> Running {
 async fn dies_during(job: &'static str, desk: &Arc<Desk>, folder: &Path) -> Running {
     desk.says(job, &[Say::Slow(60_000)]);
     let running = process(desk, folder).await;
-    while desk.calls(job).is_empty() {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    let under_way = async {
+        while desk.calls(job).is_empty() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), under_way).await.expect("the job is under way");
     let store: Arc<dyn Store> = running.engine.store().clone();
     running.engine.abort();
     store.close().await;

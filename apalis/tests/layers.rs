@@ -15,7 +15,7 @@ use apalis::layers::catch_panic::CatchPanicLayer;
 use apalis::layers::limit::ConcurrencyLimitLayer;
 use apalis::layers::retry::{RetryLayer, RetryPolicy};
 use apalis::prelude::{AbortError, Data, task_fn};
-use desk::stay::stay;
+use desk::stay::{PATIENCE, stay, stay_within};
 use desk::{Book, Desk, Say, book, booking, free, tell, telling};
 use tower::{ServiceBuilder, service_fn};
 
@@ -59,10 +59,10 @@ async fn a_concurrency_limit_counts_the_calls_of_all_steps() {
     let rooms = ["1", "2", "3", "4", "5", "6"];
     for limit in [1, 2] {
         let desk = Arc::new(Desk::default());
-        desk.says("book", &[Say::Slow(15); 6]);
+        desk.says("book", &[Say::Meet(limit); 6]);
         let booking = layered!(desk, ConcurrencyLimitLayer::new(limit));
 
-        let running = stay(booking, telling(&desk), &rooms).await;
+        let running = stay_within(PATIENCE, booking, telling(&desk), &rooms).await;
 
         assert_eq!(running.end().await.state, SagaState::Completed);
         assert_eq!(desk.booked.lock().unwrap().len(), rooms.len());
@@ -74,17 +74,15 @@ async fn a_concurrency_limit_counts_the_calls_of_all_steps() {
 #[tokio::test]
 async fn a_job_that_finds_no_room_in_time_was_not_sent_and_is_not_in_doubt() {
     let desk = Arc::new(Desk::default());
-    // Longer than half of the time limit at this pace.
-    desk.says("book", &[Say::Slow(300)]);
+    desk.says("book", &[Say::Held]);
     let booking = layered!(desk, ConcurrencyLimitLayer::new(1));
 
-    let running = stay(booking, telling(&desk), &["1", "2"]).await;
+    let running = stay_within(PATIENCE, booking, telling(&desk), &["1", "2"]).await;
 
+    running.happens(|event| matches!(event, Event::AttemptDeferred { cause: Cause::NotYet, .. })).await;
+    desk.go.notify_one();
     assert_eq!(running.end().await.state, SagaState::Completed);
-    let events = running.events().await;
-    let deferred = |event: &&Event| matches!(event, Event::AttemptDeferred { cause: Cause::NotYet, .. });
-    assert!(events.iter().filter(deferred).count() >= 1, "{events:#?}");
-    assert!(lost(&events).is_empty());
+    assert!(lost(&running.events().await).is_empty());
     assert_eq!(desk.calls("book").len(), 2);
     running.engine.stop().await;
 }

@@ -119,7 +119,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     assert_eq!((orders.len(), sagas.len()), (1, 1));
 
     let saga = &sagas[0].id;
-    let row = engine.wait(saga, secs(10), |_| false).await?.ok_or("the saga is gone")?;
+    let row = engine.wait(saga, secs(60), |_| false).await?.ok_or("the saga is gone")?;
     let view = engine.view(saga).await?.ok_or("the saga is gone")?;
     print!("{}", story(saga, &view.entries));
     println!("{}", why(&view.state, engine.env().now()));

@@ -89,6 +89,9 @@ pub struct SagaDetail {
     pub pivot: Option<String>,
     /// Why and when it turned round.
     pub turned: Option<Turned>,
+    /// Until when a call of it that was lost may still take effect; null once none can any more.
+    #[serde(default)]
+    pub unsettled_until: Option<String>,
     /// Its steps, in the order in which they were asked for.
     pub steps: Vec<Step>,
     /// What it made or may have made outside.
@@ -127,6 +130,12 @@ pub struct Step {
     pub local: bool,
     /// When something happens to it by itself.
     pub next_at: Option<String>,
+    /// Until when a call of it that was lost may still take effect; null once none can any more.
+    #[serde(default)]
+    pub unsettled_until: Option<String>,
+    /// Until when its next call is held back, because a lost call to the same thing may still take effect.
+    #[serde(default)]
+    pub held_until: Option<String>,
     /// What it was asked; null where one of `references` stands.
     pub input: Option<Value>,
     /// The places in it that hold what other steps made.
@@ -400,8 +409,11 @@ impl SagaDetail {
         let timeline = timeline::timeline(&view.entries);
         let steps = state.steps().iter().map(|step| {
             let row = timeline.rows.iter().find(|row| row.step == step.key);
-            Step::of(step, row, state.pivot.as_ref())
+            Step::of(step, row, state.pivot.as_ref(), now)
         });
+        let lost = state.steps().iter().filter_map(lost_until);
+        // What it took over may have come with calls that others lost.
+        let came = view.resources.iter().filter_map(|row| row.unsettled_until);
         Self {
             saga: Saga::of(&view.row, now),
             why: words::why(view, now),
@@ -414,6 +426,7 @@ impl SagaDetail {
                 code: unwinding.refusal.code.clone(),
                 message: unwinding.refusal.message.clone(),
             }),
+            unsettled_until: text(lost.chain(came).max().filter(|until| *until > now)),
             steps: steps.collect(),
             resources: view.resources.iter().map(Resource::of).collect(),
             allowed_actions: act::allowed(state, now),
@@ -426,6 +439,7 @@ impl Step {
         step: &amends_engine::journal::state::Step,
         row: Option<&timeline::Row>,
         pivot: Option<&StepKey>,
+        now: Timestamp,
     ) -> Self {
         let asked = step.asked.as_ref();
         let phase = if step.at_gate.is_some() { "at_gate" } else { phase(&step.phase) };
@@ -439,6 +453,8 @@ impl Step {
             pivot: pivot == Some(&step.key) || asked.is_some_and(|asked| asked.pivot),
             local: asked.is_some_and(|asked| asked.local.is_some()),
             next_at: text(step.next_at()),
+            unsettled_until: text(lost_until(step).filter(|until| *until > now)),
+            held_until: text(step.waits_out.map(|(_, until)| until).filter(|until| *until > now)),
             input: asked.map(|asked| asked.input.clone()),
             references: asked.map(|asked| asked.references.clone()).unwrap_or_default(),
             output: step.output.clone(),
@@ -447,6 +463,11 @@ impl Step {
             attempts: row.map(attempts).unwrap_or_default(),
         }
     }
+}
+
+/// Until when a lost call of a step, forward or back, may still take effect.
+fn lost_until(step: &amends_engine::journal::state::Step) -> Option<Timestamp> {
+    step.unsettled_until().max(step.undo_lost_until)
 }
 
 /// The attempts on a row, each with when the next one was due.

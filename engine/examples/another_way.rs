@@ -96,7 +96,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let dealers = vec!["cheap".to_owned(), "dear".to_owned()];
     let saga = engine.begin(engine.new_saga::<Equip>("equip-1", &dealers)?).await?.saga().clone();
-    let row = engine.wait(&saga, secs(10), |_| false).await?.ok_or("the saga is gone")?;
+    let row = engine.wait(&saga, secs(60), |_| false).await?.ok_or("the saga is gone")?;
     let view = engine.view(&saga).await?.ok_or("the saga is gone")?;
     print!("{}", story(&saga, &view.entries));
     println!("{}", why(&view.state, engine.env().now()));

@@ -99,7 +99,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             }
             engine.cancel(&house, "ann", "the plot is sold").await?;
         }
-        let row = engine.wait(&house, secs(10), |_| false).await?.ok_or("the saga is gone")?;
+        let row = engine.wait(&house, secs(60), |_| false).await?.ok_or("the saga is gone")?;
         let view = engine.view(&house).await?.ok_or("the saga is gone")?;
         print!("{}", story(&house, &view.entries));
         println!("{}", why(&view.state, engine.env().now()));
@@ -107,7 +107,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         for room in engine.sagas(rooms).await? {
             // A child that offered its result ends right after the saga that called it.
             let ended = |row: &SagaRow| row.state.is_ended();
-            let room = engine.wait(&room.id, secs(10), ended).await?.ok_or("the room is gone")?;
+            let room = engine.wait(&room.id, secs(60), ended).await?.ok_or("the room is gone")?;
             println!("  child {} is {}", room.id, room.state);
             assert_eq!(room.state, row.state);
         }

@@ -60,7 +60,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let again = engine.begin(engine.new_saga::<Hello>("hello-1", &"Ann".into())?).await?;
     assert_eq!(*again.saga(), saga);
 
-    let row = engine.wait(&saga, secs(10), |_| false).await?.ok_or("the saga is gone")?;
+    let row = engine.wait(&saga, secs(60), |_| false).await?.ok_or("the saga is gone")?;
     assert_eq!(row.state.to_string(), "completed");
     let view = engine.view(&saga).await?.ok_or("the saga is gone")?;
     print!("{}", story(&saga, &view.entries));

@@ -95,7 +95,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let mut ends = Vec::new();
     for saga in &sagas {
-        let row = engine.wait(saga, secs(10), |_| false).await?.ok_or("the saga is gone")?;
+        let row = engine.wait(saga, secs(60), |_| false).await?.ok_or("the saga is gone")?;
         let view = engine.view(saga).await?.ok_or("the saga is gone")?;
         print!("{}", story(saga, &view.entries));
         println!("{}\n", why(&view.state, engine.env().now()));

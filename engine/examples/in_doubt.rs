@@ -84,11 +84,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let saga = engine.begin(engine.new_saga::<OpenShop>("shop-1", &"shop-1".into())?).await?.saga().clone();
     let in_doubt = |row: &amends_engine::store::SagaRow| row.step.as_deref() == Some("machine in doubt");
-    engine.wait(&saga, secs(10), in_doubt).await?;
+    engine.wait(&saga, secs(60), in_doubt).await?;
     let view = engine.view(&saga).await?.ok_or("the saga is gone")?;
     println!("{}\n", why(&view.state, engine.env().now()));
 
-    let row = engine.wait(&saga, secs(10), |_| false).await?.ok_or("the saga is gone")?;
+    let row = engine.wait(&saga, secs(60), |_| false).await?.ok_or("the saga is gone")?;
     let view = engine.view(&saga).await?.ok_or("the saga is gone")?;
     print!("{}", story(&saga, &view.entries));
     println!("{}", why(&view.state, engine.env().now()));

@@ -165,7 +165,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let new = engine.new_saga::<LookUp>("look-up-1", &"example-key".into())?;
     let saga = engine.begin(new).await?.saga().clone();
-    let row = engine.wait(&saga, secs(10), |_| false).await?.ok_or("the saga is gone")?;
+    let row = engine.wait(&saga, secs(60), |_| false).await?.ok_or("the saga is gone")?;
     let view = engine.view(&saga).await?.ok_or("the saga is gone")?;
     print!("{}", story(&saga, &view.entries));
     println!("{}", why(&view.state, engine.env().now()));

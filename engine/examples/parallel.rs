@@ -98,7 +98,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             Policy::AtLeast(few) => format!("at least {few}"),
         };
         let saga = engine.begin(engine.new_saga::<Spread>(name.as_str(), &policy)?).await?.saga().clone();
-        let row = engine.wait(&saga, secs(10), |_| false).await?.ok_or("the saga is gone")?;
+        let row = engine.wait(&saga, secs(60), |_| false).await?.ok_or("the saga is gone")?;
         let view = engine.view(&saga).await?.ok_or("the saga is gone")?;
         println!("{name}: copies in {:?}", mirrors.lock().await);
         print!("{}", story(&saga, &view.entries));

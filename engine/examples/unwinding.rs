@@ -94,7 +94,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let engine = Engine::start(Arc::new(store), vault, registry, env, "example");
 
     let saga = engine.begin(engine.new_saga::<Travel>("trip-1", &())?).await?.saga().clone();
-    let row = engine.wait(&saga, secs(20), |_| false).await?.ok_or("the saga is gone")?;
+    let row = engine.wait(&saga, secs(60), |_| false).await?.ok_or("the saga is gone")?;
     let view = engine.view(&saga).await?.ok_or("the saga is gone")?;
     print!("{}", story(&saga, &view.entries));
     println!("{}", why(&view.state, engine.env().now()));

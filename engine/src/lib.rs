@@ -71,7 +71,7 @@
 //! let engine = Engine::start(Arc::new(store), vault, registry, env, "example");
 //!
 //! let Started::New(saga) = engine.begin(engine.new_saga::<OpenShop>("shop-1", &99)?).await? else { panic!() };
-//! let row = engine.wait(&saga, secs(10), |_| false).await?.unwrap();
+//! let row = engine.wait(&saga, secs(60), |_| false).await?.unwrap();
 //!
 //! assert_eq!(row.state.to_string(), "compensated");
 //! assert!(cloud.lock().unwrap().is_empty(), "what it rented, it gave back");

@@ -12,6 +12,7 @@ use amends_apalis::{Handler, JobActivity, NoUndo, Undoes};
 use amends_engine::{Effect, Failure};
 use apalis::prelude::{AbortError, Attempt, BoxDynError, Data, RetryAfterError, TaskId, task_fn};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 use tower::ServiceBuilder;
 
 /// What a job answers to one call.
@@ -29,6 +30,10 @@ pub enum Say {
     Panic,
     /// Does it after so many milliseconds.
     Slow(u64),
+    /// Does it once as many as these have been under way at once.
+    Meet(usize),
+    /// Does it once the test lets go of it.
+    Held,
 }
 
 /// An error of the team's own.
@@ -58,6 +63,8 @@ pub struct Desk {
     says: Mutex<VecDeque<(&'static str, Say)>>,
     /// Slow calls under way, and the most there were.
     pub busy: Mutex<(usize, usize)>,
+    /// Lets those go on that are held.
+    pub go: Notify,
 }
 
 impl Desk {
@@ -96,13 +103,24 @@ impl Desk {
             }
             Some(Say::SoldOut) => return Err(SoldOut.into()),
             Some(Say::Panic) => panic!("a handler that panics"),
-            Some(Say::Slow(ms)) => {
+            Some(say @ (Say::Slow(_) | Say::Meet(_) | Say::Held)) => {
                 {
                     let mut busy = self.busy.lock().unwrap();
                     busy.0 += 1;
                     busy.1 = busy.1.max(busy.0);
                 }
-                tokio::time::sleep(Duration::from_millis(ms)).await;
+                match say {
+                    Say::Slow(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
+                    Say::Held => self.go.notified().await,
+                    Say::Meet(count) => {
+                        // Long enough for one more to come that should not; a slow machine only shows less.
+                        tokio::time::sleep(Duration::from_millis(15)).await;
+                        while self.busy.lock().unwrap().1 < count {
+                            tokio::time::sleep(Duration::from_millis(1)).await;
+                        }
+                    }
+                    _ => {}
+                }
                 self.busy.lock().unwrap().0 -= 1;
                 act(self);
             }

@@ -1,6 +1,7 @@
 //! A saga that stays at the desk's hotel, and the engine that runs it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use amends_apalis::{Handler, Job};
 use amends_engine::journal::event::Event;
@@ -12,6 +13,9 @@ use super::{Book, Tell};
 
 /// Waits are so much shorter: the settle time of `NEVER_BLINDLY` is 150 ms, the first wait for a retry 5 ms.
 pub const PACE: u32 = 200;
+
+/// How long anything is waited for that will happen.
+pub const PATIENCE: Duration = secs(120);
 
 /// Books rooms side by side, then sends word.
 pub struct Stay;
@@ -42,7 +46,17 @@ pub struct Running {
 
 /// An engine in memory, and a saga that books these rooms and then sends word.
 pub async fn stay(booking: Handler<Book>, telling: Handler<Tell>, rooms: &[&str]) -> Running {
-    let env = Env::seeded(7).with_pace(PACE);
+    stay_within(secs(2), booking, telling, rooms).await
+}
+
+/// The same, where each job has so long until the engine cuts it short, and until a lost one is surely over.
+pub async fn stay_within(
+    limit: Duration,
+    booking: Handler<Book>,
+    telling: Handler<Tell>,
+    rooms: &[&str],
+) -> Running {
+    let env = Env::seeded(7).with_pace(PACE).with_shortest_limit(limit);
     let (store, vault) = MemoryStore::new(&[], &env).await.unwrap();
     let engine = Engine::start(Arc::new(store), vault, registry(booking, telling), env, "test");
     begin(engine, rooms).await
@@ -68,13 +82,24 @@ impl Running {
     /// The saga's row once this holds, or it has ended.
     pub async fn until(&self, until: impl Fn(&SagaRow) -> bool) -> SagaRow {
         let is_there = |row: &SagaRow| row.state.is_ended() || until(row);
-        let row = self.engine.wait(&self.saga, secs(10), &is_there).await.unwrap().unwrap();
+        let row = self.engine.wait(&self.saga, PATIENCE, &is_there).await.unwrap().unwrap();
         assert!(is_there(&row), "{row:#?}");
         row
     }
 
     pub async fn end(&self) -> SagaRow {
         self.until(|_| false).await
+    }
+
+    /// Waits until something of this kind is in the journal.
+    pub async fn happens(&self, is_it: impl Fn(&Event) -> bool) {
+        let happens = async {
+            while !self.events().await.iter().any(&is_it) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let is_in_time = tokio::time::timeout(PATIENCE, happens).await.is_ok();
+        assert!(is_in_time, "{:#?}", self.events().await);
     }
 
     pub async fn events(&self) -> Vec<Event> {

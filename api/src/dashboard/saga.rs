@@ -310,7 +310,15 @@ fn head(step: &Step, place: usize) -> Markup {
                 }
             }
         }
-        td rowspan=(rows) { span class={ "phase " (step.phase) } { (step.phase.replace('_', " ")) } }
+        td rowspan=(rows) {
+            span class={ "phase " (step.phase) } { (step.phase.replace('_', " ")) }
+            @if let Some(until) = &step.unsettled_until {
+                br; small { "a lost call may still take effect until " time datetime=(until) { (until) } }
+            }
+            @if let Some(until) = &step.held_until {
+                br; small { "its next call waits until " time datetime=(until) { (until) } }
+            }
+        }
     }
 }
 

@@ -732,7 +732,7 @@ async fn every_entry_is_in_the_feed_once_and_no_number_appears_below_one_that_wa
         let (mut last, mut seen) = (0, std::collections::BTreeMap::<SagaId, i64>::new());
         let wanted = i64::try_from(sagas.len()).unwrap() * (APPENDS + 1);
         let mut entries = 0;
-        for _ in 0..2000 {
+        for _ in 0..24_000 {
             // What appears below `last` from now on is missing at the end.
             for fed in subject.store.feed(last, 7).await.unwrap() {
                 assert!(fed.number > last, "{}: {fed:?} behind {last}", subject.name);

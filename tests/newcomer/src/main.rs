@@ -112,7 +112,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let engine = Engine::start(Arc::new(store), vault, registry, env, "home");
 
     let saga = engine.begin(engine.new_saga::<Wedding>("our wedding", &())?).await?.saga().clone();
-    let row = engine.wait(&saga, secs(30), |_| false).await?.ok_or("the saga is gone")?;
+    let row = engine.wait(&saga, secs(120), |_| false).await?.ok_or("the saga is gone")?;
     let view = engine.view(&saga).await?.ok_or("the saga is gone")?;
     print!("{}", story(&saga, &view.entries));
     if let Some(why) = engine.why(&saga).await? {

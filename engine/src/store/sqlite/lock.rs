@@ -13,8 +13,9 @@ use std::time::Duration;
 use crate::env::Env;
 use crate::store::open::OpenError;
 
-/// How often a lock that somebody has is asked for, and how far apart.
-const LOCK_TRIES: u32 = 10;
+/// How often a lock that somebody has is asked for, and how far apart: two seconds, so that a busy machine has the time
+/// to run the program of a process that was just started.
+const LOCK_TRIES: u32 = 100;
 const LOCK_AGAIN: Duration = Duration::from_millis(20);
 
 /// The databases that this process has open. A second open must not so much as open and close the file: that would

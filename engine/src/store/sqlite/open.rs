@@ -23,11 +23,11 @@ const BUSY: Duration = Duration::from_secs(10);
 /// How many statements stay prepared: the engine's own, and many of the user's.
 const STATEMENTS: usize = 256;
 
-/// What an opened database is made of.
+/// What an opened database is made of, in the order in which it is let go where nobody takes it: the lock last.
 pub(super) struct Opened {
-    pub(super) lock: Arc<Lock>,
     pub(super) options: SqliteConnectOptions,
     pub(super) connection: rusqlite::Connection,
+    pub(super) lock: Arc<Lock>,
     pub(super) vault: Vault,
     pub(super) installation: InstallationId,
 }
@@ -59,33 +59,68 @@ pub(super) async fn open(
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .busy_timeout(BUSY);
+    // Each connection is closed before the lock is let go, also where the database is refused: SQLite has one index of
+    // the log for all connections of a process to one file, by whatever name, and one that is still open would have the
+    // next open take the log of another name for empty.
+    //
     // Look before anything is changed: turning the journal mode of a foreign file would be a change.
     if !is_new {
         let read_only = SqliteConnectOptions::new().filename(path).busy_timeout(BUSY);
         let mut connection = SqliteConnection::connect_with(&read_only).await.map_err(database)?;
-        check_owner(path, &mut connection).await.map_err(database)??;
-        for part in std::iter::once(&ENGINE).chain(own) {
-            check_not_newer(path, part, &mut connection).await.map_err(database)??;
-        }
-        check_log(path, &mut connection).await.map_err(database)??;
-        connection.close().await.map_err(database)?;
+        let checked = check(path, own, &mut connection).await;
+        let closed = connection.close().await;
+        checked.map_err(database)??;
+        closed.map_err(database)?;
     }
     let mut connection = SqliteConnection::connect_with(&options).await.map_err(database)?;
-    check_version(&mut connection).await.map_err(database)??;
+    let prepared = prepare(path, key_path, environment, own, &mut connection, env, &database).await;
+    let closed = connection.close().await;
+    let (installation, vault) = prepared?;
+    closed.map_err(database)?;
+    let connection = writing(path)
+        .map_err(|error| OpenError::Database { place: place_of(path), detail: error.to_string() })?;
+    Ok(Opened { lock, options, connection, vault, installation })
+}
+
+/// Whether this is a database of ours that this program knows, and that may be opened by this name.
+async fn check(
+    path: &Path,
+    own: &[Migrations],
+    connection: &mut SqliteConnection,
+) -> Result<Result<(), OpenError>, sqlx::Error> {
+    let mut checked = check_owner(path, connection).await?;
     for part in std::iter::once(&ENGINE).chain(own) {
-        migrate(path, part, &mut connection).await?;
+        if checked.is_ok() {
+            checked = check_not_newer(path, part, connection).await?;
+        }
     }
-    sqlx::query("pragma application_id = 0x414d4e44").execute(&mut connection).await.map_err(database)?;
-    let (installation, vault) =
-        bind_key(path, key_path, environment, &mut connection, env, &database).await?;
+    if checked.is_ok() { check_log(path, connection).await } else { Ok(checked) }
+}
+
+/// Brings the tables up to date, reads or makes the key, and takes the sagas from whoever held them before.
+async fn prepare(
+    path: &Path,
+    key_path: &Path,
+    environment: &str,
+    own: &[Migrations],
+    connection: &mut SqliteConnection,
+    env: &Env,
+    database: &impl Fn(sqlx::Error) -> OpenError,
+) -> Result<(InstallationId, Vault), OpenError> {
+    check_version(connection).await.map_err(database)??;
+    for part in std::iter::once(&ENGINE).chain(own) {
+        migrate(path, part, connection).await?;
+    }
+    sqlx::query("pragma application_id = 0x414d4e44").execute(&mut *connection).await.map_err(database)?;
+    let bound = bind_key(path, key_path, environment, connection, env, database).await?;
     // In the file itself, where it is read by whatever name the file is opened next.
     let name = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     sqlx::query("update installation set opened_as = $1")
         .bind(name.display().to_string())
-        .execute(&mut connection)
+        .execute(&mut *connection)
         .await
         .map_err(database)?;
-    sqlx::query("pragma wal_checkpoint(truncate)").execute(&mut connection).await.map_err(database)?;
+    sqlx::query("pragma wal_checkpoint(truncate)").execute(&mut *connection).await.map_err(database)?;
     // Whoever held a saga before is dead, since the lock is ours: from here on its writes would be refused. What
     // waited for a program that knows its definition may find it in this one.
     sqlx::query(
@@ -94,13 +129,10 @@ pub(super) async fn open(
            claimable_at = case when attention like '%no_worker%' or attention like '%diverged%' then updated_at else due_at end
          where ended_at is null and claimable_at is null",
     )
-    .execute(&mut connection)
+    .execute(connection)
     .await
     .map_err(database)?;
-    connection.close().await.map_err(database)?;
-    let connection = writing(path)
-        .map_err(|error| OpenError::Database { place: place_of(path), detail: error.to_string() })?;
-    Ok(Opened { lock, options, connection, vault, installation })
+    Ok(bound)
 }
 
 /// The writer's own connection, with as much durability as there is.
