@@ -309,3 +309,32 @@ async fn asked_to_stop_it_records_what_is_under_way_and_goes_on_at_the_next_star
     let text = ended.to_string();
     assert!(!text.contains("worker_lost"), "the call was let to end, and was recorded: {text}");
 }
+
+#[tokio::test]
+async fn a_database_that_was_put_back_gives_no_instance_away_before_it_was_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = vec![("AMENDS_SANDBOX_LISTEN", format!("127.0.0.1:{}", free_port()))];
+    let mut server = Server::new(folder.path(), settings.clone());
+    server.start().await;
+    let claim = async |server: &Server, key: &str| -> (u16, Value) {
+        let request = server.client.post(server.url("/v1/claims")).header("idempotency-key", key);
+        let answer = request.json(&serde_json::json!({"template_id": "tp_demo"})).send().await.unwrap();
+        (answer.status().as_u16(), answer.json().await.unwrap())
+    };
+    assert_eq!(claim(&server, "before").await.0, 202);
+    server.terminate();
+    settings.push(("AMENDS_RESTORED", "true".to_owned()));
+    settings.push(("AMENDS_SWEEP_DELETES", "true".to_owned()));
+    let mut server = Server::new(folder.path(), settings);
+    server.start().await;
+    let deadline = Instant::now() + Duration::from_secs(120);
+    loop {
+        let (status, problem) = claim(&server, "behind").await;
+        if status == 202 {
+            break;
+        }
+        assert_eq!((status, problem["code"].as_str()), (503, Some("not_compared")), "{problem}");
+        assert!(Instant::now() < deadline, "it was never compared: {problem}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}

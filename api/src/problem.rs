@@ -55,6 +55,8 @@ pub enum Code {
     SandboxUnavailable,
     /// The database did not take it.
     StoreUnavailable,
+    /// The database was put back from a backup, and not every provider was compared with it since.
+    NotCompared,
     /// The server is stopping.
     Draining,
     /// Our own mistake.
@@ -79,7 +81,7 @@ impl Code {
             Self::CrossSite => StatusCode::FORBIDDEN,
             Self::ForeignHost => StatusCode::MISDIRECTED_REQUEST,
             Self::SandboxUnavailable => StatusCode::BAD_GATEWAY,
-            Self::StoreUnavailable | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Self::StoreUnavailable | Self::NotCompared | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -105,6 +107,7 @@ impl Code {
             Self::ForeignHost => "The request was meant for another host",
             Self::SandboxUnavailable => "The sandbox did not answer",
             Self::StoreUnavailable => "The database is unavailable",
+            Self::NotCompared => "The database was put back, and is being compared with the providers",
             Self::Draining => "The server is stopping",
             Self::Internal => "Something went wrong here",
         }
@@ -140,6 +143,9 @@ impl Code {
             Self::SandboxUnavailable => "See whether the sandbox still runs; ask again.",
             Self::StoreUnavailable => {
                 "Nothing was changed. Repeat the request under the same idempotency key."
+            }
+            Self::NotCompared => {
+                "GET /v1/censuses says how far it is. Repeat the request under the same idempotency key then."
             }
             Self::Draining => "Repeat the request under the same idempotency key once the server is back.",
             Self::Internal => "The log has more; the request may be repeated under the same idempotency key.",

@@ -9,10 +9,10 @@ use amends_activities::pool::{self, ApplySeed, Requested, Seed};
 use amends_activities::railway::Railway;
 use amends_activities::runtime::Runtime;
 use amends_activities::telnyx::Telnyx;
-use amends_engine::store::Started;
 use amends_engine::store::open::Migrations;
+use amends_engine::store::{self, Started};
 use amends_engine::sweep::{Names, Sweep};
-use amends_engine::{Engine, Registry};
+use amends_engine::{Engine, Registry, Timestamp};
 use amends_sandbox::{CREDENTIALS, Urls};
 use amends_workflows::{Clients, RefillPool, RequestClaim, RequestTeardown};
 use serde::{Deserialize, Serialize};
@@ -179,6 +179,16 @@ fn names(environment: &str) -> Names {
     Names::of(PREFIX, environment)
 }
 
+/// The providers of which no census was completed that began after this time.
+pub async fn not_compared(engine: &Engine, since: Timestamp) -> Result<Vec<String>, store::Error> {
+    let censuses = engine.censuses().await?;
+    let is_compared = |provider: &str| {
+        let census = censuses.iter().find(|census| census.provider == provider);
+        census.and_then(|census| census.completed_at).is_some_and(|at| at >= since)
+    };
+    Ok(engine.swept().into_iter().filter(|provider| !is_compared(provider)).map(str::to_owned).collect())
+}
+
 /// All that this program can do, with the sweep: it reports orphans, and removes them where that is allowed. A sandbox
 /// that is quick is swept as quickly.
 pub fn registry(clients: &Clients, environment: &str, sweep_deletes: bool) -> Registry {
@@ -192,10 +202,14 @@ pub fn jobs(environment: &str) -> Vec<Job> {
     let refill = Job::new("refill-pools", "* * * * * *", move |engine| {
         let prefix = name.clone();
         async move {
+            // What is wrong with one pool leaves the others as they are.
+            let mut ended = Ok(());
             for pool in pool::pools(engine.store().as_ref()).await? {
-                engine.transact(RefillPool { pool, prefix: prefix.clone() }).await?;
+                if let Err(error) = engine.transact(RefillPool { pool, prefix: prefix.clone() }).await {
+                    ended = Err(error.into());
+                }
             }
-            Ok(())
+            ended
         }
     });
     vec![refill, crate::jobs::summary()]

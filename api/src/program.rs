@@ -47,14 +47,20 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     let is_new = !database.exists();
     let (store, vault) =
         SqliteStore::open(&database, &settings.key(), &environment, product::MIGRATIONS, &env).await?;
-    let registry = product::registry(&outside.clients, &environment, settings.sweep_deletes);
+    let registry =
+        product::registry(&outside.clients, &environment, settings.sweep_deletes && !settings.restored);
     let engine = Engine::start(Arc::new(store), vault, registry, env, &environment);
     if let Some(seed) = outside.seed(&settings)? {
         product::apply_seed(&engine, &seed).await.context("the seed was not applied")?;
     }
     outside.show_a_failure(is_new);
     let control = outside.control()?;
-    let app = App { engine: engine.clone(), sandbox: control, environment: environment.as_str().into() };
+    let app = App {
+        engine: engine.clone(),
+        sandbox: control,
+        environment: environment.as_str().into(),
+        restored_at: settings.restored.then(|| engine.env().now()),
+    };
 
     let (stop, stopping) = watch::channel(false);
     let stops = || {

@@ -29,6 +29,8 @@ pub struct App {
     pub sandbox: Option<Control>,
     /// Which environment this is, for the pages' top band.
     pub environment: Arc<str>,
+    /// When the program was started on a database that was put back from a backup.
+    pub restored_at: Option<Timestamp>,
 }
 
 impl App {

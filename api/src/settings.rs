@@ -1,6 +1,5 @@
 //! Settings: everything that can be set, by flag or by environment variable, with its default.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -42,6 +41,10 @@ pub struct Settings {
     /// Whether the sweep removes what bears our name and no ledger row explains; it only reports otherwise.
     #[arg(long, env = "AMENDS_SWEEP_DELETES", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub sweep_deletes: bool,
+    /// The database was put back from a backup: nothing is removed, and claims are refused until every provider was
+    /// compared with it.
+    #[arg(long, env = "AMENDS_RESTORED", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub restored: bool,
     /// Railway's GraphQL endpoint; AMENDS_RAILWAY_TOKENS goes with it, as workspace:token,….
     #[arg(long, env = "AMENDS_RAILWAY_URL", value_name = "URL")]
     pub railway_url: Option<String>,
@@ -281,7 +284,7 @@ mod tests {
     fn secret(name: &str) -> Option<String> {
         Some(match name {
             "AMENDS_RAILWAY_TOKENS" => "acme:t1, beta:t2:with-colon,acme:t3".into(),
-            other => format!("secret of {other}"),
+            other => format!("secret-of-{other}"),
         })
     }
 
@@ -303,7 +306,7 @@ mod tests {
         let tokens: Vec<_> =
             tokens.map(|(workspace, token)| (&workspace[..], token.expose_secret())).collect();
         assert_eq!(tokens, [("acme", "t1"), ("beta", "t2:with-colon"), ("acme", "t3")]);
-        assert!(!format!("{providers:?}").contains("secret of"));
+        assert!(!format!("{providers:?}").contains("secret-of"));
         assert_eq!(settings.environment(true), Err(Error::NoEnvironment));
     }
 

@@ -103,7 +103,8 @@ impl Setup {
         let provider = Arc::new(Provider::default());
         let registry = Registry::default().activity::<Make>(provider.clone()).workflow(Pair);
         let engine = Engine::start(Arc::new(store), vault, registry, env, "test");
-        let app = App { engine: engine.clone(), sandbox: None, environment: "test".into() };
+        let app =
+            App { engine: engine.clone(), sandbox: None, environment: "test".into(), restored_at: None };
         Self { engine, provider, app }
     }
 

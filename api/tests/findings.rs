@@ -79,7 +79,8 @@ impl Setup {
         *cloud.machines.lock().unwrap() = (0..machines).map(of).collect();
         let registry = Registry::default().provider(cloud.clone());
         let engine = Engine::start(Arc::new(store), vault, registry, env, "test");
-        let app = App { engine: engine.clone(), sandbox: None, environment: "test".into() };
+        let app =
+            App { engine: engine.clone(), sandbox: None, environment: "test".into(), restored_at: None };
         let setup = Self { engine, cloud, app };
         setup.sweep().await;
         setup
@@ -286,4 +287,26 @@ async fn an_absence_is_accepted_for_a_provider_that_there_is_and_with_a_reason()
     }
     let (status, _) = setup.post(&accept("cloud"), json!({"reason": "all were removed"})).await;
     assert_eq!(status, StatusCode::NO_CONTENT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_a_database_that_was_put_back_no_claim_is_taken_before_every_provider_was_compared() {
+    let mut setup = Setup::with(0).await;
+    let claim = async |setup: &Setup| setup.post("/v1/claims", json!({"template_id": "tp_demo"})).await;
+    // The census before is of a time before the backup was put back.
+    setup.engine.env().sleep(secs(1)).await;
+    setup.app.restored_at = Some(setup.app.now());
+    let (status, problem) = claim(&setup).await;
+    assert_eq!((status, &problem["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("not_compared")));
+    assert!(problem["detail"].as_str().unwrap().contains("cloud"), "{problem}");
+    // A list that is not believed is no comparison.
+    *setup.cloud.is_down.lock().unwrap() = true;
+    setup.engine.env().sleep(secs(60)).await;
+    setup.sweep().await;
+    assert_eq!(claim(&setup).await.1["code"], "not_compared");
+    *setup.cloud.is_down.lock().unwrap() = false;
+    setup.engine.env().sleep(secs(3600)).await;
+    setup.sweep().await;
+    let (_, answer) = claim(&setup).await;
+    assert_ne!(answer["code"], "not_compared", "{answer}");
 }

@@ -86,7 +86,8 @@ impl Setup {
         let shop = Arc::new(Shop::default());
         let registry = Registry::default().activity::<Order>(shop.clone()).workflow(Purchase);
         let engine = Engine::start(Arc::new(store), vault, registry, env, "test");
-        let app = App { engine: engine.clone(), sandbox: None, environment: "test".into() };
+        let app =
+            App { engine: engine.clone(), sandbox: None, environment: "test".into(), restored_at: None };
         Self { engine, shop, app }
     }
 

@@ -17,13 +17,16 @@ pub struct RefillPool {
     pub prefix: String,
 }
 
+/// So many sagas are started in one transaction, in which nobody else writes; the rest with the next look.
+const AT_ONCE: u32 = 20;
+
 impl Local for RefillPool {
     const NAME: &'static str = "pool.refill";
     type Output = Refilled;
 
     async fn apply(&self, tx: &mut Tx<'_>) -> Result<Refilled, Failure> {
         let refilled = count_missing(tx, &self.pool).await?;
-        for _ in 0..refilled.missing {
+        for _ in 0..refilled.missing.min(AT_ONCE) {
             let unique = short(tx.uuid());
             let instance = format!("in_{unique}");
             let request = ReplenishRequest {

@@ -43,6 +43,11 @@ impl Engine {
         Ok(Run { shared, provider, sweep }.once(true).await?)
     }
 
+    /// The names of the providers that this program sweeps.
+    pub fn swept(&self) -> Vec<&'static str> {
+        self.shared().registry.providers().iter().map(|provider| provider.name()).collect()
+    }
+
     /// What is known of each provider's censuses, by provider: how old the last one is, and why there is no newer one.
     ///
     /// # Errors
