@@ -441,6 +441,10 @@ async fn an_inbox_is_ours_by_its_client_id() {
                 403,
                 &json!({"name": "IsTakenError", "code": "resource_taken", "message": "taken"}),
             ),
+            // One of our user name that somebody else made.
+            _ if asked.path.contains("am-2") => {
+                Answer::json(200, &json!({"inbox_id": "am-2@agentmail.to", "client_id": "by-hand"}))
+            }
             (_, false) => Answer::json(200, &inbox("am-1")),
             (_, true) => {
                 Answer::json(404, &json!({"name": "NotFound", "code": "not_found", "message": "no"}))
@@ -454,9 +458,11 @@ async fn an_inbox_is_ours_by_its_client_id() {
     let create = |name: &str| CreateInbox { name: name.to_owned(), display_name: "Ada".to_owned() };
     let ours = world.completes::<Once<CreateInbox>>("ours", &create("am-1")).await;
     assert_eq!(ours["address"], "am-1@agentmail.to");
-    let saga = world.begin::<Once<CreateInbox>>("theirs", &create("theirs")).await;
-    let row = world.ended(&saga).await;
-    assert!(row.error.unwrap_or_default().contains("resource_taken"));
+    for name in ["theirs", "am-2"] {
+        let saga = world.begin::<Once<CreateInbox>>(name, &create(name)).await;
+        let row = world.ended(&saga).await;
+        assert!(row.error.unwrap_or_default().contains("resource_taken"), "{name}");
+    }
 }
 
 /// Seals the token of a container.
