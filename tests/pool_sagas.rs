@@ -164,6 +164,23 @@ async fn a_container_that_is_dirty_while_idle_is_not_given() {
     shop.stop().await;
 }
 
+/// The only one there is was dirty: it is emptied, and then it is as good as another.
+#[tokio::test]
+async fn a_claim_may_get_the_instance_again_that_was_emptied_because_of_it() {
+    let mut shop = with_idle(1).await;
+    let first = only(&shop).await;
+    let used = at("status", Kind::ContainerUsed).text("a secret").of(first.domain.clone().unwrap()).now();
+    shop.sandbox.set_fault(used).unwrap();
+    let claim = shop.claim("tp_demo", "k1").await;
+    assert_eq!(shop.ended(&claim).await.0.state, SagaState::Completed, "{}", shop.story(&claim).await);
+    shop.quiet().await;
+    let given = instance(&shop, &first.id).await;
+    assert_eq!((given.state.as_str(), given.claim_epoch), ("claimed", 3));
+    shop.agree("at the end").await;
+    shop.instances_hold("at the end").await;
+    shop.stop().await;
+}
+
 /// A reset that is answered and not done is one that a known operation id would never do again.
 #[tokio::test]
 async fn each_try_to_clean_a_container_is_an_operation_of_its_own() {

@@ -203,6 +203,7 @@ async fn a_create_that_was_done_and_answered_by_a_status_of_no_table_is_found_ag
         let all = keys.lock().unwrap().all.clone();
         assert_eq!(all.len(), 1, "{what}: one key is alive: {all:?}");
         assert_eq!(made["hash"], all[0].0.as_str(), "{what}: the one that the saga has");
+        assert!(made["secret"].is_string(), "{what}: and can be used: {made}");
         assert!(
             server.asked().iter().all(|asked| !asked.path.contains("elsewhere")),
             "no redirect is followed"
