@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs, clippy::disallowed_methods, reason = "tests fail by panicking")]
 
+mod agreement;
 pub mod contract;
 pub mod database;
 pub mod depot;

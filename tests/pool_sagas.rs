@@ -134,6 +134,20 @@ async fn a_container_that_dies_while_it_is_configured_does_not_use_up_the_claim(
     shop.stop().await;
 }
 
+/// An image may bring something along, and a volume may have been somebody's: that it boots is not enough.
+#[tokio::test]
+async fn a_new_container_that_is_not_clean_never_becomes_idle() {
+    let mut shop = Shop::open().await;
+    shop.sandbox.set_fault(at("health", Kind::ContainerUsed).text("a secret").times(1)).unwrap();
+    let made = shop.replenish("default").await;
+    assert_eq!(shop.ended(&made).await.0.state, SagaState::Compensated, "{}", shop.story(&made).await);
+    shop.quiet().await;
+    assert_eq!(only(&shop).await.state, "failed");
+    shop.agree("at the end").await;
+    shop.instances_hold("at the end").await;
+    shop.stop().await;
+}
+
 #[tokio::test]
 async fn a_container_that_is_dirty_while_idle_is_not_given() {
     let mut shop = with_idle(2).await;
@@ -146,6 +160,23 @@ async fn a_container_that_is_dirty_while_idle_is_not_given() {
     shop.quiet().await;
     let cleaned = instance(&shop, &newest.id).await;
     assert_eq!(cleaned.state, "idle", "it was emptied, and seen clean");
+    shop.instances_hold("at the end").await;
+    shop.stop().await;
+}
+
+/// The only one there is was dirty: it is emptied, and then it is as good as another.
+#[tokio::test]
+async fn a_claim_may_get_the_instance_again_that_was_emptied_because_of_it() {
+    let mut shop = with_idle(1).await;
+    let first = only(&shop).await;
+    let used = at("status", Kind::ContainerUsed).text("a secret").of(first.domain.clone().unwrap()).now();
+    shop.sandbox.set_fault(used).unwrap();
+    let claim = shop.claim("tp_demo", "k1").await;
+    assert_eq!(shop.ended(&claim).await.0.state, SagaState::Completed, "{}", shop.story(&claim).await);
+    shop.quiet().await;
+    let given = instance(&shop, &first.id).await;
+    assert_eq!((given.state.as_str(), given.claim_epoch), ("claimed", 3));
+    shop.agree("at the end").await;
     shop.instances_hold("at the end").await;
     shop.stop().await;
 }

@@ -20,11 +20,13 @@ async fn an_instance_is_made_claimed_and_torn_down_and_nothing_is_left() {
     let (row, _) = shop.ended(&made).await;
     assert_eq!(row.state, SagaState::Completed, "{}", shop.story(&made).await);
     shop.agree("after replenish").await;
+    shop.instances_hold("after replenish").await;
 
     let claim = shop.claim("tp_demo", "k1").await;
     let (row, _) = shop.ended(&claim).await;
     assert_eq!(row.state, SagaState::Completed, "{}", shop.story(&claim).await);
     shop.agree("after claim").await;
+    shop.instances_hold("after claim").await;
     let instances = shop.instances().await;
     assert_eq!((instances.len(), instances[0].state.as_str()), (1, "claimed"));
     assert!(instances[0].conversation.is_some());
@@ -35,8 +37,34 @@ async fn an_instance_is_made_claimed_and_torn_down_and_nothing_is_left() {
     assert_eq!(row.state, SagaState::Completed, "{}", shop.story(&teardown).await);
     assert_eq!(shop.instances().await[0].state, "gone");
     shop.agree("after teardown").await;
+    shop.instances_hold("after teardown").await;
     let (outside, _) = shop.columns().await;
     assert_eq!(outside.len(), 2, "the number rests in our stock, with its profile: {outside:?}");
+    shop.stop().await;
+}
+
+/// Of the first user nothing is left to the second, who gets an agent of his own.
+#[tokio::test]
+async fn a_claim_behind_one_that_was_undone_gets_an_agent_of_its_own() {
+    let mut shop = Shop::open().await;
+    let made = shop.replenish("default").await;
+    assert_eq!(shop.ended(&made).await.0.state, SagaState::Completed, "{}", shop.story(&made).await);
+    let refuse = Fault::new(Provider::Runtime, "createConversation", Kind::Refuse).times(1);
+    shop.sandbox.set_fault(refuse).unwrap();
+    let first = shop.claim("tp_demo", "k1").await;
+    assert_eq!(shop.ended(&first).await.0.state, SagaState::Compensated, "{}", shop.story(&first).await);
+    shop.quiet().await;
+    shop.agree("after the undo").await;
+    shop.instances_hold("after the undo").await;
+    let second = shop.claim("tp_plain", "k2").await;
+    assert_eq!(shop.ended(&second).await.0.state, SagaState::Completed, "{}", shop.story(&second).await);
+    shop.agree("after the second claim").await;
+    shop.instances_hold("after the second claim").await;
+    let instance = shop.instances().await.remove(0);
+    assert_eq!((instance.state.as_str(), instance.claim_epoch), ("claimed", 3));
+    let teardown = shop.teardown(&instance.id).await;
+    assert_eq!(shop.ended(&teardown).await.0.state, SagaState::Completed);
+    shop.instances_hold("after the teardown").await;
     shop.stop().await;
 }
 

@@ -34,7 +34,7 @@ pub const SEED: &str = r#"{
   ],
   "templates": [
     {"id": "tp_demo", "name": "Demo", "pool": "default", "agent_name": "Ada", "instructions": "Help.",
-     "tools": ["agentmail", "telnyx"]},
+     "model": "sandbox/large", "tools": ["agentmail", "telnyx"]},
     {"id": "tp_plain", "name": "Plain", "pool": "default", "agent_name": "Cleo", "instructions": "Talk.", "tools": []},
     {"id": "tp_optional", "name": "Optional", "pool": "default", "agent_name": "Dan", "instructions": "Try.",
      "tools": ["agentmail", {"tool": "telnyx", "required": false}]},
@@ -222,55 +222,6 @@ impl Shop {
         files.map(|file| file.file_name().to_string_lossy().into_owned()).collect()
     }
 
-    /// What has to be true of every instance at rest, looked at on both sides: in our tables and in its container.
-    pub async fn instances_hold(&self, what: &str) {
-        for order in self.sandbox.holdings()["telnyx"]["orders"].as_array().unwrap() {
-            let reference = order["reference"].as_str().unwrap_or_default();
-            assert!(reference.starts_with(PREFIX), "an order that nobody finds again: {order} {what}");
-        }
-        let filter = ResourceFilter { limit: 1000, ..ResourceFilter::default() };
-        for row in self.running().engine.resources(filter).await.unwrap() {
-            let is_left = row.state != ResourceState::Gone && row.holder.starts_with("sg_");
-            assert!(!is_left, "held by a saga that has ended: {row:?} {what}");
-        }
-        let (outside, _) = self.columns().await;
-        for instance in self.instances().await {
-            let container = self.container(&instance);
-            let what = format!("{} {container:#}\n{what}", instance.id);
-            match instance.state.as_str() {
-                "idle" => {
-                    assert_eq!(container["clean"], true, "idle means clean: {what}");
-                    assert!(container["conversation"].is_null(), "idle means unbound: {what}");
-                    assert_eq!(container["pending"], false, "{what}");
-                    assert!(
-                        self.remembered(&instance).is_empty(),
-                        "idle means nothing is remembered: {what}"
-                    );
-                    assert!(container["key"].is_string(), "it can pay its model: {what}");
-                    let epoch = container["epoch"].as_i64().unwrap_or_default();
-                    assert!(epoch <= instance.claim_epoch, "{what}");
-                }
-                "claimed" => {
-                    assert_eq!(container["epoch"], instance.claim_epoch, "{what}");
-                    assert!(container["key"].is_string(), "it can pay its model: {what}");
-                    for tool in container["tools"].as_array().unwrap() {
-                        let handle = tool["handle"].as_str().unwrap();
-                        let is_there = outside.iter().any(|thing| thing.ends_with(&format!(" {handle}")));
-                        assert!(is_there, "a tool that is not there: {handle} {what}");
-                    }
-                    assert!(container["instructions"].is_string(), "{what}");
-                    assert_eq!(container["agent_name"].as_str(), instance.agent_name.as_deref(), "{what}");
-                    assert_eq!(
-                        container["conversation"].as_str(),
-                        instance.conversation.as_deref(),
-                        "{what}"
-                    );
-                }
-                _ => {}
-            }
-        }
-    }
-
     pub async fn story(&self, saga: &SagaId) -> String {
         let view = self.running().engine.view(saga).await.unwrap().unwrap();
         amends_engine::journal::story(saga, &view.entries)
@@ -288,7 +239,14 @@ impl Shop {
         let how = Sweep { removes: deletes, grace: Duration::ZERO, ..Sweep::default() };
         let mut all = Swept::default();
         for provider in ["railway", "openrouter", "agentmail", "telnyx"] {
-            let swept = engine.sweep(provider, &how).await.unwrap().unwrap();
+            let mut swept = engine.sweep(provider, &how).await.unwrap().unwrap();
+            // A machine that is busy is slower than a read may be.
+            for _ in 0..10 {
+                if !swept.problem.as_ref().is_some_and(|problem| problem.to_string().contains("(timeout)")) {
+                    break;
+                }
+                swept = engine.sweep(provider, &how).await.unwrap().unwrap();
+            }
             all.removed += swept.removals;
             all.unread.extend(swept.problem.map(|problem| format!("{provider}: {problem}")));
             all.findings.extend(swept.findings);

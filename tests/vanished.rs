@@ -158,6 +158,65 @@ async fn only_whole_names_of_planned_instances_are_removed() {
     shop.stop().await;
 }
 
+async fn make_project(shop: &Shop, name: &str) {
+    let query = "mutation ProjectCreate($input: ProjectCreateInput!) { projectCreate(input: $input) { id } }";
+    let input = json!({"name": name, "workspaceId": CREDENTIALS.railway[0].0});
+    let request = http()
+        .post(shop.sandbox.urls().railway)
+        .json(&json!({"query": query, "variables": {"input": input}}));
+    // A workspace makes one in a while.
+    tokio::time::sleep(Duration::from_millis(350)).await;
+    let made = call(request, CREDENTIALS.railway[0].1).await;
+    assert!(made["errors"].is_null(), "{made}");
+}
+
+async fn make_inbox(shop: &Shop, client_id: &str) {
+    let request = http().post(format!("{}/inboxes", shop.sandbox.urls().agentmail));
+    call(request.json(&json!({"client_id": client_id, "username": client_id})), CREDENTIALS.agentmail).await;
+}
+
+async fn order_number(shop: &Shop, reference: &str) {
+    let urls = shop.sandbox.urls();
+    let search = http().get(format!("{}/available_phone_numbers?filter%5Bcountry_code%5D=US", urls.telnyx));
+    let found = call(search, CREDENTIALS.telnyx).await;
+    let number = found["data"][0]["phone_number"].as_str().unwrap();
+    let order = json!({"phone_numbers": [{"phone_number": number}], "customer_reference": reference});
+    let request = http().post(format!("{}/number_orders", urls.telnyx));
+    call(request.json(&order), CREDENTIALS.telnyx).await;
+}
+
+/// Another installation may have our prefix, a person may name his own after ours, and a number costs money.
+#[tokio::test]
+async fn what_is_not_ours_stays_at_every_provider() {
+    let mut shop = with_one_idle().await;
+    let own = shop.instances().await[0].name.clone();
+    let strangers = format!("{PREFIX}-000000000000");
+    for name in [format!("{own}-old"), strangers.clone()] {
+        make_project(&shop, &name).await;
+        make_inbox(&shop, &format!("{name}-1")).await;
+        make_key(&shop, &name).await;
+        order_number(&shop, &format!("{name}-1")).await;
+    }
+    make_inbox(&shop, "alice").await;
+    // Ours by its name, and lost by whoever bought it: a person decides.
+    order_number(&shop, &format!("{own}-1")).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let before = shop.sandbox.made();
+    for _ in 0..3 {
+        let swept = shop.sweep(true).await;
+        no_problem(&swept);
+        assert_eq!(swept.removed, 0, "{swept:?}");
+    }
+    let holdings = shop.sandbox.holdings();
+    for (provider, kind) in
+        [("railway", "projects"), ("openrouter", "keys"), ("agentmail", "inboxes"), ("telnyx", "numbers")]
+    {
+        assert_eq!(holdings[provider][kind].as_array().unwrap().len(), before[kind], "{kind}");
+    }
+    assert_eq!(shop.instances().await[0].state, "idle");
+    shop.stop().await;
+}
+
 #[tokio::test]
 async fn a_limit_that_is_not_as_it_was_declared_is_a_drift() {
     let mut shop = with_one_idle().await;

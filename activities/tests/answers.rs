@@ -204,6 +204,7 @@ async fn a_create_that_was_done_and_answered_by_a_status_of_no_table_is_found_ag
         let all = keys.lock().unwrap().all.clone();
         assert_eq!(all.len(), 1, "{what}: one key is alive: {all:?}");
         assert_eq!(made["hash"], all[0].0.as_str(), "{what}: the one that the saga has");
+        assert!(made["secret"].is_string(), "{what}: and can be used: {made}");
         assert!(
             server.asked().iter().all(|asked| !asked.path.contains("elsewhere")),
             "no redirect is followed"
@@ -552,6 +553,10 @@ async fn an_inbox_is_ours_by_its_client_id() {
                 403,
                 &json!({"name": "IsTakenError", "code": "resource_taken", "message": "taken"}),
             ),
+            // One of our user name that somebody else made.
+            _ if asked.path.contains("am-2") => {
+                Answer::json(200, &json!({"inbox_id": "am-2@agentmail.to", "client_id": "by-hand"}))
+            }
             (_, false) => Answer::json(200, &inbox("am-1")),
             (_, true) => {
                 Answer::json(404, &json!({"name": "NotFound", "code": "not_found", "message": "no"}))
@@ -565,9 +570,11 @@ async fn an_inbox_is_ours_by_its_client_id() {
     let create = |name: &str| CreateInbox { name: name.to_owned(), display_name: "Ada".to_owned() };
     let ours = world.completes::<Once<CreateInbox>>("ours", &create("am-1")).await;
     assert_eq!(ours["address"], "am-1@agentmail.to");
-    let saga = world.begin::<Once<CreateInbox>>("theirs", &create("theirs")).await;
-    let row = world.ended(&saga).await;
-    assert!(row.error.unwrap_or_default().contains("resource_taken"));
+    for name in ["theirs", "am-2"] {
+        let saga = world.begin::<Once<CreateInbox>>(name, &create(name)).await;
+        let row = world.ended(&saga).await;
+        assert!(row.error.unwrap_or_default().contains("resource_taken"), "{name}");
+    }
 }
 
 /// Seals the token of a container.

@@ -315,6 +315,72 @@ async fn an_act_repeated_under_its_key_is_done_once_and_another_under_it_is_refu
     assert_eq!(setup.engine.audit(&saga).await.unwrap().len(), 1);
 }
 
+/// There is no authentication: what a page of another site sends must not be taken for the operator's.
+#[tokio::test(start_paused = true)]
+async fn what_comes_from_another_site_or_is_meant_for_another_host_is_refused() {
+    let setup = Setup::new().await;
+    let saga = setup.at_second("asked", unavailable()).await;
+    let form = "kind=cancel&reason=because";
+    let post = |path: &str, host: &str, headers: &[(&str, &str)]| {
+        let mut request = Request::post(path)
+            .header(header::HOST, host)
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(Body::from(form)).unwrap()
+    };
+    let page = format!("/sagas/{saga}/actions");
+    for host in ["ops.example", "127.0.0.1.nip.io", "10.0.0.1:7300", ""] {
+        let (status, _, text) = setup.send(post(&page, host, &[])).await;
+        assert!(text.contains("loopback name"), "{host}: {status} {text}");
+        let read = Request::get("/v1/sagas").header(header::HOST, host).body(Body::empty()).unwrap();
+        assert!(setup.send(read).await.2.contains("foreign_host"), "{host}");
+    }
+    let foreign = [
+        [("sec-fetch-site", "cross-site"), ("origin", "https://evil.example")],
+        [("sec-fetch-site", "same-site"), ("origin", "http://localhost:1")],
+        [("origin", "https://evil.example"), ("accept", "*/*")],
+    ];
+    for headers in foreign {
+        for path in [page.clone(), format!("/v1/sagas/{saga}/actions/cancel")] {
+            let (status, _, text) = setup.send(post(&path, "localhost", &headers)).await;
+            assert_eq!(status, StatusCode::FORBIDDEN, "{path} {headers:?}: {text}");
+        }
+    }
+    assert!(setup.engine.audit(&saga).await.unwrap().is_empty(), "none of them was done");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_act_without_a_reason_or_that_cannot_be_done_now_is_refused() {
+    let setup = Setup::new().await;
+    let saga = setup.at_second("asked", unavailable()).await;
+    for body in [
+        json!({"kind": "cancel"}),
+        json!({"kind": "cancel", "reason": ""}),
+        json!({"kind": "cancel", "reason": " \t"}),
+        json!({"kind": "cancel", "reason": "a\u{202e}b"}),
+        json!({"kind": "cancel", "reason": "x".repeat(501)}),
+    ] {
+        let (status, problem) = setup.post(&saga, &[], body.clone()).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{body}: {problem}");
+        assert!(problem["detail"].as_str().unwrap().starts_with("reason: "), "{problem}");
+    }
+    // It does not wait for a person, and it is not paused.
+    for kind in ["resume", "done"] {
+        let step = if kind == "done" { json!("first") } else { Value::Null };
+        let mut body = json!({"kind": kind, "reason": "to see"});
+        if kind == "done" {
+            body["step"] = step;
+        }
+        let (status, problem) = setup.post(&saga, &[], body).await;
+        assert_eq!(status, StatusCode::CONFLICT, "{kind}: {problem}");
+    }
+    assert!(
+        setup.engine.audit(&saga).await.unwrap().iter().all(|row| row.outcome.as_deref() != Some("accepted"))
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_act_meant_for_an_earlier_version_is_not_done() {
     let setup = Setup::new().await;

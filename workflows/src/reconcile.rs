@@ -22,3 +22,45 @@ pub fn providers(clients: &Clients, names: &Names) -> Vec<Arc<dyn Provider>> {
         TelnyxCensus::new(clients.telnyx.clone(), names.clone()),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use amends_activities::agentmail::{AgentMail, RemoveInbox};
+    use amends_activities::ghcr::Ghcr;
+    use amends_activities::openrouter::{MintKey, OpenRouter, RemoveKey};
+    use amends_activities::railway::{CreateProject, Railway, RemoveProject};
+    use amends_activities::runtime::Runtime;
+    use amends_activities::telnyx::{OrderNumber, Telnyx, UnassignNumber};
+    use amends_engine::{Activity, Effect, Removal};
+
+    use super::*;
+
+    /// What was just made may not show, and what was just deleted may: a sight of less than that proves nothing.
+    #[test]
+    fn nothing_is_believed_before_what_was_lost_or_deleted_is_surely_over() {
+        let clients = Clients {
+            railway: Arc::new(Railway::new("http://localhost", Vec::new())),
+            openrouter: Arc::new(OpenRouter::new("http://localhost", "".into())),
+            agentmail: Arc::new(AgentMail::new("http://localhost", "".into())),
+            telnyx: Arc::new(Telnyx::new("http://localhost", "".into())),
+            ghcr: Arc::new(Ghcr::new("http://localhost", None)),
+            runtime: Arc::new(Runtime::new("http://localhost")),
+        };
+        let made = |effect: Effect| match effect {
+            Effect::Searchable { settle_after } | Effect::SearchableOnce { settle_after } => settle_after,
+            other => panic!("{other:?}"),
+        };
+        let known = [
+            ("railway", [made(CreateProject::EFFECT), RemoveProject::SETTLE_AFTER]),
+            ("openrouter", [made(MintKey::EFFECT), RemoveKey::SETTLE_AFTER]),
+            ("agentmail", [RemoveInbox::SETTLE_AFTER; 2]),
+            ("telnyx", [made(OrderNumber::EFFECT), UnassignNumber::SETTLE_AFTER]),
+        ];
+        let providers = providers(&clients, &Names::of("am", "test"));
+        assert_eq!(providers.len(), known.len());
+        for (provider, (name, settles)) in providers.iter().zip(known) {
+            assert_eq!(provider.name(), name);
+            assert!(settles.iter().all(|settles| *settles <= provider.settle_after()), "{name}");
+        }
+    }
+}

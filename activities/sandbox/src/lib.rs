@@ -8,6 +8,7 @@ mod call;
 mod clock;
 mod container;
 mod control;
+mod deed;
 mod dice;
 pub mod fault;
 mod ghcr;
@@ -33,6 +34,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use clock::{Clock, ManualClock};
+pub use deed::Deed;
 pub use fault::{Fault, Kind, Preset, Provider, Spoiled, SpoiledBody, catalogue};
 pub use ghcr::digest;
 use holdings::holdings;
@@ -256,6 +258,11 @@ impl Sandbox {
     /// How often each fault happened, by `provider.operation.fault`.
     pub fn fired(&self) -> BTreeMap<String, u32> {
         self.shared.world().faults.fired()
+    }
+
+    /// The calls that were carried out, in the order in which they took effect; the newest 5,000.
+    pub fn deeds(&self) -> Vec<Deed> {
+        self.shared.world().deeds.iter().cloned().collect()
     }
 
     /// What each fake holds: hashes and labels, never a secret.

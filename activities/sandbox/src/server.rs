@@ -12,6 +12,7 @@ use axum::routing::any;
 use serde_json::Value;
 
 use crate::call::{Ending, answer};
+use crate::deed::{DEEDS, Deed};
 use crate::fault::Provider;
 use crate::request::{Answer, Request};
 use crate::world::World;
@@ -142,6 +143,16 @@ pub(crate) fn act(
     operation: &'static str,
     request: &Request,
 ) -> Answer {
+    let answer = carry_out(world, provider, operation, request);
+    if world.deeds.len() >= DEEDS {
+        world.deeds.pop_front();
+    }
+    let when = (world.now(), world.is_landing);
+    world.deeds.push_back(Deed::new((provider, operation), request, &answer, when));
+    answer
+}
+
+fn carry_out(world: &mut World, provider: Provider, operation: &'static str, request: &Request) -> Answer {
     match provider {
         Provider::Railway => railway::act(world, request),
         Provider::Openrouter => openrouter::act(world, operation, request),

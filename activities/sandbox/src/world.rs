@@ -1,6 +1,6 @@
 //! World: everything the fakes remember, behind one lock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::agentmail::Inbox;
 use crate::clock::{Clock, Moment, after};
 use crate::container::Container;
+use crate::deed::Deed;
 use crate::dice::Dice;
 use crate::fault::{Faults, Kind, Provider};
 use crate::memory::Memory;
@@ -62,6 +63,8 @@ pub(crate) struct World {
     pub(crate) memory: Memory,
     #[serde(skip)]
     pub(crate) calls: BTreeMap<String, u32>,
+    #[serde(skip)]
+    pub(crate) deeds: VecDeque<Deed>,
     pub(crate) projects: Vec<Project>,
     /// When each workspace last made a project, and a volume.
     pub(crate) made_project: BTreeMap<String, Moment>,
@@ -117,6 +120,7 @@ impl World {
             faults: Faults::default(),
             memory,
             calls: BTreeMap::new(),
+            deeds: VecDeque::new(),
             projects: Vec::new(),
             made_project: BTreeMap::new(),
             made_volume: BTreeMap::new(),

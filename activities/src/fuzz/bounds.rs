@@ -54,6 +54,58 @@ async fn a_cursor_that_comes_twice_ends_the_walk_with_its_cause() {
     assert!(detail.contains("turns in a circle"), "{detail}");
 }
 
+/// What is on the second page is there, and what is beyond a page that names no next one was not read.
+#[tokio::test]
+async fn a_list_is_read_to_its_last_page_or_was_not_read() {
+    let key = |hash: &str| json!({"hash": hash, "name": hash, "created_at": "2026-01-01T00:00:00Z"});
+    let rest = json!({"data": [key("b"), key("b-g2"), key("bb"), key("B")]});
+    let server = pages(vec![json!({"data": [key("a")]}), rest, json!({"data": []})]).await;
+    let named = OpenRouter::new(&server.url, "key".into()).named("b").await.unwrap();
+    assert_eq!(named.iter().map(|key| key.hash.as_str()).collect::<Vec<_>>(), ["b"], "exactly that name");
+
+    let inbox = |id: &str| json!({"inbox_id": id, "client_id": id});
+    let first = json!({"count": 2, "inboxes": [inbox("a")], "next_page_token": "n"});
+    let server = pages(vec![first, json!({"count": 2, "inboxes": [inbox("b")]})]).await;
+    assert_eq!(AgentMail::new(&server.url, "key".into()).list().await.unwrap().len(), 2);
+
+    let number = |id: u64| json!({"id": id.to_string(), "phone_number": "+1", "status": "active"});
+    let page = |at: u64| json!({"data": [number(at)], "meta": {"total_pages": 2, "page_number": at}});
+    let server = pages(vec![page(1), page(2)]).await;
+    let telnyx = Telnyx::new(&server.url, "key".into());
+    assert_eq!(telnyx.list(&answers::NUMBERS, "/phone_numbers", "").await.unwrap().len(), 2);
+
+    let node =
+        |id: &str| json!({"id": id, "name": id, "createdAt": "2026-01-01T00:00:00Z", "deletedAt": null});
+    let page = |id: &str, info: Value| json!({"data": {"projects": {"edges": [{"node": node(id)}], "pageInfo": info}}});
+    let follows = json!({"hasNextPage": true, "endCursor": "n"});
+    let ends = json!({"hasNextPage": false, "endCursor": "m"});
+    let server = pages(vec![page("a", follows), page("b", ends)]).await;
+    let railway = |url: &str| Railway::new(url, vec![("ws".to_owned(), "token".into())]);
+    assert_eq!(railway(&server.url).projects("ws").await.unwrap().len(), 2);
+    let server = pages(vec![page("a", json!({"hasNextPage": true, "endCursor": null}))]).await;
+    let (_, detail) = why(railway(&server.url).projects("ws").await);
+    assert!(detail.contains("that another follows, and not where"), "{detail}");
+}
+
+/// Whoever can answer for a provider could have its credential sent on to himself, or a list of his own believed.
+#[tokio::test]
+async fn a_redirect_is_not_followed() {
+    for status in [301, 302, 303, 307, 308] {
+        let other = pages(vec![json!({"data": []})]).await;
+        let url = other.url.clone();
+        let server = Loopback::start(move |_: &Asked| Answer {
+            headers: vec![("location".to_owned(), format!("{url}/keys"))],
+            ..Answer::json(status, &json!({}))
+        })
+        .await;
+        let openrouter = OpenRouter::new(&server.url, "key".into());
+        assert!(matches!(openrouter.named("am").await, Err(Failure::Unavailable { .. })), "{status}");
+        let created = openrouter.create(&json!({})).await;
+        assert!(matches!(created, Err(Failure::NoAnswer { .. })), "{status}: {created:?}");
+        assert!(other.asked().is_empty(), "{status}: it was sent on");
+    }
+}
+
 #[tokio::test]
 async fn a_list_without_end_is_left_after_so_many_pages() {
     let mut at = 0;

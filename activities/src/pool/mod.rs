@@ -108,7 +108,9 @@ pub(crate) async fn occupy_for(
 ) -> Result<(), Failure> {
     let now = tx.now();
     tx.execute(
-        "insert into instance_saga (instance, saga, kind, began_at) values ($1, $2, $3, $4)",
+        // A claim may be given the instance again that was emptied because of it.
+        "insert into instance_saga (instance, saga, kind, began_at) values ($1, $2, $3, $4)
+         on conflict (instance, saga) do update set began_at = excluded.began_at, ended_at = null",
         params![instance, saga, kind, now],
     )
     .await?;
