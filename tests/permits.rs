@@ -13,7 +13,7 @@ use amends_engine::journal::state::Attention;
 use amends_engine::journal::{Event, story};
 use amends_engine::secret::Vault;
 use amends_engine::store::memory::MemoryStore;
-use amends_engine::store::{SagaRow, Started, Store};
+use amends_engine::store::{Message, SagaRow, Started, Store};
 use amends_engine::testing::shaky::{Shakes, ShakyStore};
 use amends_engine::{
     Activity, Call, Effect, Engine, Env, Failure, Found, Gate, Registry, Resource, Saga, SagaId, Seen,
@@ -124,6 +124,51 @@ impl Workflow for MakeAll {
     }
 }
 
+/// What is knocked at so takes a while.
+const SLOW: &str = "slow";
+
+/// Calls the provider past a gate of its own.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Knock {
+    name: String,
+    gate: String,
+}
+
+impl Activity for Knock {
+    const NAME: &'static str = "provider.knock";
+    const EFFECT: Effect = Effect::Repeatable;
+    type Client = Provider;
+    type Output = ();
+
+    fn gates(&self, _: &Provider) -> Vec<Gate> {
+        vec![Gate::credential(self.gate.as_str())]
+    }
+
+    async fn execute(&self, provider: &Provider, _: &Call) -> Result<(), Failure> {
+        provider.call(format!("knock {}", self.name))?;
+        if self.name == SLOW {
+            provider.env.sleep(secs(50)).await;
+        }
+        Ok(())
+    }
+}
+
+/// Knocks at all of them, side by side, in this order.
+struct KnockAll;
+
+impl Workflow for KnockAll {
+    const NAME: &'static str = "knock-all";
+    const VERSION: u32 = 1;
+    type Input = Vec<Knock>;
+    type Output = ();
+
+    async fn run(&self, saga: &Saga, all: Vec<Knock>) -> saga::Result<()> {
+        let all = all.into_iter().map(|one| (one.name.clone(), one));
+        let branch = |saga: Saga, one: Knock| async move { saga.step("knock", one).await.map(drop) };
+        saga.each("door", all, branch).await.map(drop)
+    }
+}
+
 /// Makes one, and thinks better of it after a minute.
 struct Regret;
 
@@ -151,7 +196,12 @@ fn free(name: &str) -> Make {
 }
 
 fn registry(provider: &Arc<Provider>) -> Registry {
-    Registry::default().activity::<Make>(provider.clone()).workflow(MakeAll).workflow(Regret)
+    Registry::default()
+        .activity::<Make>(provider.clone())
+        .activity::<Knock>(provider.clone())
+        .workflow(MakeAll)
+        .workflow(KnockAll)
+        .workflow(Regret)
 }
 
 struct House {
@@ -235,6 +285,55 @@ async fn a_closed_gate_is_never_passed_whoever_else_is_due() {
         engine.open_gate("g", "ann", "it was moved").await.unwrap();
         until(&engine, &saga, secs(60), is_over).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permit_is_for_the_step_that_asked_for_it() {
+    let house = House::at(Env::simulated(1), Vec::new()).await;
+    let engine = house.engine();
+    engine.close_gate("shut", "ann", "it is being moved").await.unwrap();
+    // They are asked about together, and what is said of them has another order than they are asked for in.
+    let names = ["e", "d", "c", "b", "a"].map(str::to_owned);
+    let knocks = names.map(|name| {
+        let gate = if name == "a" || name == "d" { "open" } else { "shut" };
+        Knock { gate: gate.to_owned(), name }
+    });
+    let new = engine.new_saga::<KnockAll>("all", &knocks.to_vec()).unwrap();
+    engine.begin(new).await.unwrap();
+    house.env.sleep(secs(60)).await;
+    let mut called: Vec<String> =
+        house.provider.calls.lock().unwrap().iter().map(|(_, call)| call.clone()).collect();
+    called.sort();
+    assert_eq!(called, ["knock a", "knock d"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_let_go_does_not_pass_a_gate_that_was_closed_meanwhile() {
+    let house = House::at(Env::simulated(1), Vec::new()).await;
+    let store = Arc::new(house.store.another(&house.env));
+    let store = Arc::new(ShakyStore::new(store, house.env.clone(), Shakes::default()));
+    let driver = house.on(store.clone());
+    driver.close_gate("g", "ann", "it is being moved").await.unwrap();
+    // The call that is under way keeps the saga with its worker, which stands still while another lets the step go.
+    let knocks = [("a", "g"), (SLOW, "h")];
+    let knocks = knocks.map(|(name, gate)| Knock { name: name.to_owned(), gate: gate.to_owned() });
+    let new = driver.new_saga::<KnockAll>("all", &knocks.to_vec()).unwrap();
+    let saga = driver.begin(new).await.unwrap().saga().clone();
+    house.env.sleep(secs(5)).await;
+    assert_eq!(house.provider.calls("knock"), 1);
+    store.freeze(true);
+    let another = house.engine();
+    another.open_gate("g", "ann", "it was moved").await.unwrap();
+    house.env.sleep(secs(3)).await;
+    let letters = house.store.letters(&saga).await.unwrap();
+    assert!(letters.iter().any(|letter| matches!(letter.message, Message::LetGo { .. })), "{letters:?}");
+    another.close_gate("g", "ann", "not yet, after all").await.unwrap();
+    store.freeze(false);
+    house.env.sleep(secs(600)).await;
+    assert_eq!(house.provider.calls("knock a"), 0);
+    another.open_gate("g", "ann", "now").await.unwrap();
+    until(&another, &saga, secs(60), is_over).await;
+    assert_eq!(house.provider.calls("knock a"), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -211,6 +211,12 @@ workflow!(Parent, "parent", |saga| {
     saga.sleep("night", secs(60)).await
 });
 
+workflow!(Tidy, "tidy", |saga| {
+    saga.defer("tidy", Announce("tidy".into())).await?;
+    saga.step("pot", Put("pot".into())).await?;
+    saga.sleep("night", secs(600)).await
+});
+
 /// Waits for what is not the engine's.
 struct Foreign;
 
@@ -251,6 +257,7 @@ impl Room {
             .workflow(Shouting)
             .workflow(Ordering)
             .workflow(Foreign)
+            .workflow(Tidy)
             .workflow(Parent);
         Self { env, store: Arc::new(store), vault, desk, registry }
     }
@@ -337,6 +344,23 @@ async fn a_cancel_behind_a_pivot_that_did_not_happen_turns_the_saga_round() {
     engine.cancel(&saga, "ann", "in time").await.unwrap();
     assert!(room.ended(&saga).await == SagaState::Compensated);
     assert!(room.desk.count("lift-off") == 0 && room.desk.count("undo ramp") == 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_put_off_to_the_end_is_done_whichever_way_it_ends() {
+    for cancels in [false, true] {
+        let room = Room::new().await;
+        let engine = room.engine();
+        let saga = room.begin::<Tidy>().await;
+        room.until(&saga, |state| state.step(&"night".into()).is_some()).await;
+        assert_eq!(room.desk.count("tidy"), 0);
+        if cancels {
+            engine.cancel(&saga, "ann", "no more").await.unwrap();
+        }
+        let wanted = if cancels { SagaState::Compensated } else { SagaState::Completed };
+        assert_eq!(room.ended(&saga).await, wanted);
+        assert_eq!(room.desk.count("tidy"), 1, "{wanted}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
