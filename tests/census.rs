@@ -568,20 +568,22 @@ async fn a_direct_look_that_fails_is_no_absence() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_its_saga_takes_back_while_it_is_looked_for_is_no_ghost() {
-    let room = Room::new().await;
-    room.hired(1, false).await;
-    let saga = room.hire(Wish { name: name(2), fails: true, waits: true }).await;
-    room.env.sleep(secs(3600)).await;
-    room.cloud.vanish(&name(2));
-    let takes_back = async {
-        room.env.sleep(SETTLE / 2).await;
-        room.engine.signal(&saga, "go", "go", serde_json::json!(true)).await.unwrap();
-    };
-    let (swept, ()) = tokio::join!(room.sweep(), takes_back);
-    assert_eq!(swept.problem, None, "the list stands");
-    assert_eq!(room.cloud.count(&format!("read {}", name(2))), 2);
-    assert!(room.all().await.is_empty(), "{:?}", told(&swept));
+async fn what_its_saga_takes_back_or_hands_over_while_it_is_looked_for_is_no_ghost() {
+    for fails in [true, false] {
+        let room = Room::new().await;
+        room.hired(1, false).await;
+        let saga = room.hire(Wish { name: name(2), fails, waits: true }).await;
+        room.env.sleep(secs(3600)).await;
+        room.cloud.vanish(&name(2));
+        let goes_on = async {
+            room.env.sleep(SETTLE / 2).await;
+            room.engine.signal(&saga, "go", "go", serde_json::json!(true)).await.unwrap();
+        };
+        let (swept, ()) = tokio::join!(room.sweep(), goes_on);
+        assert_eq!(swept.problem, None, "the list stands");
+        assert_eq!(room.cloud.count(&format!("read {}", name(2))), 2);
+        assert!(room.all().await.is_empty(), "{fails}: {:?}", told(&swept));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -415,6 +415,39 @@ async fn a_gate_whose_state_cannot_be_read_is_not_passed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_known_of_a_gate_is_good_for_two_seconds_where_it_cannot_be_looked_at() {
+    let house = House::new(Gate::credential("g")).await;
+    let store = Arc::new(house.store.another(&house.env));
+    let store = Arc::new(ShakyStore::new(store, house.env.clone(), Shakes::default()));
+    let here = house.on(store.clone());
+    let mut sagas = Vec::new();
+    for number in 0..50 {
+        let name = format!("x{number}");
+        sagas.push(start::<Regret>(&here, &name, &[gated(&name)]).await);
+        house.env.sleep(Duration::from_millis(200)).await;
+    }
+    // They think better of it one after the other. Some have when another closes the gate, and this one cannot see it.
+    while house.provider.calls("unmake") < 5 {
+        house.env.sleep(Duration::from_millis(100)).await;
+    }
+    store.set_shakes(Shakes { fails: 1000, ..Shakes::default() });
+    let there = house.engine();
+    there.close_gate("g", "ann", "x").await.unwrap();
+    there.abort();
+    let closed_at = house.env.now();
+    house.env.sleep(secs(6)).await;
+    store.set_shakes(Shakes::default());
+    house.env.sleep(secs(60)).await;
+    let mut passed = Vec::new();
+    for saga in &sagas {
+        let entries = house.store.journal(saga).await.unwrap();
+        let leaves = entries.iter().filter(|entry| matches!(entry.event, Event::CompensationStarted { .. }));
+        passed.extend(leaves.map(|entry| entry.at.since(closed_at)));
+    }
+    assert!(passed.iter().all(|late| *late <= secs(2)) && passed.len() < 50, "{passed:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_look_passes_its_gate_like_any_call() {
     let house = House::new(Gate::credential("g")).await;
     let engine = house.engine();
