@@ -127,6 +127,8 @@ impl Workflow for MakeAll {
 /// What is knocked at so takes a while.
 const SLOW: &str = "slow";
 
+/// This gate lets one pass at a time.
+const ONE: &str = "one";
 /// This gate lets ten pass a second.
 const BUSY: &str = "busy";
 
@@ -145,14 +147,17 @@ impl Activity for Knock {
 
     fn gates(&self, _: &Provider) -> Vec<Gate> {
         let gate = Gate::credential(self.gate.as_str());
-        vec![if self.gate == BUSY { gate.rate(10, secs(1)) } else { gate }]
+        vec![match self.gate.as_str() {
+            BUSY => gate.rate(10, secs(1)),
+            ONE => gate.concurrency(1),
+            _ => gate,
+        }]
     }
 
     async fn execute(&self, provider: &Provider, _: &Call) -> Result<(), Failure> {
         provider.call(format!("knock {}", self.name))?;
-        if self.name == SLOW {
-            provider.env.sleep(secs(50)).await;
-        }
+        let takes = if self.name == SLOW { secs(50) } else { Duration::from_millis(500) };
+        provider.env.sleep(takes).await;
         Ok(())
     }
 }
@@ -400,7 +405,7 @@ async fn a_closing_holds_from_its_answer_on_whatever_was_read_before_it() {
     while house.provider.calls("unmake") < 5 {
         house.env.sleep(Duration::from_millis(50)).await;
     }
-    store.set_shakes(Shakes { latency: Duration::from_millis(400), ..Shakes::default() });
+    store.set_shakes(Shakes { latency: Duration::from_millis(1500), ..Shakes::default() });
     house.env.sleep(secs(1)).await;
     here.close_gate("g", "ann", "x").await.unwrap();
     let closed_at = house.env.now();
@@ -419,18 +424,23 @@ async fn a_closing_holds_from_its_answer_on_whatever_was_read_before_it() {
 
 #[tokio::test(start_paused = true)]
 async fn who_waits_at_a_gate_goes_before_those_who_come_later() {
-    let house = House::new(Gate::credential("g").rate(1, secs(1))).await;
-    let engine = house.engine();
-    for number in 0..10 {
-        start::<MakeAll>(&engine, &format!("first {number}"), &[gated(&format!("first {number}"))]).await;
+    let house = House::at(Env::simulated(1), Vec::new()).await;
+    let store = Arc::new(house.store.another(&house.env));
+    let shakes = Shakes { latency: Duration::from_millis(300), ..Shakes::default() };
+    let engine = house.on(Arc::new(ShakyStore::new(store, house.env.clone(), shakes)));
+    let knocks = |what: &str, count: usize| -> Vec<Knock> {
+        (0..count).map(|one| Knock { name: format!("{what} {one}"), gate: ONE.to_owned() }).collect()
+    };
+    engine.begin(engine.new_saga::<KnockAll>("first", &knocks("first", 10)).unwrap()).await.unwrap();
+    house.env.sleep(secs(3)).await;
+    for knock in knocks("later", 60) {
+        let new = engine.new_saga::<KnockAll>(knock.name.clone(), &vec![knock]).unwrap();
+        engine.begin(new).await.unwrap();
+        house.env.sleep(Duration::from_millis(20)).await;
     }
-    for number in 0..30 {
-        house.env.sleep(Duration::from_millis(500)).await;
-        start::<MakeAll>(&engine, &format!("later {number}"), &[gated(&format!("later {number}"))]).await;
-    }
-    house.env.sleep(secs(120)).await;
-    let (first, later) = (house.provider.at("make first"), house.provider.at("make later"));
-    assert_eq!((first.len(), later.len()), (10, 30));
+    house.env.sleep(secs(300)).await;
+    let (first, later) = (house.provider.at("knock first"), house.provider.at("knock later"));
+    assert_eq!((first.len(), later.len()), (10, 60));
     assert!(first.iter().max() < later.iter().min(), "{first:?} {later:?}");
 }
 
