@@ -24,6 +24,8 @@ use serde::{Deserialize, Serialize};
 struct Shed {
     things: Mutex<Vec<String>>,
     wrong: Mutex<BTreeMap<String, Failure>>,
+    /// How long a look takes.
+    look_takes: Mutex<Duration>,
 }
 
 impl Shed {
@@ -63,10 +65,13 @@ struct Put {
     name: String,
     #[serde(default)]
     on: Option<Made<String>>,
+    /// The name that it bears there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bears: Option<String>,
 }
 
 fn put(name: &str) -> Put {
-    Put { name: name.to_owned(), on: None }
+    Put { name: name.to_owned(), on: None, bears: None }
 }
 
 impl Activity for Put {
@@ -77,7 +82,7 @@ impl Activity for Put {
     type Output = String;
 
     fn resource(&self, call: &Call) -> Option<Resource> {
-        Some(Resource::new("shed", "thing", call.name("thing")))
+        Some(Resource::new("shed", "thing", call.name(self.bears.as_deref().unwrap_or("thing"))))
     }
 
     async fn execute(&self, shed: &Shed, _: &Call) -> Result<String, Failure> {
@@ -87,6 +92,8 @@ impl Activity for Put {
     }
 
     async fn find(&self, shed: &Shed, _: &Call) -> Result<Found<String>, Failure> {
+        let takes = *shed.look_takes.lock().unwrap();
+        tokio::time::sleep(takes).await;
         match shed.is_wrong("find", &self.name) {
             Err(Failure::Refused(_)) => return Ok(Found::Unknowable),
             other => other?,
@@ -117,7 +124,7 @@ impl Workflow for Stack {
         saga.progress(1, 2);
         saga.show("stage", "box");
         let on = Some(shelf.clone());
-        saga.step("box", Put { name: format!("{name}-box"), on }).await?;
+        saga.step("box", Put { on, ..put(&format!("{name}-box")) }).await?;
         saga.progress(2, 2);
         saga.show("stage", "rest");
         saga.sleep("rest", secs(3600)).await?;
@@ -251,6 +258,43 @@ async fn a_lost_call_that_nobody_can_tell_about_is_settled_by_a_person() {
         room.until(&saga, |row| row.state == SagaState::Completed).await;
         assert_eq!(room.shed.things(), ends_with);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_is_being_looked_for_is_not_settled_before_that_look_has_ended() {
+    let room = Room::new().await;
+    room.shed.break_down("put a-shelf", lost());
+    *room.shed.look_takes.lock().unwrap() = secs(40);
+    let saga = room.begin(room.stack("a")).await;
+    // The first look is under way.
+    room.env.sleep(secs(20)).await;
+    room.shed.mend("put a-shelf");
+    let verdict = Verdict::Adopt { output: "a-shelf".into(), external_id: None };
+    room.engine.settle(&saga, "shelf", verdict, "ann", "looked it up").await.unwrap();
+    room.env.sleep(secs(10)).await;
+    let audit = room.audit(&saga).await;
+    let outcome = audit[0].1.as_deref().unwrap();
+    assert!(outcome.contains("a call of that step is under way"), "{audit:?}");
+    room.until(&saga, |row| row.state == SagaState::Completed).await;
+    assert_eq!(room.shed.things(), ["a-shelf", "a-box"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_on_the_ledger_is_not_renamed_by_a_patch() {
+    let room = Room::new().await;
+    room.shed.break_down("put a-shelf", unavailable());
+    let saga = room.begin(room.stack("a")).await;
+    room.until(&saga, |row| row.attention.contains(&Attention::Retrying)).await;
+    let patch = Act::Patch {
+        step: "shelf".into(),
+        input: serde_json::json!({"name": "a-shelf", "bears": "another"}),
+        references: vec![],
+    };
+    room.engine.act(&saga, patch, "ann", "a better name").await.unwrap();
+    room.env.sleep(secs(10)).await;
+    let audit = room.audit(&saga).await;
+    let outcome = audit[0].1.as_deref().unwrap();
+    assert!(outcome.contains("is on the ledger as thing, and would be renamed"), "{audit:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -485,7 +529,7 @@ impl Workflow for Changed {
     async fn run(&self, saga: &Saga, name: String) -> saga::Result<String> {
         let shelf = saga.step("shelf", (self.0)(&name)).await?;
         let on = Some(shelf.clone());
-        saga.step("box", Put { name: format!("{name}-box"), on }).await?;
+        saga.step("box", Put { on, ..put(&format!("{name}-box")) }).await?;
         saga.sleep("rest", secs(3600)).await?;
         if self.1 {
             std::future::pending::<()>().await;

@@ -555,6 +555,38 @@ async fn one_that_comes_back_between_two_looks_is_no_ghost() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_direct_look_that_fails_is_no_absence() {
+    let room = Room::new().await;
+    room.hired(1, false).await;
+    room.hired(2, false).await;
+    room.env.sleep(secs(3600)).await;
+    room.cloud.vanish(&name(2));
+    *room.cloud.read.lock().unwrap() = Some(unavailable("not now"));
+    let swept = room.sweeps(secs(3600)).await;
+    assert!(swept.problem.unwrap().contains("could not be looked at"));
+    assert!(room.all().await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_its_saga_takes_back_or_hands_over_while_it_is_looked_for_is_no_ghost() {
+    for fails in [true, false] {
+        let room = Room::new().await;
+        room.hired(1, false).await;
+        let saga = room.hire(Wish { name: name(2), fails, waits: true }).await;
+        room.env.sleep(secs(3600)).await;
+        room.cloud.vanish(&name(2));
+        let goes_on = async {
+            room.env.sleep(SETTLE / 2).await;
+            room.engine.signal(&saga, "go", "go", serde_json::json!(true)).await.unwrap();
+        };
+        let (swept, ()) = tokio::join!(room.sweep(), goes_on);
+        assert_eq!(swept.problem, None, "the list stands");
+        assert_eq!(room.cloud.count(&format!("read {}", name(2))), 2);
+        assert!(room.all().await.is_empty(), "{fails}: {:?}", told(&swept));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_list_that_lacks_all_that_is_known_counts_as_unavailable() {
     let room = Room::new().await.removing();
     for number in 1..=5 {
@@ -750,6 +782,52 @@ async fn a_removal_that_does_not_take_is_sent_again_until_the_thing_is_gone() {
     assert_eq!(room.cloud.count("remove"), 9);
     assert!(seen.contains("retrying"), "it is pointed out meanwhile: {seen:?}");
     assert_eq!(room.removals().await, [SagaState::Completed]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_being_removed_is_settled_by_its_removal_and_by_no_census_meanwhile() {
+    let room = Room::new().await.removing();
+    room.orphan(1).await;
+    room.cloud.dead_removals.store(12, SeqCst);
+    room.sweeps(GRACE).await;
+    // It is listed, and on the ledger now: nobody has adopted it for that.
+    room.sweeps(secs(300)).await;
+    assert_eq!((room.cloud.names(), room.removals().await.len()), (vec![name(1)], 1));
+    assert_eq!(room.all().await[0].settled, None);
+    room.sweeps(secs(7200)).await;
+    let row = room.all().await.pop().unwrap();
+    assert_eq!((room.cloud.names(), row.settled.unwrap().how), (vec![], Settlement::Removed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_bears_another_name_before_its_removal_has_taken_is_left_alone() {
+    let room = Room::new().await.removing();
+    room.orphan(1).await;
+    room.cloud.dead_removals.store(1, SeqCst);
+    room.sweeps(GRACE).await;
+    assert_eq!((room.cloud.count("remove"), room.cloud.names()), (1, vec![name(1)]));
+    room.cloud.machines.lock().unwrap()[0].name = "alices".to_owned();
+    room.env.sleep(secs(86_400)).await;
+    assert_eq!((room.cloud.count("remove"), room.cloud.names()), (1, vec!["alices".to_owned()]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_row_explains_by_the_time_it_is_to_be_removed_is_left_alone() {
+    let room = Room::new().await.removing();
+    room.orphan(1).await;
+    room.sweep().await;
+    room.env.sleep(GRACE).await;
+    // The removal has begun and cannot look yet, when somebody makes a thing of that name whose answer is lost.
+    *room.cloud.read.lock().unwrap() = Some(unavailable("not now"));
+    assert_eq!(room.sweep().await.removals, 1);
+    room.cloud.loses.store(true, SeqCst);
+    let new =
+        room.engine.new_saga::<Hire>("again", &Wish { name: name(1), fails: false, waits: true }).unwrap();
+    room.engine.begin(new).await.unwrap();
+    room.env.sleep(secs(5)).await;
+    *room.cloud.read.lock().unwrap() = None;
+    room.env.sleep(secs(3600)).await;
+    assert_eq!((room.cloud.count("remove"), room.cloud.names()), (0, vec![name(1)]));
 }
 
 #[tokio::test(start_paused = true)]

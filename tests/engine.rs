@@ -10,7 +10,9 @@ use amends_engine::journal::state::SagaState;
 use amends_engine::store::open::Migrations;
 use amends_engine::store::{ResourceFilter, ResourceState, Started};
 use amends_engine::testing::crash::Crash;
-use amends_engine::{Env, Failure, Local, Registry, Saga, SagaId, Tx, Workflow, params};
+use amends_engine::{
+    Activity, Call, Effect, Env, Failure, Local, Registry, Saga, SagaId, SecretRef, Tx, Workflow, params,
+};
 use amends_tests::database::{Database, Running};
 use amends_tests::world::{FAULTS, Fails, Fault, Make, PACE, World};
 use serde::{Deserialize, Serialize};
@@ -335,5 +337,66 @@ async fn the_memory_store_runs_the_same_saga() {
         assert_eq!(row.state, wanted, "{row:?}");
     }
     assert_eq!(world.things().len(), 5);
+    engine.stop().await;
+}
+
+/// Puts a secret away.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Hide;
+
+impl Activity for Hide {
+    const NAME: &'static str = "safe.hide";
+    const EFFECT: Effect = Effect::Repeatable;
+    type Client = ();
+    type Output = SecretRef;
+
+    async fn execute(&self, (): &(), call: &Call) -> Result<SecretRef, Failure> {
+        call.seal("test", &"hush".into())
+    }
+}
+
+/// Puts a secret away for an owner, for nobody, or in vain.
+struct Keep;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct For {
+    owner: Option<String>,
+    ends_badly: bool,
+}
+
+impl Workflow for Keep {
+    const NAME: &'static str = "keep";
+    const VERSION: u32 = 1;
+    type Input = For;
+    type Output = ();
+
+    fn owner(of: &For, (): &()) -> Option<String> {
+        of.owner.clone()
+    }
+
+    async fn run(&self, saga: &Saga, of: For) -> amends_engine::saga::Result<()> {
+        saga.step("hide", Hide).await?;
+        if of.ends_badly { Err(amends_engine::Halt::give_up("no", "as it was asked to")) } else { Ok(()) }
+    }
+}
+
+#[tokio::test]
+async fn a_secret_is_its_owners_and_is_destroyed_with_a_saga_that_leaves_it_to_nobody() {
+    let (store, vault) = amends_engine::store::memory::MemoryStore::new(NOTES, &env()).await.unwrap();
+    let store = Arc::new(store);
+    let registry = Registry::default().activity::<Hide>(Arc::new(())).workflow(Keep);
+    let engine = amends_engine::Engine::start(store.clone(), vault, registry, env(), "test");
+    for (owner, ends_badly) in [(Some("house"), false), (None, false), (Some("house"), true), (None, true)] {
+        let of = For { owner: owner.map(str::to_owned), ends_badly };
+        let new = engine.new_saga::<Keep>(format!("{of:?}"), &of).unwrap();
+        let saga = engine.begin(new).await.unwrap().saga().clone();
+        let row = engine.wait(&saga, Duration::from_secs(20), |_| false).await.unwrap().unwrap();
+        assert!(row.state.is_ended(), "{row:?}");
+        let view = engine.view(&saga).await.unwrap().unwrap();
+        let hidden = view.state.step(&"hide".into()).unwrap().output.clone().unwrap();
+        let hidden: SecretRef = serde_json::from_value(hidden).unwrap();
+        let is_there = store.secret(&hidden).await.unwrap().is_some();
+        assert_eq!(is_there, owner.is_some() && !ends_badly, "{of:?}: {}", row.state);
+    }
     engine.stop().await;
 }

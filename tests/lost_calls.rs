@@ -347,6 +347,13 @@ async fn nothing_is_believed_at_the_second_look() {
     assert_eq!(room.depot.names(), [""; 0], "left: {}", room.story(&saga).await);
 }
 
+/// How long after the last look that saw nothing the one ended that was believed.
+async fn apart(room: &Room, saga: &SagaId) -> Duration {
+    let seen = room.at(saga, "thing", |event| matches!(event, Event::AbsenceSeen { .. })).await;
+    let found = room.at(saga, "thing", |event| matches!(event, Event::StepFound { .. })).await;
+    found[0].saturating_sub(*seen.last().unwrap())
+}
+
 #[tokio::test(start_paused = true)]
 async fn two_looks_are_as_far_apart_as_a_call_takes_to_settle_and_one_is_enough_where_reads_are_consistent() {
     for (class, looks) in [("house", 2), ("hut", 1)] {
@@ -356,6 +363,7 @@ async fn two_looks_are_as_far_apart_as_a_call_takes_to_settle_and_one_is_enough_
         let saga = room.begin([make(class, "thing")]).await;
         room.ended(&saga).await;
         assert_eq!(room.depot.calls("find thing"), looks, "{class}: {}", room.story(&saga).await);
+        assert!(looks == 1 || apart(&room, &saga).await >= secs(10), "{}", room.story(&saga).await);
 
         // Its line broke at once: the first look is early, and none counts before the call is surely over.
         let room = Room::new().await;
@@ -366,6 +374,7 @@ async fn two_looks_are_as_far_apart_as_a_call_takes_to_settle_and_one_is_enough_
         let seen = room.at(&saga, "thing", |event| matches!(event, Event::AbsenceSeen { .. })).await;
         let found = room.at(&saga, "thing", |event| matches!(event, Event::StepFound { .. })).await;
         assert!(seen[0] < secs(12) && found[0] >= LIMIT + secs(10), "{class}: {seen:?} {found:?}");
+        assert!(looks == 1 || apart(&room, &saga).await >= secs(10), "{class}: {seen:?} {found:?}");
     }
 }
 

@@ -13,7 +13,7 @@ use amends_engine::journal::state::Attention;
 use amends_engine::journal::{Event, story};
 use amends_engine::secret::Vault;
 use amends_engine::store::memory::MemoryStore;
-use amends_engine::store::{SagaRow, Started, Store};
+use amends_engine::store::{Message, SagaRow, Started, Store};
 use amends_engine::testing::shaky::{Shakes, ShakyStore};
 use amends_engine::{
     Activity, Call, Effect, Engine, Env, Failure, Found, Gate, Registry, Resource, Saga, SagaId, Seen,
@@ -124,6 +124,54 @@ impl Workflow for MakeAll {
     }
 }
 
+/// What is knocked at so takes a while.
+const SLOW: &str = "slow";
+
+/// This gate lets one pass at a time.
+const ONE: &str = "one";
+
+/// Calls the provider past a gate of its own.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Knock {
+    name: String,
+    gate: String,
+}
+
+impl Activity for Knock {
+    const NAME: &'static str = "provider.knock";
+    const EFFECT: Effect = Effect::Repeatable;
+    type Client = Provider;
+    type Output = ();
+
+    fn gates(&self, _: &Provider) -> Vec<Gate> {
+        let gate = Gate::credential(self.gate.as_str());
+        vec![if self.gate == ONE { gate.concurrency(1) } else { gate }]
+    }
+
+    async fn execute(&self, provider: &Provider, _: &Call) -> Result<(), Failure> {
+        provider.call(format!("knock {}", self.name))?;
+        let takes = if self.name == SLOW { secs(50) } else { Duration::from_millis(500) };
+        provider.env.sleep(takes).await;
+        Ok(())
+    }
+}
+
+/// Knocks at all of them, side by side, in this order.
+struct KnockAll;
+
+impl Workflow for KnockAll {
+    const NAME: &'static str = "knock-all";
+    const VERSION: u32 = 1;
+    type Input = Vec<Knock>;
+    type Output = ();
+
+    async fn run(&self, saga: &Saga, all: Vec<Knock>) -> saga::Result<()> {
+        let all = all.into_iter().map(|one| (one.name.clone(), one));
+        let branch = |saga: Saga, one: Knock| async move { saga.step("knock", one).await.map(drop) };
+        saga.each("door", all, branch).await.map(drop)
+    }
+}
+
 /// Makes one, and thinks better of it after a minute.
 struct Regret;
 
@@ -151,7 +199,12 @@ fn free(name: &str) -> Make {
 }
 
 fn registry(provider: &Arc<Provider>) -> Registry {
-    Registry::default().activity::<Make>(provider.clone()).workflow(MakeAll).workflow(Regret)
+    Registry::default()
+        .activity::<Make>(provider.clone())
+        .activity::<Knock>(provider.clone())
+        .workflow(MakeAll)
+        .workflow(KnockAll)
+        .workflow(Regret)
 }
 
 struct House {
@@ -238,6 +291,55 @@ async fn a_closed_gate_is_never_passed_whoever_else_is_due() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_permit_is_for_the_step_that_asked_for_it() {
+    let house = House::at(Env::simulated(1), Vec::new()).await;
+    let engine = house.engine();
+    engine.close_gate("shut", "ann", "it is being moved").await.unwrap();
+    // They are asked about together, and what is said of them has another order than they are asked for in.
+    let names = ["e", "d", "c", "b", "a"].map(str::to_owned);
+    let knocks = names.map(|name| {
+        let gate = if name == "a" || name == "d" { "open" } else { "shut" };
+        Knock { gate: gate.to_owned(), name }
+    });
+    let new = engine.new_saga::<KnockAll>("all", &knocks.to_vec()).unwrap();
+    engine.begin(new).await.unwrap();
+    house.env.sleep(secs(60)).await;
+    let mut called: Vec<String> =
+        house.provider.calls.lock().unwrap().iter().map(|(_, call)| call.clone()).collect();
+    called.sort();
+    assert_eq!(called, ["knock a", "knock d"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_let_go_does_not_pass_a_gate_that_was_closed_meanwhile() {
+    let house = House::at(Env::simulated(1), Vec::new()).await;
+    let store = Arc::new(house.store.another(&house.env));
+    let store = Arc::new(ShakyStore::new(store, house.env.clone(), Shakes::default()));
+    let driver = house.on(store.clone());
+    driver.close_gate("g", "ann", "it is being moved").await.unwrap();
+    // The call that is under way keeps the saga with its worker, which stands still while another lets the step go.
+    let knocks = [("a", "g"), (SLOW, "h")];
+    let knocks = knocks.map(|(name, gate)| Knock { name: name.to_owned(), gate: gate.to_owned() });
+    let new = driver.new_saga::<KnockAll>("all", &knocks.to_vec()).unwrap();
+    let saga = driver.begin(new).await.unwrap().saga().clone();
+    house.env.sleep(secs(5)).await;
+    assert_eq!(house.provider.calls("knock"), 1);
+    store.freeze(true);
+    let another = house.engine();
+    another.open_gate("g", "ann", "it was moved").await.unwrap();
+    house.env.sleep(secs(3)).await;
+    let letters = house.store.letters(&saga).await.unwrap();
+    assert!(letters.iter().any(|letter| matches!(letter.message, Message::LetGo { .. })), "{letters:?}");
+    another.close_gate("g", "ann", "not yet, after all").await.unwrap();
+    store.freeze(false);
+    house.env.sleep(secs(600)).await;
+    assert_eq!(house.provider.calls("knock a"), 0);
+    another.open_gate("g", "ann", "now").await.unwrap();
+    until(&another, &saga, secs(60), is_over).await;
+    assert_eq!(house.provider.calls("knock a"), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_429_holds_after_idle_time_and_after_a_restart_in_any_company() {
     for restarts in [false, true] {
         let house = House::new(Gate::credential("g")).await;
@@ -278,6 +380,28 @@ async fn a_closing_holds_in_its_own_process_as_soon_as_it_is_answered() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_waits_at_a_gate_goes_before_those_who_come_later() {
+    let house = House::at(Env::simulated(1), Vec::new()).await;
+    let store = Arc::new(house.store.another(&house.env));
+    let shakes = Shakes { latency: Duration::from_millis(300), ..Shakes::default() };
+    let engine = house.on(Arc::new(ShakyStore::new(store, house.env.clone(), shakes)));
+    let knocks = |what: &str, count: usize| -> Vec<Knock> {
+        (0..count).map(|one| Knock { name: format!("{what} {one}"), gate: ONE.to_owned() }).collect()
+    };
+    engine.begin(engine.new_saga::<KnockAll>("first", &knocks("first", 10)).unwrap()).await.unwrap();
+    house.env.sleep(secs(3)).await;
+    for knock in knocks("later", 60) {
+        let new = engine.new_saga::<KnockAll>(knock.name.clone(), &vec![knock]).unwrap();
+        engine.begin(new).await.unwrap();
+        house.env.sleep(Duration::from_millis(20)).await;
+    }
+    house.env.sleep(secs(300)).await;
+    let (first, later) = (house.provider.at("knock first"), house.provider.at("knock later"));
+    assert_eq!((first.len(), later.len()), (10, 60));
+    assert!(first.iter().max() < later.iter().min(), "{first:?} {later:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_closing_by_another_process_is_known_within_two_seconds_however_busy_the_gate_is() {
     let house = House::new(Gate::credential("g")).await;
     let (here, there) = (house.engine(), house.engine());
@@ -313,6 +437,39 @@ async fn a_gate_whose_state_cannot_be_read_is_not_passed() {
     assert_eq!(house.provider.calls("make a"), 0);
     engine.open_gate("g", "ann", "x").await.unwrap();
     until(&engine, &saga, secs(600), is_over).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_known_of_a_gate_is_good_for_two_seconds_where_it_cannot_be_looked_at() {
+    let house = House::new(Gate::credential("g")).await;
+    let store = Arc::new(house.store.another(&house.env));
+    let store = Arc::new(ShakyStore::new(store, house.env.clone(), Shakes::default()));
+    let here = house.on(store.clone());
+    let mut sagas = Vec::new();
+    for number in 0..50 {
+        let name = format!("x{number}");
+        sagas.push(start::<Regret>(&here, &name, &[gated(&name)]).await);
+        house.env.sleep(Duration::from_millis(200)).await;
+    }
+    // They think better of it one after the other. Some have when another closes the gate, and this one cannot see it.
+    while house.provider.calls("unmake") < 5 {
+        house.env.sleep(Duration::from_millis(100)).await;
+    }
+    store.set_shakes(Shakes { fails: 1000, ..Shakes::default() });
+    let there = house.engine();
+    there.close_gate("g", "ann", "x").await.unwrap();
+    there.abort();
+    let closed_at = house.env.now();
+    house.env.sleep(secs(6)).await;
+    store.set_shakes(Shakes::default());
+    house.env.sleep(secs(60)).await;
+    let mut passed = Vec::new();
+    for saga in &sagas {
+        let entries = house.store.journal(saga).await.unwrap();
+        let leaves = entries.iter().filter(|entry| matches!(entry.event, Event::CompensationStarted { .. }));
+        passed.extend(leaves.map(|entry| entry.at.since(closed_at)));
+    }
+    assert!(passed.iter().all(|late| *late <= secs(2)) && passed.len() < 50, "{passed:?}");
 }
 
 #[tokio::test(start_paused = true)]

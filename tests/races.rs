@@ -139,6 +139,22 @@ impl Activity for Order {
     }
 }
 
+/// Tried twice at most, where it can be given up.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Tell(String);
+
+impl Activity for Tell {
+    const NAME: &'static str = "desk.tell";
+    const EFFECT: Effect = Effect::Repeatable;
+    const ATTEMPTS_MAX: Option<u32> = Some(2);
+    type Client = Desk;
+    type Output = String;
+
+    async fn execute(&self, desk: &Desk, _: &Call) -> Result<String, Failure> {
+        desk.arrive(&self.0).await
+    }
+}
+
 macro_rules! workflow {
     ($name:ident, $wire:literal, |$saga:ident| $body:block) => {
         struct $name;
@@ -211,6 +227,30 @@ workflow!(Parent, "parent", |saga| {
     saga.sleep("night", secs(60)).await
 });
 
+workflow!(Telling, "telling", |saga| {
+    saga.pivot("lift-off", Announce("lift-off".into())).await?;
+    saga.step("tell", Tell("tell".into())).await?;
+    Ok(())
+});
+
+workflow!(TwoPivots, "two-pivots", |saga| {
+    saga.pivot("lift-off", Announce("lift-off".into())).await?;
+    saga.pivot("landing", Announce("landing".into())).await?;
+    Ok(())
+});
+
+workflow!(TooLate, "too-late", |saga| {
+    saga.pivot("lift-off", Announce("lift-off".into())).await?;
+    saga.step("ramp", Put("ramp".into())).await?;
+    Ok(())
+});
+
+workflow!(Tidy, "tidy", |saga| {
+    saga.defer("tidy", Announce("tidy".into())).await?;
+    saga.step("pot", Put("pot".into())).await?;
+    saga.sleep("night", secs(600)).await
+});
+
 /// Waits for what is not the engine's.
 struct Foreign;
 
@@ -244,6 +284,7 @@ impl Room {
             .activity::<Announce>(desk.clone())
             .activity::<Shout>(desk.clone())
             .activity::<Order>(desk.clone())
+            .activity::<Tell>(desk.clone())
             .workflow(Launch)
             .workflow(TwoWays)
             .workflow(Plain)
@@ -251,6 +292,10 @@ impl Room {
             .workflow(Shouting)
             .workflow(Ordering)
             .workflow(Foreign)
+            .workflow(Tidy)
+            .workflow(TwoPivots)
+            .workflow(TooLate)
+            .workflow(Telling)
             .workflow(Parent);
         Self { env, store: Arc::new(store), vault, desk, registry }
     }
@@ -337,6 +382,59 @@ async fn a_cancel_behind_a_pivot_that_did_not_happen_turns_the_saga_round() {
     engine.cancel(&saga, "ann", "in time").await.unwrap();
     assert!(room.ended(&saga).await == SagaState::Compensated);
     assert!(room.desk.count("lift-off") == 0 && room.desk.count("undo ramp") == 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_behind_a_lost_attempt_does_not_say_that_it_never_happened() {
+    let room = Room::new().await;
+    room.desk.next("order", Fate::Happens(lost()));
+    room.desk.next("order", Fate::Fails(Failure::refused("sold_out", "there is no more")));
+    let _engine = room.engine();
+    let saga = room.begin::<Ordering>().await;
+    assert_eq!(room.ended(&saga).await, SagaState::Completed, "it is tried again, and known again");
+    let rows = room.store.resources(ResourceFilter::default()).await.unwrap();
+    assert!(rows.iter().all(|row| row.state != ResourceState::Gone), "{rows:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_behind_the_pivot_is_never_given_up() {
+    let room = Room::new().await;
+    for _ in 0..5 {
+        room.desk.next("tell", Fate::Fails(unavailable()));
+    }
+    let _engine = room.engine();
+    let saga = room.begin::<Telling>().await;
+    assert_eq!(room.ended(&saga).await, SagaState::Completed);
+    assert_eq!(room.desk.count("tell"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_not_stand_behind_a_pivot_is_refused_before_it_is_called() {
+    for (is_second, call) in [(true, "landing"), (false, "ramp")] {
+        let room = Room::new().await;
+        let _engine = room.engine();
+        let saga = if is_second { room.begin::<TwoPivots>().await } else { room.begin::<TooLate>().await };
+        let state = room.until(&saga, |state| state.parked.is_some() || state.ended.is_some()).await;
+        assert!(matches!(state.parked, Some((Attention::NeedsDecision, _))), "{call}: {:?}", state.parked);
+        assert_eq!((room.desk.count("lift-off"), room.desk.count(call)), (1, 0), "{call}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_put_off_to_the_end_is_done_whichever_way_it_ends() {
+    for cancels in [false, true] {
+        let room = Room::new().await;
+        let engine = room.engine();
+        let saga = room.begin::<Tidy>().await;
+        room.until(&saga, |state| state.step(&"night".into()).is_some()).await;
+        assert_eq!(room.desk.count("tidy"), 0);
+        if cancels {
+            engine.cancel(&saga, "ann", "no more").await.unwrap();
+        }
+        let wanted = if cancels { SagaState::Compensated } else { SagaState::Completed };
+        assert_eq!(room.ended(&saga).await, wanted);
+        assert_eq!(room.desk.count("tidy"), 1, "{wanted}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

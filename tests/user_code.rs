@@ -145,6 +145,7 @@ impl Activity for Make {
         field.call(format!("execute {}", self.trap.0));
         step_into(&self.trap.0, "execute");
         field.things.lock().unwrap().push(self.trap.0.clone());
+        step_into(&self.trap.0, "behind");
         if *field.loses.lock().unwrap() && !self.trap.0.starts_with("safe") {
             return Err(Failure::NoAnswer { cause: Cause::Reset, detail: "lost".to_owned() });
         }
@@ -363,6 +364,17 @@ async fn what_panics_in_a_call_is_said_at_once_and_settled_like_any_lost_call() 
         ground.until(&saga, secs(3600), rests).await;
         assert_eq!(ground.field.things().iter().filter(|thing| **thing == trap).count(), 1);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_made_before_its_call_panicked_is_found_and_not_made_again() {
+    let ground = Ground::new().await;
+    let trap = "made-and-panicked";
+    set(trap, "behind");
+    let saga = ground.start("make", trap).await;
+    ground.until(&saga, secs(3600), rests).await;
+    assert_eq!(ground.field.calls(&format!("execute {trap}")), 1);
+    assert_eq!(ground.field.things().iter().filter(|thing| *thing == trap).count(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -775,6 +775,23 @@ async fn a_saga_whose_workflow_was_removed_from_the_program_is_cancelled_and_unw
     running.die().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_is_taken_up_again_and_again_and_does_not_get_on_is_parked() {
+    let room = Room::new(false, &[]).await;
+    room.rests().await;
+    // Another takes its rows before it has ended, so that nothing that it writes of them is taken.
+    let new = room.engine.new_saga::<Heir>("b", &room.saga.to_string()).unwrap();
+    let heir = room.engine.begin(new).await.unwrap().saga().clone();
+    let rests = |row: &SagaRow| row.step.as_deref() == Some("rest waits");
+    assert!(rests(&room.engine.wait(&heir, secs(60), rests).await.unwrap().unwrap()));
+    room.cancel().await;
+    let is_parked = |row: &SagaRow| row.attention.contains(&Attention::StoreRefused);
+    let row = room.engine.wait(&room.saga, secs(600), is_parked).await.unwrap().unwrap();
+    assert!(is_parked(&row), "{row:#?}");
+    let why = room.engine.why(&room.saga).await.unwrap().unwrap().to_string();
+    assert!(why.contains("it was taken up 20 times and did not get on"), "{why}");
+}
+
 /// On a file, one of whose lines is damaged between two starts.
 #[tokio::test]
 async fn unreadable() {
