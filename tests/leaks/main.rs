@@ -110,7 +110,7 @@ impl Told {
 }
 
 const SAGAS: u64 = 3;
-/// How often it is swept: what is seen twice is removed, and one list may be empty.
+/// How often it is swept: what is seen twice is removed, and every other list may be empty.
 const ROUNDS: usize = 6;
 
 struct World {

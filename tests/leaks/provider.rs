@@ -51,7 +51,7 @@ pub struct Provider {
     doors: Mutex<BTreeMap<String, String>>,
     /// For what the list was empty once: it is not wrong twice about the same.
     was_empty: Mutex<BTreeSet<String>>,
-    /// A whole list was.
+    /// The last whole list was empty.
     listed_nothing: Mutex<bool>,
     made: Mutex<u64>,
     pub faults: Mutex<BTreeMap<&'static str, u64>>,
@@ -118,15 +118,14 @@ impl Provider {
         there.map(|thing| Observed::new(thing.kind, &thing.id, &thing.name)).chain(doors).collect()
     }
 
-    /// Whether a whole list is empty, which happens once.
+    /// Whether a whole list is empty, as it is now and then, and never twice in a row.
     pub fn shows_nothing(&self) -> bool {
         let mut was = self.listed_nothing.lock().unwrap();
-        let is_now = !*was && self.env.below(4) == 0;
-        *was |= is_now;
-        if is_now {
+        *was = !*was && self.env.below(4) == 0;
+        if *was {
             self.count("empty list");
         }
-        is_now
+        *was
     }
 
     fn make(&self, kind: &'static str, name: &str, key: Option<String>, for_ever: bool) -> String {
