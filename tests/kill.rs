@@ -487,7 +487,7 @@ async fn killed_again_and_again_it_loses_doubles_and_leaks_nothing_and_what_is_i
     let mut operator = Operator::new(server.url(""));
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     let (began, mut drawn, mut round) = (Instant::now(), None::<Instant>, 0_u64);
-    let mut killed = 0;
+    let (mut killed, mut start) = (0, Duration::ZERO);
     let storm = async {
         while killed < kills && began.elapsed() < patience {
             // A xorshift is random enough for moments.
@@ -505,10 +505,14 @@ async fn killed_again_and_again_it_loses_doubles_and_leaks_nothing_and_what_is_i
                     sandbox.set(&wrong_lists(percent, round / 2)).await;
                 }
             }
-            tokio::time::sleep(Duration::from_millis(100 + state % 900)).await;
+            // On a machine that is busy, as long as a start takes there: otherwise nothing would be under way.
+            let lives = Duration::from_millis(1000).max(start * 2).mul_f64((10 + state % 90) as f64 / 100.0);
+            tokio::time::sleep(lives).await;
             server.kill();
             killed += 1;
+            let starts = Instant::now();
             server.start().await;
+            start = starts.elapsed();
         }
     };
     let duty = async {
