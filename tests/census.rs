@@ -422,6 +422,42 @@ async fn nothing_is_removed_on_first_sight() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_orphan_that_a_list_lacks_is_no_longer_one_only_if_it_is_not_there() {
+    let room = Room::new().await.removing();
+    room.hired(1, false).await;
+    let orphan = room.orphan(2).await;
+    let first = room.sweep().await.findings[0].id.clone();
+    // A list that lacks it now and then, and a look at it that fails, say nothing of it.
+    for look in [None, Some(unavailable("down"))] {
+        room.env.sleep(secs(300)).await;
+        room.cloud.hidden.lock().unwrap().insert(name(2));
+        room.cloud.read.lock().unwrap().clone_from(&look);
+        let swept = room.sweep().await;
+        assert_eq!(told(&swept), [(FindingClass::Orphan, name(2))], "{look:?}");
+        room.cloud.read.lock().unwrap().take();
+        room.cloud.hidden.lock().unwrap().clear();
+    }
+    room.env.sleep(secs(300)).await;
+    assert_eq!(room.sweep().await.removals, 1, "its grace began when it was first seen");
+    room.sweeps(secs(600)).await;
+    assert_eq!(room.cloud.names(), [name(1)]);
+    let all = room.all().await;
+    assert_eq!(all.iter().map(|row| &row.id).collect::<Vec<_>>(), [&first]);
+    assert_eq!(
+        (&all[0].external_id, all[0].settled.as_ref().unwrap().how),
+        (&orphan.external_id, Settlement::Removed)
+    );
+    // One that somebody took away is settled as that.
+    room.orphan(3).await;
+    room.sweep().await;
+    room.cloud.vanish(&name(3));
+    room.env.sleep(secs(300)).await;
+    assert!(told(&room.sweep().await).is_empty());
+    let vanished = room.all().await.into_iter().find(|row| row.name == name(3)).unwrap();
+    assert_eq!(vanished.settled.unwrap().how, Settlement::Vanished);
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_removed_before_its_grace_is_over_nor_where_that_is_not_allowed() {
     let room = Room::new().await.removing();
     room.orphan(1).await;

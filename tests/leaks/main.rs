@@ -19,11 +19,12 @@ use amends_engine::journal::state::Phase;
 use amends_engine::journal::{State, story};
 use amends_engine::store::memory::MemoryStore;
 use amends_engine::store::{ResourceFilter, ResourceRow, ResourceState, SagaFilter, Store};
+use amends_engine::sweep::{FindingClass, FindingFilter, Settlement};
 use amends_engine::testing::shaky::{Shakes, ShakyStore};
-use amends_engine::{Engine, Env, Halt, Saga, Workflow, saga, secs};
+use amends_engine::{Engine, Env, Halt, Registry, ResourceId, Saga, Workflow, saga, secs};
 
-use provider::{Assumed, Coin, Deed, Flare, House, Lease, Line, Loan, Provider, SetDoor, offers};
-use sweep::{Sweep, orphans};
+use provider::{Assumed, Coin, Deed, Flare, House, Lease, Line, Loan, Provider, SetDoor};
+use sweep::{LEAKY, orphans, sweep};
 
 /// Makes one thing of each class, and fails where it is said to.
 struct Leaky;
@@ -79,9 +80,14 @@ struct Told {
     missing: usize,
     swept: usize,
     left: usize,
+    /// On a ledger and not there behind the sweep, and not shown as that, or there before it.
+    harmed: usize,
     not_ended: usize,
     faults: BTreeMap<&'static str, u64>,
+    /// Of what leaked.
     stories: String,
+    /// Of what the sweep came to, where that is not as it should be.
+    trouble: String,
 }
 
 impl Told {
@@ -91,15 +97,21 @@ impl Told {
         self.missing += other.missing;
         self.swept += other.swept;
         self.left += other.left;
+        self.harmed += other.harmed;
         self.not_ended += other.not_ended;
         other.faults.into_iter().for_each(|(fault, count)| *self.faults.entry(fault).or_default() += count);
         if self.stories.len() < 20_000 {
             self.stories.push_str(&other.stories);
         }
+        if self.trouble.len() < 20_000 {
+            self.trouble.push_str(&other.trouble);
+        }
     }
 }
 
 const SAGAS: u64 = 3;
+/// How often it is swept: what is seen twice is removed, and every other list may be empty.
+const ROUNDS: usize = 6;
 
 struct World {
     env: Env,
@@ -113,13 +125,23 @@ impl World {
         let handle = Arc::new(self.store.another(&self.env));
         let store = Arc::new(ShakyStore::new(handle, self.env.clone(), Shakes::default()));
         let line = Line { provider: self.provider.clone(), store: store.clone() };
-        let registry = offers(&line).workflow(Leaky);
+        let registry = Registry::default().provider(Arc::new(line)).workflow(Leaky);
         Engine::start(store, self.vault.clone(), registry, self.env.clone(), "leaks")
     }
 
     async fn rows(&self) -> Vec<ResourceRow> {
         let filter = ResourceFilter { limit: u32::MAX, ..ResourceFilter::default() };
         self.store.resources(filter).await.unwrap()
+    }
+
+    /// The rows whose things are not there.
+    async fn missing(&self) -> Vec<ResourceId> {
+        let things = self.provider.things();
+        let is_missing = |row: &ResourceRow| {
+            row.state == ResourceState::Live
+                && !things.iter().any(|thing| row.external_id.as_ref() == Some(&thing.external_id))
+        };
+        self.rows().await.into_iter().filter(is_missing).map(|row| row.id).collect()
     }
 
     async fn open(&self) -> Vec<amends_engine::SagaId> {
@@ -171,12 +193,8 @@ impl World {
         let mut told = Told { not_ended: self.open().await.len(), ..Told::default() };
         let leaked = orphans(&self.provider.things(), &self.rows().await);
         told.leaked = leaked.len();
-        let things = self.provider.things();
-        let is_missing = |row: &&ResourceRow| {
-            row.state == ResourceState::Live
-                && !things.iter().any(|(_, id)| row.external_id.as_ref() == Some(id))
-        };
-        told.missing = self.rows().await.iter().filter(is_missing).count();
+        let missing = self.missing().await;
+        told.missing = missing.len();
         for row in self.store.sagas(SagaFilter::default()).await.unwrap() {
             told.sagas += 1;
             if !leaked.is_empty() || told.missing + told.not_ended > 0 {
@@ -187,12 +205,32 @@ impl World {
         if !leaked.is_empty() {
             told.stories.push_str(&format!("left: {leaked:?}\n"));
         }
-        let mut sweep = Sweep::default();
-        for _ in 0..3 {
-            told.swept += sweep.round(&self.provider, &self.rows().await);
+        for _ in 0..ROUNDS {
+            workers[0].sweep(LEAKY, &sweep()).await.unwrap();
             self.env.sleep(secs(120)).await;
         }
+        told.not_ended += self.open().await.len();
         told.left = orphans(&self.provider.things(), &self.rows().await).len();
+        let all = FindingFilter { limit: u32::MAX, ..FindingFilter::default() };
+        let findings = self.store.findings(all).await.unwrap();
+        let is_removed = |how: &Settlement| *how == Settlement::Removed;
+        told.swept =
+            findings.iter().filter(|row| row.settled.as_ref().is_some_and(|s| is_removed(&s.how))).count();
+        // What was missing is shown, and the sweep takes away nothing that is on the ledger.
+        let after = self.missing().await;
+        let is_shown = |id: &ResourceId| {
+            let about = findings.iter().filter(|row| row.class == FindingClass::Ghost && row.is_open());
+            about.filter_map(|row| row.resource.as_ref()).any(|shown| shown == id)
+        };
+        told.harmed = after.iter().filter(|id| !missing.contains(id) || !is_shown(id)).count();
+        if told.left + told.harmed + told.not_ended > 0 {
+            let left = orphans(&self.provider.things(), &self.rows().await);
+            told.trouble = format!("left {left:?}, missing {after:?}\n{findings:#?}\n");
+            for row in self.store.sagas(SagaFilter::default()).await.unwrap() {
+                let entries = self.store.journal(&row.id).await.unwrap();
+                told.trouble.push_str(&format!("{}\n", story(&row.id, &entries)));
+            }
+        }
         told.faults = std::mem::take(&mut *self.provider.faults.lock().unwrap());
         workers.iter().for_each(Engine::abort);
         told
@@ -238,20 +276,22 @@ fn nothing_is_left_where_both_assumptions_hold_and_a_sweep_ends_what_is_left_whe
         let told = all_seeds(seeds, Assumed { lands_in_time, never_stalls });
         println!(
             "a late call lands in time: {lands_in_time}, no process stalls: {never_stalls}: {seeds} seeds, {} sagas, \
-             leaked {} and missing {} without a sweep, {} swept, {} left; {:?}; {:.0} s",
+             leaked {} and missing {} without a sweep, {} swept, {} left, {} harmed; {:?}; {:.0} s",
             told.sagas,
             told.leaked,
             told.missing,
             told.swept,
             told.left,
+            told.harmed,
             told.faults,
             began.elapsed().as_secs_f64()
         );
         results.push((lands_in_time && never_stalls, told));
     }
     for (both_hold, told) in results {
-        assert_eq!(told.not_ended, 0, "not ended\n{}", told.stories);
-        assert_eq!(told.left, 0, "left behind the sweep\n{}", told.stories);
+        assert_eq!(told.not_ended, 0, "not ended\n{}", told.trouble);
+        assert_eq!(told.left, 0, "left behind the sweep\n{}", told.trouble);
+        assert_eq!(told.harmed, 0, "harmed by the sweep, or not shown\n{}", told.trouble);
         // What cannot leak shows nothing.
         let is_right = if both_hold { told.leaked + told.missing == 0 } else { told.leaked > 0 };
         assert!(is_right, "leaked {}, missing {}\n{}", told.leaked, told.missing, told.stories);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use amends_engine::activity::Cause;
 use amends_engine::env::Timestamp;
+use amends_engine::sweep::Observed;
 use amends_engine::testing::shaky::ShakyStore;
 use amends_engine::{Activity, Call, Effect, Env, Failure, Found, Object, Registry, Resource, secs};
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,7 @@ pub struct Assumed {
 
 #[derive(Debug, Clone)]
 struct Thing {
+    kind: &'static str,
     id: String,
     name: String,
     key: Option<String>,
@@ -49,6 +51,8 @@ pub struct Provider {
     doors: Mutex<BTreeMap<String, String>>,
     /// For what the list was empty once: it is not wrong twice about the same.
     was_empty: Mutex<BTreeSet<String>>,
+    /// The last whole list was empty.
+    listed_nothing: Mutex<bool>,
     made: Mutex<u64>,
     pub faults: Mutex<BTreeMap<&'static str, u64>>,
     /// Nothing goes wrong any more.
@@ -72,6 +76,7 @@ impl Provider {
             keys_for_ever: Mutex::default(),
             doors: Mutex::default(),
             was_empty: Mutex::default(),
+            listed_nothing: Mutex::default(),
             made: Mutex::default(),
             faults: Mutex::default(),
             calm: Mutex::default(),
@@ -92,17 +97,38 @@ impl Provider {
         !*self.calm.lock().unwrap() && self.env.below(1000) < thousandths
     }
 
-    /// What is there by now, each with its name and id.
-    pub fn things(&self) -> Vec<(String, String)> {
+    /// What is there by now.
+    pub fn things(&self) -> Vec<Observed> {
         let now = self.env.now();
-        let things = self.things.lock().unwrap();
-        let there = things.iter().filter(|thing| thing.gone_at.is_none_or(|gone_at| gone_at > now));
-        let doors = self.doors.lock().unwrap();
-        let doors = doors.iter().map(|(door, to)| (door.clone(), format!("{door} of {to}")));
-        there.map(|thing| (thing.name.clone(), thing.id.clone())).chain(doors).collect()
+        self.seen(|thing| thing.gone_at.is_none_or(|gone_at| gone_at > now))
     }
 
-    fn make(&self, name: &str, key: Option<String>, for_ever: bool) -> String {
+    /// What of it a list shows: not what was made a moment ago.
+    pub fn shown(&self) -> Vec<Observed> {
+        let now = self.env.now();
+        self.seen(|thing| thing.listed_at <= now && thing.gone_at.is_none_or(|gone_at| gone_at > now))
+    }
+
+    fn seen(&self, is_seen: impl Fn(&Thing) -> bool) -> Vec<Observed> {
+        let things = self.things.lock().unwrap();
+        let there = things.iter().filter(|thing| is_seen(thing));
+        let doors = self.doors.lock().unwrap();
+        let doors =
+            doors.iter().map(|(door, to)| Observed::new("door", format!("{door} of {to}"), door.clone()));
+        there.map(|thing| Observed::new(thing.kind, &thing.id, &thing.name)).chain(doors).collect()
+    }
+
+    /// Whether a whole list is empty, as it is now and then, and never twice in a row.
+    pub fn shows_nothing(&self) -> bool {
+        let mut was = self.listed_nothing.lock().unwrap();
+        *was = !*was && self.env.below(4) == 0;
+        if *was {
+            self.count("empty list");
+        }
+        *was
+    }
+
+    fn make(&self, kind: &'static str, name: &str, key: Option<String>, for_ever: bool) -> String {
         let now = self.env.now();
         let mut things = self.things.lock().unwrap();
         let is_there = |thing: &&Thing| thing.gone_at.is_none_or(|gone_at| gone_at > now);
@@ -118,7 +144,7 @@ impl Provider {
         *made += 1;
         let id = format!("id-{made}");
         let listed_at = now.plus(self.some_of(LAG));
-        things.push(Thing { id: id.clone(), name: name.to_owned(), key, listed_at, gone_at: None });
+        things.push(Thing { kind, id: id.clone(), name: name.to_owned(), key, listed_at, gone_at: None });
         id
     }
 
@@ -131,6 +157,13 @@ impl Provider {
         }
         for thing in self.things.lock().unwrap().iter_mut().filter(|thing| thing.id == id) {
             thing.gone_at.get_or_insert(gone_at);
+        }
+    }
+
+    /// The same, if that is what there is: a door that leads to somebody else by now stays.
+    pub fn remove_exactly(&self, id: &str) {
+        if self.things().iter().any(|thing| thing.external_id == id) {
+            self.remove(id);
         }
     }
 
@@ -151,7 +184,7 @@ impl Provider {
 
     /// What really came of a step's call, as somebody sees who looks.
     pub fn seen_by_a_person(&self, name: &str) -> Option<String> {
-        self.things().into_iter().find(|(other, _)| other == name).map(|(_, id)| id)
+        self.things().into_iter().find(|thing| thing.name == name).map(|thing| thing.external_id)
     }
 }
 
@@ -237,7 +270,7 @@ macro_rules! makes {
 
             async fn execute(&self, line: &Line, call: &Call) -> Result<String, Failure> {
                 let (name, key) = (call.name(&self.0), $keyed.then(|| call.key().to_string()));
-                line.send(move |provider| provider.make(&name, key.clone(), $for_ever)).await
+                line.send(move |provider| provider.make($wire, &name, key.clone(), $for_ever)).await
             }
 
             async fn find(&self, line: &Line, call: &Call) -> Result<Found<String>, Failure> {
@@ -287,7 +320,7 @@ impl Activity for Flare {
 
     async fn execute(&self, line: &Line, call: &Call) -> Result<String, Failure> {
         let name = call.name(&self.0);
-        line.send(move |provider| provider.make(&name, None, false)).await
+        line.send(move |provider| provider.make("flare", &name, None, false)).await
     }
 
     async fn compensate(&self, line: &Line, made: &String, _: &Call) -> Result<(), Failure> {
@@ -341,9 +374,9 @@ impl Activity for SetDoor {
 }
 
 /// All of it, over this worker's line.
-pub fn offers(line: &Line) -> Registry {
-    let client = || Arc::new(line.clone());
-    Registry::default()
+pub fn offers(line: &Arc<Line>, registry: Registry) -> Registry {
+    let client = || line.clone();
+    registry
         .activity::<House>(client())
         .activity::<Coin>(client())
         .activity::<Lease>(client())

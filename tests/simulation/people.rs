@@ -1,4 +1,4 @@
-//! People: clients that start sagas, operators that act on them one by one and in bulk, and whoever sweeps.
+//! People: clients that start sagas, and operators that act on them one by one and in bulk.
 
 use std::time::Duration;
 

@@ -14,7 +14,7 @@ use super::{
 use crate::activity::Failure;
 use crate::engine::Engine;
 use crate::env::Timestamp;
-use crate::ids::ResourceId;
+use crate::ids::{FindingId, ResourceId};
 use crate::store::lease::{LEASE, RENEW};
 use crate::store::{Error, NewSaga, ResourceFilter, ResourceRow, ResourceState, Started, Store};
 use crate::worker::{self, Shared};
@@ -41,7 +41,7 @@ pub struct Swept {
 struct Census {
     listed: Listed,
     sightings: Vec<Sighting>,
-    ended: Vec<(crate::ids::FindingId, Settlement)>,
+    ended: Vec<(FindingId, Settlement)>,
 }
 
 /// Sweeps one provider for as long as the engine runs.
@@ -233,7 +233,41 @@ impl Run<'_> {
             }
         }
         let ended = ended(&settleable, &sightings, is_listed, is_live, began, self.settle_after());
+        let ended = self.looked_for(&calls, &settleable, ended).await;
         Ok(Ok(Census { listed, sightings, ended }))
+    }
+
+    /// Leaves open what has vanished by the list alone: that of an orphan or something foreign is believed only with a
+    /// direct look, since a list that lacks it now and then would begin its grace anew each time.
+    async fn looked_for(
+        &self,
+        calls: &Calls<'_>,
+        open: &[FindingRow],
+        ended: Vec<(FindingId, Settlement)>,
+    ) -> Vec<(FindingId, Settlement)> {
+        let what = format!("read of {}", self.provider.name());
+        let (mut all, mut looks) = (Vec::new(), 0);
+        for (id, how) in ended {
+            let is_it = |row: &&FindingRow| {
+                row.id == id && matches!(row.class, FindingClass::Orphan | FindingClass::Foreign)
+            };
+            if how == Settlement::Vanished
+                && let Some(row) = open.iter().find(is_it)
+            {
+                // What is not looked at now is with the next census.
+                looks += 1;
+                if looks > self.sweep.looks_max {
+                    continue;
+                }
+                let thing = row.identity();
+                let gates = self.provider.gates(Ask::Read(&thing));
+                if !matches!(calls.call(&what, gates, self.provider.read(&thing)).await, Ok(None)) {
+                    continue;
+                }
+            }
+            all.push((id, how));
+        }
+        all
     }
 
     /// The rows that were absent twice; or why the list is not believed.
