@@ -55,6 +55,8 @@ pub enum Code {
     SandboxUnavailable,
     /// The database did not take it.
     StoreUnavailable,
+    /// Nothing is written, or nothing driven, for a while.
+    EngineTroubled,
     /// The server is stopping.
     Draining,
     /// Our own mistake.
@@ -79,7 +81,7 @@ impl Code {
             Self::CrossSite => StatusCode::FORBIDDEN,
             Self::ForeignHost => StatusCode::MISDIRECTED_REQUEST,
             Self::SandboxUnavailable => StatusCode::BAD_GATEWAY,
-            Self::StoreUnavailable | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Self::StoreUnavailable | Self::EngineTroubled | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -105,6 +107,7 @@ impl Code {
             Self::ForeignHost => "The request was meant for another host",
             Self::SandboxUnavailable => "The sandbox did not answer",
             Self::StoreUnavailable => "The database is unavailable",
+            Self::EngineTroubled => "Sagas do not get on",
             Self::Draining => "The server is stopping",
             Self::Internal => "Something went wrong here",
         }
@@ -139,7 +142,12 @@ impl Code {
             Self::ForeignHost => "Without authentication the server answers only to a loopback name.",
             Self::SandboxUnavailable => "See whether the sandbox still runs; ask again.",
             Self::StoreUnavailable => {
-                "Nothing was changed. Repeat the request under the same idempotency key."
+                "It may or may not have been done: repeat the request under the same idempotency key, or read what it was \
+                 about again first."
+            }
+            Self::EngineTroubled => {
+                "Mend what detail names (a full disk, a file that is read-only, a server that is down): it goes on by \
+                 itself then. If it says so, start the program again."
             }
             Self::Draining => "Repeat the request under the same idempotency key once the server is back.",
             Self::Internal => "The log has more; the request may be repeated under the same idempotency key.",
