@@ -101,8 +101,8 @@ impl Rest {
 
     /// The claim that an instance is, or was last, in the hand of, and since when.
     fn claim(&self, instance: &Instance) -> Option<(&str, i64)> {
-        let of_it = self.sagas.iter().filter(|(of, _, kind, _)| *of == instance.id && kind == "claim");
-        of_it.last().map(|(_, saga, _, began)| (saga.as_str(), *began))
+        let mut of_it = self.sagas.iter().filter(|(of, _, kind, _)| *of == instance.id && kind == "claim");
+        of_it.next_back().map(|(_, saga, _, began)| (saga.as_str(), *began))
     }
 
     /// When the calls of this kind took effect, in microseconds.

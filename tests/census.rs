@@ -52,6 +52,8 @@ struct Cloud {
     page: usize,
     made: AtomicUsize,
     loses: AtomicBool,
+    /// Its function that panics, or, where that is `hangs`, `found` that does not end.
+    trap: Mutex<&'static str>,
 }
 
 #[derive(Default, Clone)]
@@ -83,7 +85,15 @@ impl Cloud {
             page: 2,
             made: AtomicUsize::default(),
             loses: AtomicBool::default(),
+            trap: Mutex::default(),
         })
+    }
+
+    fn step_into(&self, function: &str) {
+        if *self.trap.lock().unwrap() == function {
+            // As a panic, without its noise.
+            std::panic::resume_unwind(Box::new(()));
+        }
     }
 
     fn put(&self, name: &str) -> Observed {
@@ -126,6 +136,7 @@ impl Provider for Cloud {
     }
 
     fn kinds(&self) -> Vec<Kind> {
+        self.step_into("kinds");
         vec![Kind::new("machine"), Kind::kept("number")]
     }
 
@@ -134,10 +145,12 @@ impl Provider for Cloud {
     }
 
     fn is_ours(&self, name: &str) -> bool {
+        self.step_into("is_ours");
         Names::of("am", "dev").read(name).is_some()
     }
 
     fn resembles_ours(&self, name: &str) -> bool {
+        self.step_into("resembles_ours");
         Names::of("am", "dev").begins(name)
     }
 
@@ -146,6 +159,7 @@ impl Provider for Cloud {
     }
 
     fn gates(&self, _: Ask<'_>) -> Vec<Gate> {
+        self.step_into("gates");
         vec![Gate::credential(self.name)]
     }
 
@@ -204,14 +218,20 @@ impl Provider for Cloud {
     }
 
     async fn knows(&self, _: &Engine, name: &str) -> Result<bool, Failure> {
+        self.step_into("knows");
         Ok(self.known.lock().unwrap().contains(name))
     }
 
     async fn desired(&self, _: &Engine, _: &ResourceRow) -> Result<BTreeMap<String, String>, Failure> {
+        self.step_into("desired");
         Ok(self.desired.lock().unwrap().clone())
     }
 
     async fn found(&self, _: &Engine, finding: &FindingRow) -> Result<(), amends_engine::store::Error> {
+        self.step_into("found");
+        if *self.trap.lock().unwrap() == "hangs" {
+            return std::future::pending().await;
+        }
         self.told.lock().unwrap().push(finding.clone());
         Ok(())
     }
@@ -709,6 +729,69 @@ async fn one_provider_that_hangs_holds_up_no_other_and_its_age_is_shown() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_provider_whose_own_code_panics_is_not_compared_says_so_and_is_swept_again() {
+    for function in ["kinds", "gates", "is_ours", "resembles_ours", "knows", "desired"] {
+        let room = Room::new().await;
+        room.hired(1, false).await;
+        room.cloud.put(&name(2));
+        room.cloud.put("am-dev-odd");
+        *room.cloud.trap.lock().unwrap() = function;
+        let swept = room.sweep().await;
+        assert_eq!(swept.problem.as_deref(), Some("the provider cloud panicked"), "{function}");
+        let census = room.engine.censuses().await.unwrap().pop().unwrap();
+        assert!(census.problem.is_some() && census.holder.is_none(), "{function}: {census:?}");
+        *room.cloud.trap.lock().unwrap() = "";
+        let swept = room.sweep().await;
+        assert_eq!((swept.problem, swept.findings.len()), (None, 2), "{function}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_panics_or_hangs_when_it_is_told_of_a_finding_is_told_again() {
+    let room = Room::new().await;
+    room.hired(1, false).await;
+    room.env.sleep(SETTLE * 2).await;
+    room.cloud.vanish(&name(1));
+    for trap in ["found", "hangs"] {
+        *room.cloud.trap.lock().unwrap() = trap;
+        let swept = tokio::time::timeout(secs(600), room.sweep()).await.unwrap();
+        assert_eq!((swept.problem, swept.findings.len()), (None, 1), "{trap}");
+        assert!(room.cloud.told.lock().unwrap().is_empty(), "{trap}");
+    }
+    *room.cloud.trap.lock().unwrap() = "";
+    room.sweep().await;
+    assert_eq!(room.cloud.told.lock().unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thing_of_ours_that_somebody_gave_an_odd_name_is_still_there() {
+    for odd in ["n".repeat(2000), "a\0b".to_owned()] {
+        let room = Room::new().await;
+        room.hired(1, false).await;
+        room.cloud.machines.lock().unwrap()[0].name = odd;
+        let swept = room.sweep().await;
+        assert_eq!((swept.problem, swept.findings.len()), (None, 0), "{:?}", swept.findings);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_act_of_the_sweep_is_held_to_the_limits_of_any_act() {
+    let room = Room::new().await;
+    room.cloud.known.lock().unwrap().insert(name(2));
+    room.cloud.put(&name(2));
+    let finding = room.sweep().await.findings.pop().unwrap();
+    let long = "n".repeat(5000);
+    for (actor, reason) in [(long.as_str(), "so"), ("ann", long.as_str()), ("a\0", "so"), ("ann", "s\0")] {
+        let settled = room.engine.settle_finding(&finding.id, Settlement::Ignored, actor, reason).await;
+        assert!(matches!(settled, Err(SweepError::Unstorable(_))), "{settled:?}");
+        let accepted = room.engine.accept_absence("cloud", actor, reason).await;
+        assert!(matches!(accepted, Err(SweepError::Unstorable(_))), "{accepted:?}");
+        let removed = room.engine.remove_orphan(&finding.id, actor, reason).await;
+        assert!(matches!(removed, Err(SweepError::Unstorable(_))), "{removed:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_made_or_removed_while_the_list_is_read_is_no_orphan() {
     let room = Room::new().await;
     // Twenty-two are taken back while the list, which still shows them, is read: they are on the first reading.
@@ -1119,6 +1202,13 @@ fn a_list_is_judged_by_the_direct_looks_at_what_it_lacks() {
     assert!(matches!(judge(&none, &accepted), Verdict::Stands(ghosts) if ghosts.len() == 3));
     let one = compare(&rows[..1], &rows[..1], &[], NOW, SETTLE);
     assert!(matches!(judge(&one, &twice), Verdict::Stands(_)), "one that is alone may well have gone");
+    // Of another account's list the young are missing too, though they need not be listed yet.
+    let young: Vec<ResourceRow> = (1..=3)
+        .map(|n| row(n, Some(&format!("m{n}")), ResourceState::Live, if n == 1 { 0 } else { NOW.0 }))
+        .collect();
+    let mixed = compare(&young, &young, &[], NOW, SETTLE);
+    assert_eq!((mixed.missing.len(), mixed.live), (1, 3));
+    assert!(matches!(judge(&mixed, &twice), Verdict::Unavailable(_)), "one is old, and all are missing");
     let ghosts = all.keys().skip(1).cloned().collect();
     let known = Looks { ghosts, ..twice };
     assert!(matches!(judge(&none, &known), Verdict::Stands(_)), "the others are known to have");

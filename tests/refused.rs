@@ -44,6 +44,24 @@ const RULE: Migrations = Migrations {
     )],
 };
 
+/// What Postgres says of a statement whose values are together more than it can allocate; as if each of these words were
+/// that.
+const TOO_LARGE: Migrations = Migrations {
+    table: "rule_migration",
+    sqlite: &[],
+    postgres: &[(
+        "rule",
+        "create function too_large() returns trigger language plpgsql as $$
+         begin
+           if new.event like '%forbidden%' and new.kind = 'step_completed' then
+             raise exception 'invalid memory alloc request size 1073741824' using errcode = 'XX000';
+           end if;
+           return new;
+         end $$;
+         create trigger too_large before insert on journal for each row execute function too_large()",
+    )],
+};
+
 const NONE: Migrations = Migrations { table: "rule_migration", sqlite: &[], postgres: &[] };
 
 /// Names of things that are there.
@@ -307,4 +325,22 @@ async fn what_comes_from_outside_and_is_too_long_is_refused_by_name_and_limit() 
         );
         house.engine.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_too_large_for_the_server_parks_its_saga_and_no_other_of_its_group() {
+    let house = House::postgres(&[TOO_LARGE]).await;
+    let starts = (0..60).map(|number| {
+        let says = if number % 20 == 10 { "forbidden" } else { "x" };
+        let (house, name) = (&house, format!("thing-{number}"));
+        async move { (house.start(&name, says, None).await, says) }
+    });
+    for (saga, says) in futures::future::join_all(starts).await {
+        if says == "x" {
+            house.ended(&saga, SagaState::Completed).await
+        } else {
+            drop(house.parked(&saga).await)
+        }
+    }
+    house.engine.stop().await;
 }

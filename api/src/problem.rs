@@ -57,6 +57,8 @@ pub enum Code {
     StoreUnavailable,
     /// The database was put back from a backup, and not every provider was compared with it since.
     NotCompared,
+    /// Nothing is written, or nothing driven, for a while.
+    EngineTroubled,
     /// The server is stopping.
     Draining,
     /// Our own mistake.
@@ -81,7 +83,9 @@ impl Code {
             Self::CrossSite => StatusCode::FORBIDDEN,
             Self::ForeignHost => StatusCode::MISDIRECTED_REQUEST,
             Self::SandboxUnavailable => StatusCode::BAD_GATEWAY,
-            Self::StoreUnavailable | Self::NotCompared | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Self::StoreUnavailable | Self::NotCompared | Self::EngineTroubled | Self::Draining => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -108,6 +112,7 @@ impl Code {
             Self::SandboxUnavailable => "The sandbox did not answer",
             Self::StoreUnavailable => "The database is unavailable",
             Self::NotCompared => "The database was put back, and is being compared with the providers",
+            Self::EngineTroubled => "Sagas do not get on",
             Self::Draining => "The server is stopping",
             Self::Internal => "Something went wrong here",
         }
@@ -142,7 +147,12 @@ impl Code {
             Self::ForeignHost => "Without authentication the server answers only to a loopback name.",
             Self::SandboxUnavailable => "See whether the sandbox still runs; ask again.",
             Self::StoreUnavailable => {
-                "Nothing was changed. Repeat the request under the same idempotency key."
+                "It may or may not have been done: repeat the request under the same idempotency key, or read what it was \
+                 about again first."
+            }
+            Self::EngineTroubled => {
+                "Mend what detail names (a full disk, a file that is read-only, a server that is down): it goes on by \
+                 itself then. If it says so, start the program again."
             }
             Self::NotCompared => {
                 "GET /v1/censuses says how far it is. Repeat the request under the same idempotency key then."

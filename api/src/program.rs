@@ -25,11 +25,12 @@ const REQUESTS_MAX: Duration = Duration::from_secs(5);
 /// How long calls to providers may take to end when the program stops; what is lost is settled at the next start.
 const CALLS_MAX: Duration = Duration::from_secs(30);
 
-/// An HTTP client with this time limit.
+/// An HTTP client with this time limit. It asks servers and sandboxes, which are on this machine as a rule and answer to
+/// its own names alone: never by a proxy, whatever the environment names as one.
 pub fn http(limit: Duration) -> Result<reqwest::Client, reqwest::Error> {
     // Fails only when one is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder().timeout(limit).connect_timeout(Duration::from_secs(5)).build()
+    reqwest::Client::builder().no_proxy().timeout(limit).connect_timeout(Duration::from_secs(5)).build()
 }
 
 /// Runs the engine, the API and the dashboard until a signal comes.
@@ -73,25 +74,35 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     let what = product::jobs(&environment);
     let clock = engine.clone();
     let stopped = stops();
-    let jobs = tokio::spawn(async move { jobs::run(clock, &what, stopped).await });
+    let mut jobs = tokio::spawn(async move { jobs::run(clock, &what, stopped).await });
     let server = axum::serve(listener, server::router(app)).with_graceful_shutdown(stops());
-    let server = tokio::spawn(server.into_future());
+    let mut server = tokio::spawn(server.into_future());
     let program = std::env::args().next().unwrap_or_else(|| "amends".to_owned());
     warn(format_args!("{}", banner(&program, &environment, providers.is_none(), listens, &database, is_new)));
 
-    signal().await?;
+    // Without either it would look alive and do half of what it is for: whoever watches it starts it again.
+    let ended = tokio::select! {
+        asked = signal() => asked.map(|()| None)?,
+        ended = &mut server => Some(format!("the HTTP server has ended: {ended:?}")),
+        ended = &mut jobs => Some(format!("the jobs have ended: {ended:?}")),
+    };
+    if let Some(ended) = &ended {
+        tracing::error!(ended, "stopping");
+    }
     warn(format_args!(
         "amends: stopping; what is under way is recorded, the rest goes on at the next start (again: at once)"
     ));
     stop.send_replace(true);
     let drained = async {
-        if tokio::time::timeout(REQUESTS_MAX, server).await.is_err() {
+        if !server.is_finished() && tokio::time::timeout(REQUESTS_MAX, server).await.is_err() {
             tracing::warn!("some requests were cut off");
         }
-        match jobs.await {
-            Ok(Err(error)) => tracing::warn!(%error, "the jobs did not stop in order"),
-            Err(error) => tracing::warn!(%error, "the jobs did not stop in order"),
-            Ok(Ok(())) => {}
+        if !jobs.is_finished() {
+            match jobs.await {
+                Ok(Err(error)) => tracing::warn!(%error, "the jobs did not stop in order"),
+                Err(error) => tracing::warn!(%error, "the jobs did not stop in order"),
+                Ok(Ok(())) => {}
+            }
         }
         if tokio::time::timeout(CALLS_MAX, engine.stop()).await.is_err() {
             tracing::warn!("some calls were cut off; whether they happened is asked at the next start");
@@ -105,7 +116,7 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
             warn(format_args!("amends: stopped at once"));
         }
     }
-    Ok(())
+    ended.map_or(Ok(()), |ended| Err(anyhow::anyhow!(ended)))
 }
 
 /// Runs only the sandbox's providers, with these faults, until a signal comes.

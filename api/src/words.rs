@@ -56,15 +56,20 @@ pub fn attention(attention: Attention) -> &'static str {
         Attention::PauseEnding => "its pause ends within a quarter of an hour",
         Attention::Leak => "it has ended, and something it made is outside",
         Attention::StoreRefused => "the database refuses what it has to write",
-        Attention::OverLimit => "it has grown beyond a limit, and was parked for it",
+        Attention::OverLimit => "its function has asked for too much, and it was parked for that",
         Attention::Diverged => "its function asks for something else than its journal holds",
-        Attention::Unreadable => "a line of its journal cannot be read",
+        Attention::Unreadable => "a line of its journal, or a letter in its inbox, cannot be read",
     }
 }
 
 /// Tells a saga as it stands at `now`.
 pub fn why(view: &SagaView, now: Timestamp) -> Why {
-    let engine::Why { happened, now, you } = engine::why(&view.state, now);
+    let mut told = engine::why(&view.state, now);
+    // Its journal reads, or it could not be shown.
+    if view.row.attention.contains(&Attention::Unreadable) {
+        engine::tell_unread_letter(&mut told);
+    }
+    let engine::Why { happened, now, you } = told;
     Why { happened, now, outside: outside(view), you }
 }
 

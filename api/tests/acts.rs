@@ -12,6 +12,7 @@ use amends_engine::journal::act::ActKind;
 use amends_engine::journal::state::Attention;
 use amends_engine::store::memory::MemoryStore;
 use amends_engine::store::{SagaRow, Started};
+use amends_engine::testing::shaky::{Shakes, ShakyStore};
 use amends_engine::{
     Activity, Call, Effect, Engine, Env, Failure, Registry, Resource, Saga, SagaId, Workflow, saga, secs,
 };
@@ -437,4 +438,36 @@ async fn what_came_of_sagas_is_counted_once_for_each_summary() {
     let counts = setup.engine.take_counts();
     assert_eq!((counts.need_attention, counts.compensated, counts.completed), (0, 1, 0));
     assert_eq!(setup.engine.take_counts().compensated, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_and_every_page_say_within_a_minute_that_nothing_is_written() {
+    let env = Env::simulated(7);
+    let (store, vault) = MemoryStore::new(&[], &env).await.unwrap();
+    let store = Arc::new(ShakyStore::new(Arc::new(store), env.clone(), Shakes::default()));
+    let provider = Arc::new(Provider::default());
+    let registry = Registry::default().activity::<Make>(provider.clone()).workflow(Pair);
+    let engine = Engine::start(store.clone(), vault, registry, env.clone(), "test");
+    let app = App { engine: engine.clone(), sandbox: None, environment: "test".into(), restored_at: None };
+    let setup = Setup { engine, provider, app };
+    let get = |path: &str| Request::get(path).header(header::HOST, "localhost").body(Body::empty()).unwrap();
+    setup.at_second("a", unavailable()).await;
+    let (status, _, text) = setup.send(get("/healthz")).await;
+    assert_eq!(status, StatusCode::OK, "{text}");
+    store.fill_up(true);
+    env.sleep(secs(60)).await;
+    let (status, _, text) = setup.send(get("/healthz")).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{text}");
+    assert!(text.contains("engine_troubled") && text.contains("no space left"), "{text}");
+    for page in ["/", "/gates"] {
+        let (status, _, text) = setup.send(get(page)).await;
+        assert_eq!(status, StatusCode::OK, "{text}");
+        assert!(text.contains("Sagas do not get on: nothing can be written since"), "{text}");
+    }
+    store.fill_up(false);
+    env.sleep(secs(60)).await;
+    let (status, _, text) = setup.send(get("/healthz")).await;
+    assert_eq!(status, StatusCode::OK, "{text}");
+    let (_, _, text) = setup.send(get("/")).await;
+    assert!(!text.contains("Sagas do not get on"), "{text}");
 }

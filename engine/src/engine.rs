@@ -9,7 +9,8 @@ use crate::env::Env;
 use crate::gate::{GateAct, GateView, Times};
 use crate::ids::{OperationId, SagaId, StepKey};
 use crate::journal::act::{Act, Verdict};
-use crate::journal::why::why_unreadable;
+use crate::journal::state::Attention;
+use crate::journal::why::{tell_unread_letter, why_unreadable};
 use crate::journal::{Entry, Plan, State, Why, plan, why};
 use crate::saga::Workflow;
 use crate::secret::Vault;
@@ -195,6 +196,7 @@ impl Engine {
                 };
                 let output = local.apply(&mut tx).await?;
                 let mut beside = tx.beside;
+                beside.check()?;
                 let output = data::output("its output", &output)?.value;
                 let at = shared.env.now();
                 let letters = std::mem::take(&mut beside.posts)
@@ -210,7 +212,7 @@ impl Engine {
                 Ok(Loose { output, beside, letters })
             })
         });
-        let (output, posted) = self.shared.store.run(job).await?;
+        let (output, posted) = self.shared.noted(self.shared.store.run(job).await)?;
         for saga in posted {
             self.shared.poke(&saga);
         }
@@ -241,6 +243,9 @@ impl Engine {
             Ok(state) => {
                 let mut why = why(&state, self.shared.env.now());
                 self.tell_ghosts(saga, &mut why).await?;
+                if row.attention.contains(&Attention::Unreadable) {
+                    tell_unread_letter(&mut why);
+                }
                 Ok(Some(why))
             }
             Err(Error::Unreadable(detail)) => Ok(Some(why_unreadable(&row.workflow, &detail))),
@@ -251,6 +256,21 @@ impl Engine {
     /// What came of the sagas that this process drives since it was last asked: for a summary in a log.
     pub fn take_counts(&self) -> Counts {
         self.shared.take_counts()
+    }
+
+    /// What keeps this engine from working, in words, for a probe and for pages: that nothing has been written for half a
+    /// minute though something was to be, or that nothing is driven any more. Nothing while it is well, and when it was
+    /// [stopped](Self::stop).
+    pub fn trouble(&self) -> Option<String> {
+        if self.shared.is_draining() {
+            return None;
+        }
+        let worker = self.worker.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if worker.as_ref().is_some_and(tokio::task::JoinHandle::is_finished) {
+            return Some("the worker has ended, and no saga is driven: start the program again".to_owned());
+        }
+        drop(worker);
+        self.shared.unwritten()
     }
 
     /// Adds what of the things that a saga holds was found to have vanished.
@@ -495,7 +515,7 @@ impl Engine {
 
     async fn post(&self, id: String, saga: &SagaId, message: Message) -> Result<(), Error> {
         let letter = Letter { id, saga: saga.clone(), message, at: self.shared.env.now() };
-        self.shared.store.post(letter).await?;
+        self.shared.noted(self.shared.store.post(letter).await)?;
         self.shared.poke(saga);
         Ok(())
     }

@@ -16,6 +16,7 @@ pub struct ReleaseContainer {
 impl Activity for ReleaseContainer {
     const NAME: &'static str = "runtime.release_container";
     const EFFECT: Effect = Effect::Read;
+    const STRONGLY_CONSISTENT: bool = true;
     type Client = Runtime;
     type Output = Gone;
 

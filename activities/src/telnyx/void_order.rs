@@ -16,6 +16,7 @@ pub struct VoidOrder {
 impl Activity for VoidOrder {
     const NAME: &'static str = "telnyx.void_order";
     const EFFECT: Effect = Effect::Read;
+    const STRONGLY_CONSISTENT: bool = true;
     type Client = Telnyx;
     type Output = Gone;
 

@@ -150,10 +150,11 @@ async fn send(
         say(&format!("{}\n", answer.text))?;
     } else {
         let Accepted { operation, saga } = answer.body;
-        say(&format!(
-            "{operation} {act} of {} is accepted; what comes of it: amends saga why {}\n",
+        let told = format!(
+            "{operation} {act} of {} is accepted; what comes of it: amends saga why {}",
             saga.id, saga.id
-        ))?;
+        );
+        say(&format!("{}\n", table::line(&told)))?;
     }
     Ok(Exit::Done)
 }

@@ -15,6 +15,10 @@ const SENDS: u32 = 3;
 /// The server answers within a minute at the latest, waits included.
 const LIMIT: Duration = Duration::from_secs(75);
 
+const MIB: usize = 1024 * 1024;
+/// The largest answer that is read: a saga with the longest journal has some of these.
+const ANSWER_MAX: usize = 256 * MIB;
+
 /// Where a command's requests go.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -118,7 +122,10 @@ impl Client {
         for _ in 1..SENDS {
             match self.send(Method::POST, path, &[], body, Some(key)).await {
                 Err(error) if error.exit() == Exit::Unavailable => {
-                    super::warn(format_args!("{error}\nTrying again under the same key {key}."));
+                    super::warn(format_args!(
+                        "{}\nTrying again under the same key {key}.",
+                        super::table::plain(&error.to_string())
+                    ));
                     amends_engine::Env::system().sleep(Duration::from_secs(1)).await;
                 }
                 other => return other,
@@ -151,7 +158,10 @@ impl Client {
         let status = response.status();
         let key = response.headers().get(IDEMPOTENCY_KEY);
         let key = key.and_then(|key| key.to_str().ok()).map(ToOwned::to_owned);
-        let text = response.text().await.map_err(unreachable)?;
+        let text = match bounded(response).await.map_err(unreachable)? {
+            Some(text) => text,
+            None => return Err(strange(format!("more than {} MiB", ANSWER_MAX / MIB))),
+        };
         if !status.is_success() {
             return Err(match serde_json::from_str::<problem::Body>(&text) {
                 Ok(problem) => Error::Problem(Box::new(problem)),
@@ -161,6 +171,18 @@ impl Client {
         let body = serde_json::from_str(&text).map_err(|error| strange(error.to_string()))?;
         Ok(Answer { text, body, key })
     }
+}
+
+/// A body, unless it is larger than an answer of ours is.
+async fn bounded(mut response: reqwest::Response) -> Result<Option<String>, reqwest::Error> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if body.len() + chunk.len() > ANSWER_MAX {
+            return Ok(None);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Some(String::from_utf8_lossy(&body).into_owned()))
 }
 
 /// The first cause, which is what says something ("connection refused").

@@ -161,7 +161,7 @@ pub async fn run(line: Line) -> ExitCode {
     match dispatch(line).await {
         Ok(exit) => exit.into(),
         Err(error) => {
-            warn(format_args!("amends: {error:#}"));
+            warn(format_args!("amends: {}", table::plain(&format!("{error:#}"))));
             let exit = error.downcast_ref::<Error>().map_or(Exit::Unexpected, Error::exit);
             exit.into()
         }

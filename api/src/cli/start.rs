@@ -88,7 +88,7 @@ impl Start {
             } else {
                 let key = started.key.map(|key| format!("   key {key}")).unwrap_or_default();
                 let Saga { id, kind, state, .. } = &started.body;
-                say(&format!("{id} {kind} is {state}{key}\n"))?;
+                say(&format!("{}\n", table::line(&format!("{id} {kind} is {state}{key}"))))?;
             }
             return Ok(Exit::Done);
         };
@@ -96,7 +96,8 @@ impl Start {
         let deadline = env.now().plus(*wait);
         let id = &started.body.id;
         if !self.to.json {
-            say(&format!("{id} {}   (Ctrl-C stops watching, not the saga)\n", started.body.kind))?;
+            let told = format!("{id} {}   (Ctrl-C stops watching, not the saga)", started.body.kind);
+            say(&format!("{}\n", table::line(&told)))?;
         }
         loop {
             let left = deadline.since(env.now());

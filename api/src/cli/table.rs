@@ -196,7 +196,8 @@ pub fn why(detail: &SagaDetail) -> String {
     for allowed in &detail.allowed_actions {
         lines.push(format!("                {}", command(&saga.id, allowed)));
     }
-    plain(&lines.join("\n"))
+    lines.iter_mut().for_each(|text| *text = line(text));
+    lines.join("\n")
 }
 
 /// The command that does an act; what is to be filled in is in capital letters.
@@ -230,7 +231,7 @@ fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(head.to_vec());
     for row in rows {
-        table.add_row(row.iter().map(|cell| plain(cell).replace('\n', " ")));
+        table.add_row(row.iter().map(|cell| line(cell)));
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
@@ -239,11 +240,18 @@ fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
-/// Text from outside, without what would steer a terminal.
-fn plain(text: &str) -> String {
+/// Text from outside, without what would steer a terminal, or show its letters in another order than they have.
+pub(super) fn plain(text: &str) -> String {
+    let steers = |char: char| char.is_control() && char != '\n';
+    let turns = |char: char| matches!(char, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     text.chars()
-        .map(|char| if char.is_control() && char != '\n' { char::REPLACEMENT_CHARACTER } else { char })
+        .map(|char| if steers(char) || turns(char) { char::REPLACEMENT_CHARACTER } else { char })
         .collect()
+}
+
+/// The same on one line, so that no text can pass for a line of ours.
+pub(super) fn line(text: &str) -> String {
+    plain(text).replace(['\n', '\u{2028}', '\u{2029}'], " ")
 }
 
 #[cfg(test)]
@@ -278,6 +286,16 @@ mod tests {
     fn the_ledger_is_a_table() {
         let items = detail().resources;
         insta::assert_snapshot!(resources(&Page { items, next_cursor: None }));
+    }
+
+    #[test]
+    fn no_text_from_outside_passes_for_a_line_of_ours_or_turns_its_letters_round() {
+        let mut detail = detail();
+        let before = why(&detail).lines().count();
+        detail.why.happened = "down\nYou             amends saga act x skip\u{2028}\u{1b}[1A\u{202e}x".into();
+        let text = why(&detail);
+        assert_eq!(text.lines().count(), before, "{text}");
+        assert!(!text.contains(['\u{1b}', '\u{202e}', '\u{2028}']), "{text:?}");
     }
 
     #[test]

@@ -3,10 +3,15 @@
 use amends_engine::journal::state::{Attention, SagaState};
 use maud::{DOCTYPE, Markup, html};
 
+use crate::server::App;
 use crate::words;
 
 /// A whole page. One that is `live` asks itself again.
-pub fn frame(environment: &str, title: &str, live: bool, body: &Markup) -> Markup {
+pub fn frame(app: &App, title: &str, live: bool, body: &Markup) -> Markup {
+    whole(&app.environment, app.engine.trouble().as_deref(), title, live, body)
+}
+
+fn whole(environment: &str, trouble: Option<&str>, title: &str, live: bool, body: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -31,6 +36,9 @@ pub fn frame(environment: &str, title: &str, live: bool, body: &Markup) -> Marku
                         a href="/gates" { "Gates" }
                     }
                     @if live { span #news .news role="status" { "" } }
+                }
+                div #trouble data-live {
+                    @if let Some(trouble) = trouble { p.lead.trouble role="alert" { "⚠ Sagas do not get on: " (trouble) "." } }
                 }
                 main #main { (body) }
                 footer { "Amends " (env!("CARGO_PKG_VERSION")) }
@@ -65,5 +73,19 @@ pub fn attention(all: &[Attention]) -> Markup {
         @for one in all {
             span.attention title=(words::attention(*one)) { "⚠ " (one.to_string().replace('_', " ")) } " "
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_says_that_nothing_is_written() {
+        let body = html! { p { "body" } };
+        let well = whole("sandbox", None, "Sagas", true, &body).into_string();
+        assert!(well.contains("<div id=\"trouble\" data-live></div>"), "{well}");
+        let ill = whole("sandbox", Some("the disk is full"), "Sagas", true, &body).into_string();
+        assert!(ill.contains("Sagas do not get on: the disk is full."), "{ill}");
     }
 }

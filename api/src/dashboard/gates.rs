@@ -21,7 +21,7 @@ pub async fn list(State(app): State<App>) -> Result<Response, Problem> {
         div #gates data-live { (table(&gates)) }
         (act_form(&gates))
     };
-    Ok(super::page(StatusCode::OK, frame::frame(&app.environment, "Gates", true, &body)))
+    Ok(super::page(StatusCode::OK, frame::frame(&app, "Gates", true, &body)))
 }
 
 /// `POST /gates`

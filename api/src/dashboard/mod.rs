@@ -62,7 +62,7 @@ async fn error_page(State(app): State<App>, Path(slug): Path<String>) -> Result<
             dt { "status" } dd { (code.status()) }
         }
     };
-    Ok(page(StatusCode::OK, frame::frame(&app.environment, code.title(), false, &body)))
+    Ok(page(StatusCode::OK, frame::frame(&app, code.title(), false, &body)))
 }
 
 fn page(status: StatusCode, markup: maud::Markup) -> Response {
@@ -87,7 +87,7 @@ pub async fn problems_for_browsers(State(app): State<App>, request: Request, nex
         p { (code.remedy()) }
         p { a href="/" { "All sagas" } }
     };
-    page(code.status(), frame::frame(&app.environment, code.title(), false, &body))
+    page(code.status(), frame::frame(&app, code.title(), false, &body))
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ pub async fn show(
     let title = format!("{} {}", view.row.workflow, view.row.state);
     // One that has ended stays as it is.
     let live = !view.row.state.is_ended();
-    Ok(tag.on(super::page(StatusCode::OK, frame::frame(&app.environment, &title, live, &body))))
+    Ok(tag.on(super::page(StatusCode::OK, frame::frame(&app, &title, live, &body))))
 }
 
 /// What acts through the dashboard are signed with, for want of names.

@@ -73,7 +73,7 @@ pub async fn list(
         div #list data-live { (table(&page.items)) }
         @if let Some(next) = next { p { a href=(next) { "Older" } } }
     };
-    Ok(tag.on(super::page(StatusCode::OK, frame::frame(&app.environment, "Sagas", true, &body))))
+    Ok(tag.on(super::page(StatusCode::OK, frame::frame(&app, "Sagas", true, &body))))
 }
 
 fn table(sagas: &[Saga]) -> Markup {

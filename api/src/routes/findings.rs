@@ -131,6 +131,7 @@ impl From<SweepError> for Problem {
             SweepError::NoSuchProvider(_) => Self::new(Code::NotOffered, format!("{error}.")),
             SweepError::TooLate(_) => Self::new(Code::StateConflict, format!("{error}.")),
             SweepError::ActorRequired => Self::invalid(format!("{error}.")),
+            SweepError::Unstorable(problem) => amends_engine::ActError::from(problem).into(),
             SweepError::Store(error) => error.into(),
         }
     }

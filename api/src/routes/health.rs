@@ -1,10 +1,10 @@
-//! Health: whether the process answers and its database reads.
+//! Health: whether the process answers, its database reads and takes writes, and its engine drives sagas.
 
 use amends_engine::store::SagaFilter;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 
-use crate::problem::Problem;
+use crate::problem::{Code, Problem};
 use crate::server::App;
 
 /// What a probe gets.
@@ -21,6 +21,9 @@ pub struct Health {
 /// `GET /healthz`
 pub async fn healthz(State(app): State<App>) -> Result<axum::Json<Health>, Problem> {
     app.engine.sagas(SagaFilter { limit: 1, ..SagaFilter::default() }).await?;
+    if let Some(trouble) = app.engine.trouble() {
+        return Err(Problem::new(Code::EngineTroubled, format!("{trouble}.")));
+    }
     Ok(axum::Json(Health {
         status: "ok".into(),
         version: env!("CARGO_PKG_VERSION").into(),

@@ -13,6 +13,8 @@ use crate::ids::{InstallationId, SagaId, SecretRef, StepKey, base32};
 use crate::secret::{Sealed, Vault};
 use crate::store::Store;
 
+/// The longest bookmark of a look, in bytes of JSON.
+const BOOKMARK_MAX: usize = 4096;
 /// The longest text that stands in a tag as it is.
 const MARKED_MAX: usize = 64;
 
@@ -103,9 +105,14 @@ impl Call {
     }
 
     /// For a [`find`](super::Activity::find) that reads page after page: everything up to this page, a cursor of the
-    /// provider's, was read and is not it. A look that is cut off behind this is gone on with from there.
+    /// provider's, was read and is not it. A look that is cut off behind this is gone on with from there; from the page
+    /// before, where this is nothing that a journal can keep, or longer than 4096 bytes as JSON.
     pub fn read_up_to(&self, page: impl Into<Value>) {
-        *self.bookmark.lock().unwrap_or_else(PoisonError::into_inner) = Some(page.into());
+        let page = page.into();
+        let is_short = || page.to_string().len() <= BOOKMARK_MAX;
+        if crate::data::check("how far it has read", &page).is_ok() && is_short() {
+            *self.bookmark.lock().unwrap_or_else(PoisonError::into_inner) = Some(page);
+        }
     }
 
     /// The page at which an earlier look was cut off; nothing if this one begins at the first.

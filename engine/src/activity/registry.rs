@@ -335,16 +335,24 @@ impl<A: Activity> AnyActivity for Bound<A> {
         }
         let gates = said("gates", A::NAME, || activity.gates(&self.client))?;
         gates.iter().try_for_each(|gate| limits::name("the key of its gate", &gate.key))?;
+        let removes = said("removes", A::NAME, || activity.removes())?;
+        let settle_after = said("settle_after", A::NAME, || activity.settle_after(&self.client))?;
+        // Nothing is lost of a read; but one that says what has gone may read a list that lags behind.
+        let sees_gone = A::EFFECT == Effect::Read && !removes.is_empty();
         Ok(ActivityFacts {
             effect: A::EFFECT,
-            settle_after: said("settle_after", A::NAME, || activity.settle_after(&self.client))?,
+            settle_after: if sees_gone && settle_after.is_zero() {
+                super::SETTLE_AFTER
+            } else {
+                settle_after
+            },
             is_consistent: A::STRONGLY_CONSISTENT,
             time_limit: Self::time_limit(),
             give_up_after: A::GIVE_UP_AFTER,
             attempts_max: A::ATTEMPTS_MAX,
             object: said("object", A::NAME, || activity.object(call))?,
             resource,
-            removes: said("removes", A::NAME, || activity.removes())?,
+            removes,
             gates,
             says_resource: !call.says_no_resource.load(Ordering::Relaxed),
             says_undo: says_undo::<A>(),

@@ -15,6 +15,19 @@ pub const ASKED_MAX: Duration = Duration::from_secs(24 * 3600);
 /// How long nobody calls with a credential that was refused, at the least.
 const CREDENTIAL: Duration = Duration::from_secs(60);
 
+/// The shortest wait before something is asked again, whoever says that none is needed: half a second.
+pub const LEAST: Duration = Duration::from_millis(500);
+/// What has been waited for so many times as long as the next wait is asked for less often.
+const SHARE: u32 = 100;
+
+/// How long until what is not ready is asked for again, if `wait` is how often that was asked for and it has been waited
+/// for since `waited`: a hundredth of that at the least, up to [`CAP`]. So the number of entries in a journal grows as
+/// the logarithm of the time, and a wait over a weekend is no more of a load than one of an hour.
+pub fn poll(wait: Duration, waited: Duration, env: &Env) -> Duration {
+    let slowed = (waited / SHARE).min(env.paced(CAP));
+    wait.min(env.paced(ASKED_MAX)).max(env.paced(LEAST)).max(slowed)
+}
+
 /// How long the other side asks to wait, as far as it is followed.
 pub fn asked(wait: Option<Duration>) -> Option<Duration> {
     wait.map(|wait| wait.min(ASKED_MAX))
@@ -24,7 +37,7 @@ pub fn asked(wait: Option<Duration>) -> Option<Duration> {
 /// credential's.
 pub fn least(cause: Cause, env: &Env) -> Option<Duration> {
     match cause {
-        Cause::RateLimited => Some(env.paced(BASE) / 2),
+        Cause::RateLimited => Some(env.paced(LEAST)),
         Cause::Credential => Some(env.paced(CREDENTIAL)),
         _ => None,
     }
@@ -54,6 +67,25 @@ mod tests {
         assert_eq!(ceiling(1), Duration::from_secs(1));
         assert_eq!(ceiling(4), Duration::from_secs(8));
         assert_eq!(ceiling(30), CAP);
+    }
+
+    #[test]
+    fn what_is_not_ready_is_asked_for_neither_in_a_circle_nor_never_and_less_often_with_time() {
+        let env = Env::seeded(1);
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        let every = Duration::from_secs(5);
+        assert_eq!(poll(Duration::ZERO, Duration::ZERO, &env), LEAST);
+        assert_eq!(poll(every, Duration::from_secs(499), &env), every);
+        assert_eq!(poll(every, hours(10), &env), Duration::from_secs(360));
+        assert_eq!(poll(every, hours(1000), &env), CAP);
+        assert_eq!(poll(hours(2), hours(1000), &env), hours(2));
+        assert_eq!(poll(Duration::MAX, Duration::MAX, &env), ASKED_MAX);
+        let (mut waited, mut asked) = (Duration::ZERO, 0);
+        while waited < hours(60) {
+            waited += poll(every, waited, &env);
+            asked += 1;
+        }
+        assert!(asked < 1000, "{asked}");
     }
 
     #[test]

@@ -16,13 +16,15 @@ pub const SIGNAL_ID_MAX: usize = 900;
 pub const REASON_MAX: usize = 4096;
 /// The most labels of one saga.
 pub const LABELS_MAX: usize = 64;
+/// The most places in a patched input that hold what other steps made.
+pub const REFERENCES_MAX: usize = 1000;
 /// The largest input, output or signal, as JSON text: 2 MiB.
 pub const VALUE_MAX: usize = 2 * 1024 * 1024;
 /// The deepest input, output or signal: so many lists and maps in one another. A journal's line adds a few, and the
 /// reader of JSON stops at 128.
 pub const DEPTH_MAX: usize = 100;
 /// So much is kept of what a failure says, in bytes.
-const DETAIL_MAX: usize = 4096;
+pub(crate) const DETAIL_MAX: usize = 4096;
 
 /// Refuses a text that is longer than `max` bytes, or that a database's text cannot hold.
 fn text(what: &str, text: &str, max: usize) -> Result<(), Unstorable> {
@@ -96,6 +98,15 @@ pub(crate) fn labels(count: usize) -> Result<(), Unstorable> {
     Ok(())
 }
 
+/// Refuses more places in an input that hold what other steps made than one may have.
+pub(crate) fn references(count: usize) -> Result<(), Unstorable> {
+    if count > REFERENCES_MAX {
+        let problem = format!("are too many: {count}, and {REFERENCES_MAX} are allowed");
+        return Err(Unstorable::new("the references of the input", problem));
+    }
+    Ok(())
+}
+
 /// The beginning of what a failure says; what was left out is said.
 pub(crate) fn cut(detail: &mut String) {
     if detail.len() <= DETAIL_MAX {
@@ -110,6 +121,17 @@ pub(crate) fn cut(detail: &mut String) {
     detail.push_str(&format!("… ({length} bytes)"));
 }
 
+/// A text from outside as it is kept beside what is ours: its beginning, and no NUL.
+pub(crate) fn kept(text: &str, max: usize) -> String {
+    let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    let (start, is_cut) = (text.get(..end).unwrap_or_default(), end < text.len());
+    let mut kept = start.replace('\0', "\u{fffd}");
+    if is_cut {
+        kept.push('…');
+    }
+    kept
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,6 +143,14 @@ mod tests {
         assert_eq!(error, "the owner is too long: 1001 bytes, and 1000 are allowed");
         assert!(start_key("").is_err() && start_key("a\0").is_err() && start_key("a").is_ok());
         assert!(owner("the owner", "nobody").is_err() && owner("the owner", "house").is_ok());
+    }
+
+    #[test]
+    fn what_comes_from_outside_is_kept_without_nul_and_no_longer_than_it_may_be() {
+        assert_eq!(kept("a\0b", 10), "a\u{fffd}b");
+        assert_eq!(kept("", 10), "");
+        assert_eq!(kept("ööö", 3), "ö…");
+        assert_eq!(kept("ööö", 6), "ööö");
     }
 
     #[test]

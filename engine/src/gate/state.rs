@@ -113,6 +113,13 @@ pub struct GateAct {
 }
 
 impl GateState {
+    /// What is made of a row that cannot be read: nobody passes until a person opens the gate, which writes it anew.
+    pub(crate) fn unreadable(error: &serde_json::Error) -> Self {
+        let reason = format!("its row cannot be read ({error})");
+        let closed = Closed { by: Why::Person, reason, since: Timestamp(0), until: None };
+        Self { closed: Some(closed), ..Self::default() }
+    }
+
     /// Brings it up to `now`: shares of workers that are gone end, the bucket fills, a closing whose time is up
     /// becomes a wave of one, and a wave that got through becomes the next, or leaves the gate open.
     pub fn tick(&mut self, queue: &Queue, now: Timestamp, times: &Times) {

@@ -226,7 +226,13 @@ impl Act {
                 check("the output", output)
             }
             Self::Done { output: Some(output), .. } => check("the output", output),
-            Self::Patch { input, .. } => check("the input", input),
+            Self::Patch { input, references, .. } => {
+                limits::references(references.len())?;
+                references
+                    .iter()
+                    .try_for_each(|reference| limits::name("a place of the input", &reference.at))?;
+                check("the input", input)
+            }
             Self::Release { owner, .. } => limits::owner("the owner", owner),
             _ => Ok(()),
         }

@@ -65,9 +65,9 @@ closed_set! {
         Leak,
         /// Its function asks for something else than its journal holds.
         Diverged,
-        /// A line of its journal cannot be read.
+        /// A line of its journal, or a letter in its inbox, cannot be read.
         Unreadable,
-        /// Its journal has grown to 20 000 entries, and it was parked for that.
+        /// Its function has asked for 20 000 steps, and it was parked for that.
         OverLimit,
         /// The database refuses what it has to write, each time: it was parked with what the database said.
         StoreRefused,

@@ -79,6 +79,16 @@ pub fn why_unreadable(workflow: &str, detail: &str) -> Why {
     }
 }
 
+/// Adds what the journal does not know: that a letter in the saga's inbox cannot be read. Its row says that with
+/// [`Attention::Unreadable`].
+pub fn tell_unread_letter(why: &mut Why) {
+    why.now.push_str(" A letter in its inbox cannot be read, and is left there; it goes on without.");
+    why.you.push_str(
+        " If a newer program wrote the letter, start that one; else look for what it said in the table inbox, and say \
+         it again.",
+    );
+}
+
 fn parked(state: &State, attention: Attention, detail: &str) -> Why {
     let name = &state.workflow.0;
     let back = if state.unwinding.is_some() { " on its way back" } else { "" };
@@ -114,8 +124,8 @@ fn parked(state: &State, attention: Attention, detail: &str) -> Why {
                 .to_owned()
         }
         Attention::OverLimit => {
-            "A loop in its function is the likely cause, and a `retry` alone brings it back here. To undo is always \
-             allowed, however long the journal is."
+            "A loop in its function is the likely cause, and a `retry` alone brings it back here: mend the function, and \
+             start that program. To undo is always allowed, however long the journal is."
                 .to_owned()
         }
         _ => "Mend what stands in the way, then `retry`.".to_owned(),

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::page::page;
 use super::tx::{Beside, Error as SqlError, Row, Sql};
 use super::{Error, Loose, LooseJob, Store};
+use crate::data::limits::{DETAIL_MAX, NAME_MAX, kept};
 use crate::env::{Env, Timestamp};
 use crate::ids::{FindingId, ResourceId, SagaId};
 use crate::params;
@@ -117,7 +118,10 @@ pub(super) async fn end_census(store: &(impl Store + ?Sized), end: &CensusEnd) -
             let params = params![provider, holder, *at, *next_at, count(pages), count(things)];
             write_one(store, END_WELL, params).await
         }
-        Err(problem) => write_one(store, END_ILL, params![provider, holder, *at, *next_at, problem]).await,
+        Err(problem) => {
+            let problem = kept(problem, DETAIL_MAX);
+            write_one(store, END_ILL, params![provider, holder, *at, *next_at, problem]).await
+        }
     }
 }
 
@@ -143,7 +147,13 @@ pub(super) async fn sighted(
             let id = FindingId::from_uuid(env.uuid()).to_string();
             let class: &str = class.into();
             let resource = resource.as_ref().map(ToString::to_string);
-            let (account, holder, detail) = (account.clone(), holder.clone(), detail.clone());
+            // What a provider says of itself has no bound of ours, and one text that the database does not take would
+            // keep all others out.
+            let (kind, external_id, name) =
+                (kept(kind, NAME_MAX), kept(external_id, NAME_MAX), kept(name, NAME_MAX));
+            let account = account.as_ref().map(|account| kept(account, NAME_MAX));
+            let detail = detail.as_ref().map(|detail| kept(detail, DETAIL_MAX));
+            let holder = holder.clone();
             let params =
                 params![id, provider, account, class, kind, external_id, name, resource, holder, detail, at];
             (SEEN.into(), params)

@@ -64,6 +64,13 @@ pub enum Message {
         /// Why.
         reason: String,
     },
+    /// What stands in the inbox and this program cannot read, and why: it stays there for one that can. It is made by a
+    /// store that reads it, and cannot be posted.
+    #[serde(skip)]
+    Unreadable {
+        /// Why.
+        detail: String,
+    },
 }
 
 /// A message with its id, unique for ever.

@@ -289,7 +289,9 @@ fn has_label(dialect: Dialect, label: &(String, String), params: &mut Params) ->
 /// A page of the ledger: at least its rows, in no order, and one that is both made and held by its saga twice.
 pub(super) fn resources(dialect: Dialect, filter: &ResourceFilter, limit: u32) -> Statement {
     let mut params = Params::default();
-    let given: Vec<&str> = filter.states.iter().map(Into::into).collect();
+    let mut given: Vec<&str> = filter.states.iter().map(Into::into).collect();
+    given.sort_unstable();
+    given.dedup();
     let states: Vec<&str> = if given.is_empty() { ResourceState::VARIANTS.to_vec() } else { given.clone() };
     let mut arms = Vec::new();
     let size = size(limit);

@@ -249,7 +249,8 @@ pub trait Store: Send + Sync + 'static {
         all
     }
 
-    /// A saga's letters that are not consumed, in the order of their arrival.
+    /// A saga's letters that are not consumed, in the order of their arrival. One that cannot be read is
+    /// [`Message::Unreadable`], and holds up no other.
     async fn letters(&self, saga: &SagaId) -> Result<Vec<Letter>, Error>;
 
     /// Returns when something may have become due: a start, a letter; or after a while.

@@ -1,18 +1,29 @@
 //! Tx: the transaction that a local activity works in, the same on every database.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use secrecy::SecretString;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{NewSaga, ResourceRow};
-use crate::data::{self, limits};
+use super::{Message, NewSaga, ResourceRow};
+use crate::data::{self, Unstorable, limits};
 use crate::env::{Env, Timestamp};
 use crate::ids::{SagaId, SecretRef, StepKey};
 use crate::journal::failure::{Cause, Failure};
 use crate::journal::state::SagaState;
 use crate::saga::Workflow;
 use crate::secret::{Sealed, Vault};
+
+/// How long a local activity may take: others wait for it, on SQLite and in memory everybody who writes.
+pub(super) const LOCAL_MAX: Duration = Duration::from_secs(30);
+
+/// What a local activity comes to that was not over in time: its transaction is undone.
+pub(super) fn overdue(limit: Duration) -> Failure {
+    let detail = format!("the local activity was not over within {}", humantime::format_duration(limit));
+    Failure::Unavailable { cause: Cause::Timeout, detail, retry_after: None }
+}
 
 /// A statement with `$1`, `$2`, …, as each database takes it. Plain text is the same for both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,6 +201,26 @@ pub struct Beside {
     pub destroyed: Vec<String>,
 }
 
+/// Refuses a number that is none: SQLite would keep null for it, and Postgres what it is.
+fn check(params: &[Param]) -> Result<(), Error> {
+    match params.iter().position(|param| matches!(param, Param::Real(number) if number.is_nan())) {
+        Some(place) => Err(Error::Malformed(format!("the value of ${} is not a number", place + 1))),
+        None => Ok(()),
+    }
+}
+
+impl Beside {
+    /// Refuses what exceeds a limit: what one saga leaves for another is that one's trouble once it is posted.
+    pub(crate) fn check(&self) -> Result<(), Unstorable> {
+        self.labels.iter().try_for_each(|(name, value)| limits::label(name, value))?;
+        self.posts.iter().try_for_each(|post| match &post.message {
+            Message::Act { act, reason, .. } => act.check().and_then(|()| limits::reason(reason)),
+            Message::Cancel { reason, .. } => limits::reason(reason),
+            _ => Ok(()),
+        })
+    }
+}
+
 /// The transaction of one local activity.
 pub struct Tx<'t> {
     pub(crate) saga: &'t SagaId,
@@ -233,11 +264,13 @@ impl Tx<'_> {
 
     /// Runs a statement with `$1`, `$2`, …; the number of rows it changed.
     pub async fn execute(&mut self, sql: impl Into<Sql>, params: Vec<Param>) -> Result<u64, Error> {
+        check(&params)?;
         self.statements.execute(sql.into(), params).await
     }
 
     /// Runs a query with `$1`, `$2`, …
     pub async fn fetch(&mut self, sql: impl Into<Sql>, params: Vec<Param>) -> Result<Vec<Row>, Error> {
+        check(&params)?;
         self.statements.fetch(sql.into(), params).await
     }
 

@@ -3,6 +3,7 @@
 use super::{
     CensusRow, FindingClass, FindingFilter, FindingRow, Run, Settled, Settlement, Sweep, Swept, begin_removal,
 };
+use crate::data::{Unstorable, limits};
 use crate::engine::Engine;
 use crate::ids::{FindingId, SagaId};
 use crate::store::Error;
@@ -22,13 +23,20 @@ pub enum SweepError {
     /// Whoever acts says who they are and why.
     #[error("an act needs an actor and a reason")]
     ActorRequired,
+    /// What it says exceeds a limit, or cannot be kept.
+    #[error(transparent)]
+    Unstorable(#[from] Unstorable),
     /// The store did not take it.
     #[error(transparent)]
     Store(#[from] Error),
 }
 
 fn named(actor: &str, reason: &str) -> Result<(), SweepError> {
-    if actor.trim().is_empty() || reason.trim().is_empty() { Err(SweepError::ActorRequired) } else { Ok(()) }
+    if actor.trim().is_empty() || reason.trim().is_empty() {
+        return Err(SweepError::ActorRequired);
+    }
+    limits::name("the actor", actor)?;
+    Ok(limits::reason(reason)?)
 }
 
 impl Engine {

@@ -10,7 +10,7 @@ use crate::gate::Lane;
 use crate::worker::Shared;
 
 /// How long one call may take.
-const CALL: Duration = secs(60);
+pub(super) const CALL: Duration = secs(60);
 /// How often a gate that lets others go first is asked again.
 const AGAIN: Duration = secs(1);
 

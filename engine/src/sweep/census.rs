@@ -116,8 +116,10 @@ where
         if let Some(thing) = things.iter().find(|thing| thing.external_id.is_empty()) {
             return Err(wrong(format!("the list shows a {} without an id: {:.80}", thing.kind, thing.name)));
         }
-        // No grammar of ours makes such a name, and no row has such an id.
-        things.retain(|thing| is_text(&thing.external_id) && is_text(&thing.name));
+        // No row has such an id.
+        things.retain(|thing| is_text(&thing.external_id));
+        // No grammar of ours makes such a name; but what a row knows by its id is there, whatever it is called now.
+        things.iter_mut().filter(|thing| !is_text(&thing.name)).for_each(|thing| thing.name.clear());
         listed.things.extend(things);
         if listed.things.len() > bounds.things {
             return Err(wrong(format!("the list shows more than {} things", bounds.things)));

@@ -24,6 +24,8 @@ pub struct Comparison {
     pub matched: Vec<(ResourceRow, Observed)>,
     /// How many rows were to be listed.
     pub expected: usize,
+    /// How many were live on the second reading, those included that need not be listed yet.
+    pub live: usize,
 }
 
 /// The rows of one reading, by what they explain.
@@ -96,6 +98,7 @@ pub fn compare(
     let known: BTreeMap<&ResourceId, &ResourceRow> = before.iter().map(|row| (&row.id, row)).collect();
     let mut comparison = Comparison::default();
     for row in after.iter().filter(|row| row.state == ResourceState::Live) {
+        comparison.live += 1;
         let seen = of_row(row);
         // What changed a moment ago need not be listed yet, and what changed meanwhile was not the same when it was.
         let was = known.get(&row.id).is_some_and(|was| was.state == row.state && was.rev == row.rev);
@@ -164,7 +167,10 @@ pub fn judge(comparison: &Comparison, looks: &Looks) -> Verdict {
     let Looks { first, second, ghosts, accepts_absence, most } = looks;
     let missing = &comparison.missing;
     let new = missing.iter().filter(|row| !ghosts.contains(&row.id)).count();
-    let lacks_all = new > 1 && comparison.matched.is_empty() && !accepts_absence;
+    // Those that need not be listed yet count too: of another account's list all are missing, the young and the old.
+    let known = missing.len() - new;
+    let lacks_all =
+        new > 0 && comparison.live - known > 1 && comparison.matched.is_empty() && !accepts_absence;
     if missing.len() > *most {
         let (lacks, expected) = (missing.len(), comparison.expected);
         return Verdict::Unavailable(format!(
@@ -195,7 +201,7 @@ pub fn judge(comparison: &Comparison, looks: &Looks) -> Verdict {
     };
     // One that is alone may well have gone. That all have, says rather that somebody else's account is looked at.
     if lacks_all && absent(first) {
-        let all = missing.len();
+        let all = comparison.live;
         return Verdict::Unavailable(format!(
             "all {all} that the ledger has are absent: is this the account in which they were made?"
         ));

@@ -1,10 +1,14 @@
 //! Run: one sweep of one provider, from the right to make it to what is written of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::calls::Calls;
+use futures::FutureExt;
+
+use super::calls::{CALL, Calls};
 use super::remove::objection;
 use super::{
     Ask, Bounds, CensusClaim, CensusEnd, CensusRow, Comparison, FindingClass, FindingFilter, FindingRow,
@@ -12,6 +16,7 @@ use super::{
     Sighting, Sweep, Verdict, compare, differences, ended, judge, read_list, to_remove,
 };
 use crate::activity::Failure;
+use crate::activity::attempt::panicked;
 use crate::engine::Engine;
 use crate::env::Timestamp;
 use crate::ids::{FindingId, ResourceId};
@@ -114,14 +119,16 @@ impl Run<'_> {
                 let _ = self.store().begin_census(claim(false)).await;
             }
         };
+        let census = self.census(began, deadline, &row.accepts_absence);
         let made = tokio::select! {
             biased;
-            made = tokio::time::timeout(self.sweep.time_limit, self.census(began, deadline, &row.accepts_absence)) => made,
-            () = held => Ok(Err(Error::Closed)),
+            made = tokio::time::timeout(self.sweep.time_limit, unpanicked(census)) => made,
+            () = held => Ok(Some(Err(Error::Closed))),
         };
         let census = match made {
-            Ok(Ok(census)) => census,
-            Ok(Err(error)) => return Err(error),
+            Ok(Some(Ok(census))) => census,
+            Ok(Some(Err(error))) => return Err(error),
+            Ok(None) => Err(panicked(&format!("the provider {}", self.provider.name()))),
             Err(_) => {
                 let limit = humantime::format_duration(self.sweep.time_limit);
                 Err(format!("the census was not over within {limit}"))
@@ -455,11 +462,22 @@ impl Run<'_> {
         // A ghost was absent twice before it became one.
         let is_certain = |row: &&FindingRow| row.class == FindingClass::Ghost || row.is_certain(self.grace());
         for row in open.iter().filter(is_certain) {
-            if let Err(error) = self.provider.found(&engine, row).await {
-                tracing::warn!(provider = self.provider.name(), finding = %row.id, %error, "it is told again");
-            }
+            let limit = self.shared.env.time_limit(CALL);
+            let told = tokio::time::timeout(limit, unpanicked(self.provider.found(&engine, row))).await;
+            let problem = match told {
+                Ok(Some(Ok(()))) => continue,
+                Ok(Some(Err(error))) => error.to_string(),
+                Ok(None) => panicked("found"),
+                Err(_) => format!("found was not over within {}", humantime::format_duration(limit)),
+            };
+            tracing::warn!(provider = self.provider.name(), finding = %row.id, problem, "it is told again");
         }
     }
+}
+
+/// Nothing where the provider's own code panics.
+async fn unpanicked<T>(does: impl Future<Output = T>) -> Option<T> {
+    AssertUnwindSafe(does).catch_unwind().await.ok()
 }
 
 /// Whether a saga is at it.

@@ -32,6 +32,7 @@ cases! {
     a_finding_that_is_ignored_stays_so_while_it_is_seen,
     findings_are_listed_by_what_they_are_newest_first,
     what_was_settled_long_ago_is_forgotten_and_what_is_ignored_is_not,
+    what_a_provider_says_is_kept_whatever_it_is,
 }
 
 const LEASE: Duration = secs(15);
@@ -211,4 +212,26 @@ async fn what_was_settled_long_ago_is_forgotten_and_what_is_ignored_is_not(subje
     store.forget_findings(began.plus(secs(1))).await.unwrap();
     let left = subject.found(FindingFilter::default()).await;
     assert!(left.len() == 2 && left.iter().all(|row| row.external_id != "m2"), "{}", subject.name);
+}
+
+/// One text that a database does not take would keep every finding of its provider out, for ever.
+async fn what_a_provider_says_is_kept_whatever_it_is(subject: &Subject) {
+    let (store, at) = (&subject.store, subject.env.now());
+    let odd = format!("a\0{}", "ö".repeat(10_000));
+    store.begin_census(claim("one", at, true)).await.unwrap().unwrap();
+    let mut seen = sighting(FindingClass::Drift, "odd");
+    (seen.account, seen.detail) = (Some(odd.clone()), Some(odd.clone()));
+    for at in [at, at.plus(secs(1))] {
+        subject.sees(&[seen.clone(), sighting(FindingClass::Drift, "plain")], at).await;
+    }
+    let open = subject.open().await;
+    let kept = open.iter().find(|row| row.external_id == "odd").unwrap();
+    assert_eq!((open.len(), kept.times_seen), (2, 2), "{}: {open:?}", subject.name);
+    for (text, most) in [(&kept.account, 1010), (&kept.detail, 4110)] {
+        let text = text.as_ref().unwrap();
+        assert!(text.starts_with("a\u{fffd}ö") && text.len() < most, "{}: {}", subject.name, text.len());
+    }
+    assert!(store.end_census(end("one", at, Err(odd))).await.unwrap(), "{}", subject.name);
+    let census = store.censuses().await.unwrap().pop().unwrap();
+    assert!(census.problem.unwrap().0.starts_with("a\u{fffd}ö"), "{}", subject.name);
 }

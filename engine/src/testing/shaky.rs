@@ -42,6 +42,10 @@ pub struct ShakyStore {
     shaken: Mutex<u64>,
     /// How often rows of sagas were read, however many at a time.
     row_reads: AtomicU64,
+    /// The saga whose journal lies on a page that cannot be read.
+    damaged: Mutex<Option<SagaId>>,
+    /// Everything can be read, and nothing written.
+    is_full: AtomicBool,
 }
 
 impl ShakyStore {
@@ -49,8 +53,29 @@ impl ShakyStore {
     pub fn new(inner: Arc<dyn Store>, env: Env, shakes: Shakes) -> Self {
         let (shakes, shaken) = (Mutex::new(shakes), Mutex::new(0));
         let (frozen, freezes_behind) = (AtomicBool::new(false), AtomicU64::new(0));
-        let row_reads = AtomicU64::new(0);
-        Self { inner, env, shakes, frozen, freezes_behind, thawed: Notify::new(), shaken, row_reads }
+        let (row_reads, damaged, is_full) = (AtomicU64::new(0), Mutex::new(None), AtomicBool::new(false));
+        Self {
+            inner,
+            env,
+            shakes,
+            frozen,
+            freezes_behind,
+            thawed: Notify::new(),
+            shaken,
+            row_reads,
+            damaged,
+            is_full,
+        }
+    }
+
+    /// Its disk is full from now on, or no longer.
+    pub fn fill_up(&self, is_full: bool) {
+        self.is_full.store(is_full, Ordering::SeqCst);
+    }
+
+    /// The journal of this saga cannot be read from now on; of none, if none is named.
+    pub fn damage(&self, saga: Option<SagaId>) {
+        *self.damaged.lock().unwrap_or_else(PoisonError::into_inner) = saga;
     }
 
     /// Shakes like that from now on.
@@ -107,6 +132,9 @@ impl ShakyStore {
     async fn write<T>(&self, write: impl Future<Output = Result<T, Error>> + Send) -> Result<T, Error> {
         let shakes = self.arrive().await;
         let dice = self.env.below(1000);
+        if self.is_full.load(Ordering::SeqCst) {
+            return self.shake("no space left on device");
+        }
         if dice < shakes.fails {
             return self.shake("it did not get through");
         }
@@ -173,6 +201,9 @@ impl Store for ShakyStore {
         self.write(self.inner.keep_only(live)).await
     }
     async fn load(&self, saga: &SagaId) -> Result<Loaded, Error> {
+        if self.damaged.lock().unwrap_or_else(PoisonError::into_inner).as_ref() == Some(saga) {
+            return Err(Error::Unavailable("database disk image is malformed".to_owned()));
+        }
         self.read(self.inner.load(saga)).await
     }
     async fn mark_unreadable(&self, saga: &SagaId, detail: &str) -> Result<(), Error> {

@@ -7,6 +7,7 @@ mod function;
 pub(crate) mod gates;
 mod notices;
 mod start;
+mod trouble;
 mod waiting;
 
 use std::collections::{HashMap, HashSet};
@@ -15,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::sync::{Notify, RwLock, mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -32,6 +34,7 @@ pub use notices::Counts;
 use notices::Notices;
 use start::Handed;
 pub(crate) use start::start;
+use trouble::Trouble;
 use waiting::{Look, Seen as Looked};
 
 /// How many sagas one claim takes.
@@ -70,6 +73,7 @@ pub(crate) struct Shared {
     looks_here: Mutex<Option<mpsc::UnboundedReceiver<Look>>>,
     draining: watch::Sender<bool>,
     crowded: watch::Sender<bool>,
+    trouble: Trouble,
 }
 
 impl Shared {
@@ -104,6 +108,7 @@ impl Shared {
             looks_here: Mutex::new(Some(looks_here)),
             draining: watch::Sender::new(false),
             crowded: watch::Sender::new(false),
+            trouble: Trouble::default(),
         }
     }
 
@@ -206,18 +211,25 @@ impl Shared {
 pub(crate) async fn run(shared: Arc<Shared>) {
     // In a set, so that they end with this.
     let mut keepers = JoinSet::new();
-    keepers.spawn(keep_lease(shared.clone()));
+    keepers.spawn(kept(shared.clone(), "the lease", |shared| keep_lease(shared).boxed()));
     let looks = shared.looks_here.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(looks) = looks {
-        keepers.spawn(waiting::keep(shared.clone(), looks));
+        let looks = Arc::new(tokio::sync::Mutex::new(looks));
+        keepers.spawn(kept(shared.clone(), "the reader for those who wait", move |shared| {
+            let looks = looks.clone();
+            async move { waiting::keep(shared, &mut *looks.lock().await).await }.boxed()
+        }));
     }
     if let Err(error) = gates::look(&shared).await {
         tracing::warn!(%error, "closed gates could not be read");
     }
-    keepers.spawn(gates::keep(shared.clone()));
+    keepers.spawn(kept(shared.clone(), "the keeper of gates", |shared| gates::keep(shared).boxed()));
     if let Some(sweep) = shared.registry.sweeps() {
         for provider in shared.registry.providers().iter() {
-            keepers.spawn(crate::sweep::keep(shared.clone(), provider.clone(), sweep.clone()));
+            let (provider, sweep) = (provider.clone(), sweep.clone());
+            keepers.spawn(kept(shared.clone(), "a sweep", move |shared| {
+                crate::sweep::keep(shared, provider.clone(), sweep.clone()).boxed()
+            }));
         }
     }
     let handed = shared.handed_here.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -226,7 +238,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let mut driven = JoinSet::new();
     while !shared.is_draining() {
         let room = shared.live_max.saturating_sub(driven.len()).min(CLAIM);
-        let claimed = match shared.store.claim(shared.env.now(), room).await {
+        let claimed = match shared.noted(shared.store.claim(shared.env.now(), room).await) {
             Ok(claimed) => claimed,
             Err(error) => {
                 tracing::warn!(%error, "due sagas could not be claimed");
@@ -252,8 +264,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             }
         }
         // What another process left for the sagas that are held here.
-        for saga in shared.store.mail().await.unwrap_or_default() {
-            shared.poke(&saga);
+        match shared.store.mail().await {
+            Ok(sagas) => sagas.iter().for_each(|saga| shared.poke(saga)),
+            Err(error) => tracing::warn!(%error, "letters of other processes are looked for again"),
         }
         let mut changed = if took_all { shared.store.changed() } else { Box::pin(std::future::ready(())) };
         loop {
@@ -277,11 +290,27 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     gates::give_back_all(&shared).await;
 }
 
+/// How long behind its panic a keeper begins again.
+const BEGIN_AGAIN: Duration = Duration::from_secs(1);
+
+/// Runs a part of the worker that ends with it, and begins it again should it panic: without it nothing would be
+/// driven, let go or looked for, and nobody would know.
+async fn kept(
+    shared: Arc<Shared>,
+    what: &'static str,
+    keep: impl Fn(Arc<Shared>) -> BoxFuture<'static, ()> + Send,
+) {
+    while std::panic::AssertUnwindSafe(keep(shared.clone())).catch_unwind().await.is_err() {
+        tracing::error!(what, "a part of the worker panicked and begins again");
+        shared.env.sleep(BEGIN_AGAIN).await;
+    }
+}
+
 /// Renews the right to write to what this process holds. When that cannot be done in time, whatever it still writes
 /// is refused, and what it holds is taken up again like any other saga.
 async fn keep_lease(shared: Arc<Shared>) {
     loop {
-        match shared.store.renew().await {
+        match shared.noted(shared.store.renew().await) {
             Ok(None) => return,
             Ok(Some(_)) => {}
             Err(error) => tracing::warn!(%error, "the lease could not be renewed"),
@@ -303,6 +332,11 @@ async fn say_unreadable(shared: &Shared, saga: &SagaId, detail: &str) {
 
 /// How often a saga is loaded again without getting on before it is parked.
 const FAILURES_MAX: u32 = 20;
+
+/// How soon a journal that could not be read is read again; and after how many times its row says so, and it is read
+/// that much less often.
+const UNREAD: Duration = Duration::from_secs(1);
+const UNREAD_MAX: u32 = 30;
 
 /// How often in a row a saga failed where its journal ends.
 #[derive(Default)]
@@ -331,6 +365,7 @@ async fn drive(shared: Arc<Shared>, saga: SagaId, poke: Arc<Notify>, loaded: Res
     let mut loaded = Some(loaded);
     let mut withheld = HashSet::new();
     let mut failures = Failures::default();
+    let mut unread = 0;
     loop {
         // Its lease ran out and this process took it up again: that one has it now, and gives it back.
         if !shared.is_driven_by(&saga, &poke) {
@@ -344,6 +379,7 @@ async fn drive(shared: Arc<Shared>, saga: SagaId, poke: Arc<Notify>, loaded: Res
         match loaded.and_then(|loaded| Executor::new(shared.clone(), saga.clone(), loaded, withheld.clone()))
         {
             Ok(executor) => {
+                unread = 0;
                 let driven = std::panic::AssertUnwindSafe(executor.drive(&poke)).catch_unwind().await;
                 let stop = driven.unwrap_or_else(|_| {
                     // A fault of the engine's own: the saga is taken up again from its journal.
@@ -382,7 +418,18 @@ async fn drive(shared: Arc<Shared>, saga: SagaId, poke: Arc<Notify>, loaded: Res
                 if shared.is_draining() {
                     break;
                 }
-                shared.env.sleep(Duration::from_secs(1)).await;
+                unread += 1;
+                // A store that is away for so long cannot take this either, and says so by itself.
+                if unread >= UNREAD_MAX
+                    && let Err(error) = shared.store.mark_unreadable(&saga, &detail).await
+                {
+                    tracing::debug!(%saga, %error, "that its journal is unreadable could not be written");
+                }
+                let wait = if unread < UNREAD_MAX { UNREAD } else { UNREAD * UNREAD_MAX };
+                tokio::select! {
+                    () = shared.draining() => {}
+                    () = shared.env.sleep(wait) => {}
+                }
             }
             // Another has it now.
             Err(Error::Fenced(_)) => break,
@@ -405,5 +452,36 @@ async fn drive(shared: Arc<Shared>, saga: SagaId, poke: Arc<Notify>, loaded: Res
     if let Err(error) = released {
         tracing::warn!(%saga, %error, "a saga could not be given back, and is so later");
         shared.unsure.store(true, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+    use crate::store::memory::MemoryStore;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_of_the_worker_that_panics_begins_again() {
+        let env = Env::simulated(1);
+        let (store, vault) = MemoryStore::new(&[], &env).await.unwrap();
+        let (registry, environment) = (Registry::default(), "test".to_owned());
+        let shared = Arc::new(Shared::new(Arc::new(store), registry, env.clone(), environment, vault, 1));
+        let (begun, began) = (Arc::new(AtomicU32::new(0)), env.now());
+        let counted = begun.clone();
+        kept(shared, "a test", move |_| {
+            let begun = counted.clone();
+            async move {
+                if begun.fetch_add(1, Ordering::Relaxed) < 2 {
+                    // As a panic, without its noise.
+                    std::panic::resume_unwind(Box::new(()));
+                }
+            }
+            .boxed()
+        })
+        .await;
+        assert_eq!(begun.load(Ordering::Relaxed), 3);
+        assert_eq!(env.now().since(began), BEGIN_AGAIN * 2);
     }
 }

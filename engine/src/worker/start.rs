@@ -22,7 +22,7 @@ pub(super) struct Handed {
 /// Starts a saga, and hands it to this process's worker if that has room.
 pub(crate) async fn start(shared: &Arc<Shared>, new: NewSaga) -> Result<Started, Error> {
     if !new.begins_at_once() || shared.is_draining() {
-        return shared.store.start(new).await;
+        return shared.noted(shared.store.start(new).await);
     }
     // In a task of its own, so that it goes on when whoever asked does not: what is held here has to be driven.
     tokio::spawn(start_here(shared.clone(), new)).await.unwrap_or(Err(Error::Closed))
@@ -31,10 +31,12 @@ pub(crate) async fn start(shared: &Arc<Shared>, new: NewSaga) -> Result<Started,
 async fn start_here(shared: Arc<Shared>, new: NewSaga) -> Result<Started, Error> {
     // Nothing is given back as left behind until it is known whether this one is held and driven.
     let _starting = shared.starting.read().await;
-    let Some(poke) = shared.enter_new(&new, HERE_MAX) else { return shared.store.start(new).await };
+    let Some(poke) = shared.enter_new(&new, HERE_MAX) else {
+        return shared.noted(shared.store.start(new).await);
+    };
     let saga = new.id.clone();
     let loaded = Loaded { epoch: 1, entries: vec![new.first_entry()], may_begin: true, has_mail: false };
-    match shared.store.start_held(new).await {
+    match shared.noted(shared.store.start_held(new).await) {
         Ok((started, true)) => {
             // If the worker has gone meanwhile, whoever takes over what it held takes over this one too.
             let _ = shared.handed.send(Handed { saga, poke, loaded });

@@ -127,7 +127,7 @@ impl Shared {
 }
 
 /// Reads for those who wait, for as long as the worker is there.
-pub(super) async fn keep(shared: Arc<Shared>, mut looks: mpsc::UnboundedReceiver<Look>) {
+pub(super) async fn keep(shared: Arc<Shared>, looks: &mut mpsc::UnboundedReceiver<Look>) {
     let mut next = shared.env.now();
     let mut round = 0_u32;
     let mut asked = Vec::new();

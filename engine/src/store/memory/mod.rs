@@ -12,6 +12,7 @@ use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::FutureExt;
 use rusqlite::Connection;
 use serde_json::Value;
 use tokio::sync::{Mutex, Notify};
@@ -30,7 +31,7 @@ use crate::env::{Env, Timestamp};
 use crate::gate::{GateWait, Lane};
 use crate::ids::{InstallationId, SagaId, SecretRef};
 use crate::journal::Entry;
-use crate::journal::failure::Failure;
+use crate::journal::failure::{Cause, Failure};
 use crate::journal::state::Attention;
 use crate::journal::unsettled::is_it;
 use crate::secret::{Key, Sealed, Vault};
@@ -102,6 +103,16 @@ impl MemoryStore {
         Ok(done)
     }
 
+    /// Waits for a local activity, and no longer than one may take; a panic of it is its failure.
+    async fn in_time<T>(&self, job: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let limit = self.env.time_limit(tx::LOCAL_MAX);
+        let done = tokio::time::timeout(limit, std::panic::AssertUnwindSafe(job).catch_unwind()).await;
+        done.unwrap_or_else(|_| Ok(Err(tx::overdue(limit)))).unwrap_or_else(|_| {
+            let detail = "the local activity panicked".to_owned();
+            Err(Failure::Unavailable { cause: Cause::Panic, detail, retry_after: None })
+        })
+    }
+
     /// Looks at everything there is at one moment.
     pub async fn look<T>(&self, look: impl FnOnce(&Moment<'_>) -> T) -> T {
         self.read(|tables| look(&Moment(tables))).await
@@ -132,13 +143,24 @@ fn unavailable(error: rusqlite::Error) -> Error {
     Error::Unavailable(error.to_string())
 }
 
+/// Undoes what is left of a transaction whose job was dropped before its end.
+fn clear(connection: &Connection) -> Result<(), Error> {
+    if connection.is_autocommit() {
+        Ok(())
+    } else {
+        connection.execute_batch("rollback").map_err(unavailable)
+    }
+}
+
 /// Runs user SQL and what follows from it; the connection and the tables change together or not at all.
 macro_rules! together {
     ($store:expr, $job:expr, |$tables:ident, $output:ident| $apply:expr) => {{
         let mut inner = $store.shared.inner.lock().await;
         let ($tables, connection) = &mut *inner;
+        clear(connection)?;
         connection.execute_batch("begin").map_err(unavailable)?;
-        let outcome: Result<_, Failure> = $job(&mut MemoryStatements { connection, tables: $tables }).await;
+        let mut statements = MemoryStatements { connection, tables: $tables };
+        let outcome: Result<_, Failure> = $store.in_time($job(&mut statements)).await;
         let outcome: Result<_, Error> = outcome.map_err(Error::from).and_then(|$output| $apply);
         let end = if outcome.is_ok() { "commit" } else { "rollback" };
         connection.execute_batch(end).map_err(unavailable)?;
@@ -424,6 +446,7 @@ impl Store for MemoryStore {
 
     async fn fetch(&self, sql: Sql, params: Vec<Param>) -> Result<Vec<tx::Row>, Error> {
         let inner = self.shared.inner.lock().await;
+        clear(&inner.1)?;
         user_sql::fetch(&inner.1, sql.sqlite, params).map_err(|error| Error::Unreadable(error.to_string()))
     }
 

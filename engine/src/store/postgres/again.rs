@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::error::{Remedy, remedy, write_error};
+use super::reach::PATIENCE;
 use crate::env::Env;
 use crate::store::Error;
 
@@ -41,14 +42,16 @@ pub(super) async fn once_more(env: &Env, times: &mut u32, detail: &str) -> bool 
     true
 }
 
-/// Runs a transaction, and again while it loses against others.
+/// Runs a transaction, and again while it loses against others. Each run has the time that a server has to answer: what
+/// is not over then is undone, and whether it took place is not known.
 pub(super) async fn insist<T, F: Future<Output = Ended<T>>>(
     env: &Env,
     run: impl Fn() -> F,
 ) -> Result<T, Error> {
     let mut times = 0;
     loop {
-        match run().await {
+        let ended = tokio::time::timeout(PATIENCE, run()).await;
+        match ended.unwrap_or_else(|_| Ended::by(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))) {
             Ended::Done(done) => return Ok(done),
             Ended::Refused(error) => return Err(error),
             Ended::Lost(detail) => {

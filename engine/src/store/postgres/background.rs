@@ -8,7 +8,7 @@ use std::time::Duration;
 use sqlx::postgres::PgListener;
 use tokio::task::JoinSet;
 
-use super::reach::Reach;
+use super::reach::{Reach, in_time};
 use super::{Signals, feed, lease, place};
 use crate::env::Env;
 
@@ -82,7 +82,7 @@ async fn number(reach: Reach, env: Env, signals: Signals) {
             () = signals.unnumbered.notified() => {}
             () = env.sleep(NUMBER) => {}
         }
-        if let Err(error) = feed::number(&reach).await {
+        if let Err(error) = in_time(feed::number(&reach)).await {
             tracing::debug!(%error, "the feed is numbered later");
         }
         env.sleep(TOGETHER).await;

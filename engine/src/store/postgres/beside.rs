@@ -281,6 +281,7 @@ fn kind(message: &Message) -> &'static str {
         | Message::Wake
         | Message::LetGo { .. }
         | Message::ChildEnded { .. }
-        | Message::ParentEnded => "other",
+        | Message::ParentEnded
+        | Message::Unreadable { .. } => "other",
     }
 }

@@ -16,6 +16,8 @@ pub(super) enum Remedy {
 
 pub(super) fn remedy(error: &sqlx::Error) -> Remedy {
     match error {
+        // It may be the sum of a group: each by itself is another matter.
+        sqlx::Error::Database(inner) if inner.message().starts_with(TOO_LARGE) => Remedy::Never,
         sqlx::Error::Database(inner) => inner.code().as_deref().map_or(Remedy::Later, of_state),
         sqlx::Error::Decode(_)
         | sqlx::Error::ColumnDecode { .. }
@@ -69,6 +71,11 @@ pub(super) fn read_error(error: sqlx::Error) -> Error {
         sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => Error::Unreadable(error.to_string()),
         other => Error::Unavailable(other.to_string()),
     }
+}
+
+/// Whether a statement gave up waiting for a lock.
+pub(super) fn is_locked(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(inner) if inner.code().as_deref() == Some("55P03"))
 }
 
 /// Whether a write failed because a ledger row was not as it had to be.

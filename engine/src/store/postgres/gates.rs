@@ -140,7 +140,6 @@ pub(super) async fn move_gate(reach: &Reach, moved: &GateMove) -> Result<bool, s
 
 /// Every gate, with those who stand before it counted.
 pub(super) async fn all(reach: &Reach, granted_since: Timestamp) -> Result<Vec<GateRow>, sqlx::Error> {
-    let unreadable = |error: serde_json::Error| sqlx::Error::Decode(error.into());
     let mut gates = BTreeMap::new();
     let rows = reach.fetch(reach.query("select key, rev, closed_until, closed_for, state from gate")).await?;
     for row in rows {
@@ -149,7 +148,8 @@ pub(super) async fn all(reach: &Reach, granted_since: Timestamp) -> Result<Vec<G
         let reason: Option<String> = row.try_get("closed_for")?;
         let closing = until.map(|until| (Timestamp(until), reason.unwrap_or_default()));
         let state: String = row.try_get("state")?;
-        let state: GateState = serde_json::from_str(&state).map_err(unreadable)?;
+        // It is this gate's trouble alone.
+        let state = serde_json::from_str(&state).unwrap_or_else(|error| GateState::unreadable(&error));
         gates.insert(key.clone(), GateRow { key, rev, closing, state, ..GateRow::default() });
     }
     let counts = reach.query(

@@ -1,6 +1,6 @@
 //! Leases: a row a process that says until when its sagas are its own, by the server's clock.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use sqlx::{PgConnection, Row};
@@ -109,19 +109,41 @@ pub(super) async fn claim(
     Ok((claimed, waiting))
 }
 
-/// Those of these claimed sagas for which there is a place; the others are given back.
+/// How long a claim leaves a key alone under which another gives places.
+const PLACES_AGAIN: Duration = Duration::from_secs(5);
+
+/// Those of these claimed sagas for which there is a place; the others are given back. Those under a key of which
+/// nobody gives places just now are due again a little later: they hold up no other.
 pub(super) async fn with_places(
     reach: &Reach,
     waiting: &[(SagaId, String)],
+    now: i64,
 ) -> Result<Vec<SagaId>, sqlx::Error> {
     let mut transaction = reach.begin().await?;
-    let (mut placed, mut placeless) = (Vec::new(), Vec::new());
+    let (mut placed, mut placeless, mut later) = (Vec::new(), Vec::new(), Vec::new());
+    let mut locked: HashSet<&str> = HashSet::new();
     for (saga, key) in waiting {
-        if place::take(reach, &mut transaction, saga, key).await? {
-            placed.push(saga.clone());
-        } else {
-            placeless.push(saga.to_string());
+        if locked.contains(key.as_str()) {
+            later.push(saga.to_string());
+            continue;
         }
+        match place::try_take(reach, &mut transaction, saga, key).await? {
+            Some(true) => placed.push(saga.clone()),
+            Some(false) => placeless.push(saga.to_string()),
+            None => {
+                locked.insert(key);
+                later.push(saga.to_string());
+            }
+        }
+    }
+    if !later.is_empty() {
+        let again = now.saturating_add(i64::try_from(PLACES_AGAIN.as_micros()).unwrap_or(0));
+        reach
+            .query("update saga_lease set holder = null, due_at = $2 where saga = any ($1::text[])")
+            .bind(later)
+            .bind(again)
+            .execute(&mut *transaction)
+            .await?;
     }
     if !placeless.is_empty() {
         reach

@@ -35,7 +35,7 @@ use tokio::task::JoinSet;
 
 use self::connection::Connection;
 use self::error::{Remedy, read_error, remedy, write_error};
-use self::reach::Reach;
+use self::reach::{Reach, in_time};
 use self::writer::{Outside, Turn};
 use super::open::{Migrations, OpenError};
 use super::{
@@ -225,7 +225,7 @@ impl Store for PostgresStore {
         let claim = || lease::claim(&self.reach, &self.worker, now.0, limit);
         let (mut claimed, waiting) = again::write(&self.env, claim).await?;
         if !waiting.is_empty() {
-            let placed = again::write(&self.env, || lease::with_places(&self.reach, &waiting)).await?;
+            let placed = again::write(&self.env, || lease::with_places(&self.reach, &waiting, now.0)).await?;
             claimed.extend(placed);
         }
         Ok(claimed)
@@ -360,7 +360,7 @@ impl Store for PostgresStore {
 
     async fn move_gate(&self, moved: GateMove) -> Result<bool, Error> {
         limits::gate(&moved)?;
-        match gates::move_gate(&self.reach, &moved).await {
+        match in_time(gates::move_gate(&self.reach, &moved)).await {
             Ok(is_moved) => {
                 if is_moved && !moved.letters.is_empty() {
                     self.signals.something_is_due();
@@ -395,7 +395,7 @@ impl Store for PostgresStore {
             transaction.commit().await?;
             Ok(rows)
         };
-        let rows = read.await.map_err(read_error)?;
+        let rows = in_time(read).await.map_err(read_error)?;
         rows.iter()
             .map(statements::read_row)
             .collect::<Result<_, _>>()

@@ -120,6 +120,8 @@ async fn migrate(reach: &Reach, part: &Migrations, env: &Env) -> Result<(), Open
         |error: sqlx::Error| OpenError::Database { place: reach.place.clone(), detail: error.to_string() };
     make_table(reach, part).await.map_err(database)?;
     let mut transaction = reach.begin().await.map_err(database)?;
+    // A migration of another process may take its time.
+    transaction.execute("set local lock_timeout = 0").await.map_err(database)?;
     let lock = format!("lock table {} in exclusive mode", part.table);
     transaction.execute(sqlx::AssertSqlSafe(lock)).await.map_err(database)?;
     let at = version(&mut transaction, part).await.map_err(database)?;
@@ -169,6 +171,7 @@ async fn bind_key(
     let database =
         |error: sqlx::Error| OpenError::Database { place: reach.place.clone(), detail: error.to_string() };
     let mut transaction = reach.begin().await.map_err(database)?;
+    transaction.execute("set local lock_timeout = 0").await.map_err(database)?;
     transaction.execute("lock table installation in exclusive mode").await.map_err(database)?;
     let row = reach
         .query("select id, environment, key_fingerprint from installation")

@@ -1,8 +1,9 @@
 //! Places: of the sagas with one concurrency key only so many run. Whoever gives a place locks the key's row first.
 
-use sqlx::{PgConnection, Row};
+use sqlx::{Executor, PgConnection, Row};
 
-use super::reach::Reach;
+use super::error::is_locked;
+use super::reach::{Reach, in_time};
 use crate::ids::SagaId;
 
 /// Until the end of this transaction nobody else gives places under this key.
@@ -22,7 +23,7 @@ async fn lock(reach: &Reach, connection: &mut PgConnection, key: &str) -> Result
 }
 
 /// Gives a saga its place, or lets it wait, due at no time, until one is free. Whether it has one.
-pub(super) async fn take(
+async fn take(
     reach: &Reach,
     connection: &mut PgConnection,
     saga: &SagaId,
@@ -50,6 +51,29 @@ pub(super) async fn take(
         .fetch_optional(connection)
         .await?;
     row.map_or(Ok(true), |row| row.try_get("is_free"))
+}
+
+/// As [`take`], in a transaction that goes on whatever becomes of it: nothing where another gives places under this key
+/// and is not done within a second. Then it waits as it did, for whoever claims it.
+pub(super) async fn try_take(
+    reach: &Reach,
+    connection: &mut PgConnection,
+    saga: &SagaId,
+    key: &str,
+) -> Result<Option<bool>, sqlx::Error> {
+    connection.execute("savepoint place; set local lock_timeout = '1s'").await?;
+    match take(reach, connection, saga, key).await {
+        Ok(is_placed) => {
+            connection.execute("release savepoint place; set local lock_timeout to default").await?;
+            Ok(Some(is_placed))
+        }
+        Err(error) if is_locked(&error) => {
+            tracing::debug!(key, "another gives places under this key, and is waited for later");
+            connection.execute("rollback to savepoint place; release savepoint place").await?;
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Gives free places under this key to those that wait for one, by priority and age.
@@ -89,7 +113,12 @@ pub(super) async fn fill_all(reach: &Reach, now: i64) -> Result<u64, sqlx::Error
     );
     let mut filled = 0;
     for row in reach.fetch(query).await? {
-        filled += fill(reach, &row.try_get::<String, _>("key")?, now).await?;
+        let key: String = row.try_get("key")?;
+        match in_time(fill(reach, &key, now)).await {
+            Ok(more) => filled += more,
+            // Whoever has the row of this key has it alone.
+            Err(error) => tracing::debug!(%error, key, "free places are passed on later"),
+        }
     }
     Ok(filled)
 }

@@ -16,6 +16,10 @@ use crate::store::open::OpenError;
 const ACQUIRE: Duration = Duration::from_secs(10);
 /// Connections for reads and transactions; the writers and the lease have their own.
 const CONNECTIONS: u32 = 8;
+/// How long a statement waits for a lock, in milliseconds: the server gives up before whoever asked does
+/// ([`PATIENCE`]), so that nothing is left waiting there for somebody who has gone. A row is held for so long by a
+/// process that stands still, or by one that has lost its connection.
+const LOCK_TIMEOUT: &str = "25000";
 /// What a transaction begins with, whatever the server's default is.
 pub(super) const BEGIN: &str = "begin isolation level read committed";
 
@@ -52,6 +56,7 @@ impl Reach {
                 ("plan_cache_mode", "force_generic_plan"),
                 ("enable_seqscan", "off"),
                 ("jit", "off"),
+                ("lock_timeout", LOCK_TIMEOUT),
             ]);
         }
         let pool = PgPoolOptions::new()
@@ -136,9 +141,10 @@ impl Reach {
 
 /// A server that answers nothing for so long counts as gone: the machine itself would wait for a connection that is cut
 /// a quarter of an hour or more.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
-async fn in_time<T>(act: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+/// Within the time that a server has to answer: a whole transaction, or what else is waited for there.
+pub(super) async fn in_time<T>(act: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
     let tried = tokio::time::timeout(PATIENCE, act).await;
     tried.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())))
 }

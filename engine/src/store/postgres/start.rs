@@ -33,7 +33,7 @@ pub(super) async fn start(
     // One by one: each takes the place that the next one then finds taken.
     for saga in new.iter().filter(is_fresh).filter(|saga| saga.start_at.is_none()) {
         if let Some(bound) = &saga.concurrency {
-            place::take(reach, connection, &saga.id, &clean(&bound.key)).await?;
+            place::try_take(reach, connection, &saga.id, &clean(&bound.key)).await?;
         }
     }
     let sealed = new.iter().filter(is_fresh);

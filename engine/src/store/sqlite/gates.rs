@@ -77,7 +77,6 @@ pub(super) fn move_gate(connection: &Connection, moved: &GateMove) -> Done<bool>
 
 /// Every gate, with those who stand before it counted.
 pub(super) async fn all(pool: &SqlitePool, granted_since: Timestamp) -> Result<Vec<GateRow>, sqlx::Error> {
-    let unreadable = |error: serde_json::Error| sqlx::Error::Decode(error.into());
     let mut rows = BTreeMap::new();
     let gates =
         sqlx::query("select key, rev, closed_until, closed_for, state from gate").fetch_all(pool).await?;
@@ -87,7 +86,8 @@ pub(super) async fn all(pool: &SqlitePool, granted_since: Timestamp) -> Result<V
         let reason: Option<String> = row.try_get("closed_for")?;
         let closing = until.map(|until| (Timestamp(until), reason.unwrap_or_default()));
         let state: String = row.try_get("state")?;
-        let state: GateState = serde_json::from_str(&state).map_err(unreadable)?;
+        // It is this gate's trouble alone.
+        let state = serde_json::from_str(&state).unwrap_or_else(|error| GateState::unreadable(&error));
         rows.insert(key.clone(), GateRow { key, rev, closing, state, ..GateRow::default() });
     }
     let counts: Vec<(String, String, i64, i64)> = sqlx::query_as(

@@ -109,6 +109,7 @@ impl SqliteStore {
             lock: opened.lock.clone(),
             woken: woken.clone(),
             runtime,
+            limit: env.time_limit(tx::LOCAL_MAX),
         };
         let writer = thread::Builder::new()
             .name("amends-writer".to_owned())

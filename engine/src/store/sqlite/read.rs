@@ -14,11 +14,19 @@ use crate::secret::Sealed;
 use crate::store::lists::{self, Dialect, SagaRange, Statement};
 use crate::store::page::page;
 use crate::store::tx::{self, Param};
-use crate::store::{AuditRow, Error, Fed, Letter, Loaded, ResourceFilter, ResourceRow, SagaFilter, SagaRow};
+use crate::store::{
+    AuditRow, Error, Fed, Letter, Loaded, Message, ResourceFilter, ResourceRow, SagaFilter, SagaRow,
+};
 
 fn json<T: DeserializeOwned>(row: &SqliteRow, column: &str) -> Result<T, sqlx::Error> {
     let text: String = row.try_get(column)?;
     serde_json::from_str(&text).map_err(|error| sqlx::Error::Decode(format!("{column}: {error}").into()))
+}
+
+/// What a letter says; of one that cannot be read, why.
+fn message(row: &SqliteRow) -> Result<Message, sqlx::Error> {
+    let text: String = row.try_get("message")?;
+    Ok(serde_json::from_str(&text).unwrap_or_else(|error| Message::Unreadable { detail: error.to_string() }))
 }
 
 fn word<T: std::str::FromStr>(row: &SqliteRow, column: &str) -> Result<T, sqlx::Error> {
@@ -160,7 +168,7 @@ pub(super) async fn letters(pool: &SqlitePool, saga: &SagaId) -> Result<Vec<Lett
             Ok(Letter {
                 id: row.try_get("id")?,
                 saga: SagaId::stored(row.try_get::<String, _>("saga")?),
-                message: json(row, "message")?,
+                message: message(row)?,
                 at: time(row, "posted_at")?,
             })
         })

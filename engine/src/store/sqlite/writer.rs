@@ -5,7 +5,11 @@
 //! member is written by itself, so that one that cannot be written does not hold up the others.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use serde_json::Value;
@@ -20,6 +24,7 @@ use super::statements::SqliteStatements;
 use super::write::{self, Bound};
 use crate::ids::SagaId;
 use crate::journal::failure::{Cause, Failure};
+use crate::store::tx::overdue;
 use crate::store::{Append, Error, GateMove, Job, Letter, Loose, LooseJob, NewSaga, Started, limits};
 
 /// The largest group.
@@ -60,8 +65,10 @@ pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) lock: Arc<Lock>,
     pub(super) woken: Arc<Woken>,
-    /// What a local activity's future is polled on.
+    /// What a local activity's future finds around it.
     pub(super) runtime: Handle,
+    /// How long a local activity may take, since everybody waits for it.
+    pub(super) limit: Duration,
 }
 
 impl Writer {
@@ -182,7 +189,8 @@ impl Writer {
     }
 
     fn transact(&mut self, job: &Job, wakes: &mut bool) -> Result<Answer, Error> {
-        let append = Arc::new(self.runtime.block_on(job(&mut SqliteStatements(&mut self.connection)))?);
+        let statements = &mut SqliteStatements(&mut self.connection);
+        let append = Arc::new(in_time(&self.runtime, self.limit, job(statements))?);
         limits::append(&append)?;
         let bound = Bound::new(append)?;
         self.append(&bound, wakes)??;
@@ -190,7 +198,7 @@ impl Writer {
     }
 
     fn run_loose(&mut self, job: &LooseJob, wakes: &mut bool) -> Result<Answer, Error> {
-        let loose = self.runtime.block_on(job(&mut SqliteStatements(&mut self.connection)))?;
+        let loose = in_time(&self.runtime, self.limit, job(&mut SqliteStatements(&mut self.connection)))?;
         limits::loose(&loose)?;
         let Loose { output, beside, letters } = loose;
         *wakes |= !beside.starts.is_empty() || !letters.is_empty();
@@ -211,5 +219,37 @@ impl Writer {
     fn execute(&self, sql: &str) -> Result<(), Error> {
         let mut statement = self.connection.prepare_cached(sql).map_err(write_error)?;
         statement.execute([]).map(drop).map_err(write_error)
+    }
+}
+
+/// Wakes the thread that waits for a future.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Waits for a local activity on this thread, and no longer than that, whatever it waits for: a timer of the runtime
+/// would be no help, as it may be one that a test has paused. What it waits for is the runtime's.
+#[allow(clippy::disallowed_methods, reason = "it bounds how long this thread stands still")]
+fn in_time<T>(
+    runtime: &Handle,
+    limit: Duration,
+    job: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let _inside = runtime.enter();
+    let (mut job, began) = (pin!(job), Instant::now());
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    loop {
+        if let Poll::Ready(done) = job.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return done;
+        }
+        let left = limit.saturating_sub(began.elapsed());
+        if left.is_zero() {
+            return Err(overdue(limit));
+        }
+        thread::park_timeout(left);
     }
 }

@@ -15,8 +15,9 @@ use crate::store::NewSaga;
 use crate::worker::executor::calls::NoFacts;
 use crate::worker::gates::Answer;
 
-/// A saga that has written so much is parked before it asks for more; undoing does not count.
-const ENTRIES_MAX: i64 = 20_000;
+/// A saga whose function has asked for so much is parked before it asks for more. What is tried again and again for one
+/// step does not count, nor does undoing.
+const STEPS_MAX: usize = 20_000;
 
 impl Executor {
     pub(super) fn accept_asks(&mut self) {
@@ -33,9 +34,11 @@ impl Executor {
             if self.state.is_turned(&ask.key) {
                 continue;
             }
-            if self.state.seq >= ENTRIES_MAX && self.state.parked.is_none() {
-                let detail =
-                    format!("its journal has {} entries, and {ENTRIES_MAX} are allowed", self.state.seq);
+            if self.state.steps().len() >= STEPS_MAX && self.state.parked.is_none() {
+                let detail = format!(
+                    "its function has asked for {} steps, and {STEPS_MAX} are allowed",
+                    self.state.steps().len()
+                );
                 self.record(Event::Parked { attention: Attention::OverLimit, detail });
             }
             if self.state.parked.is_some() {

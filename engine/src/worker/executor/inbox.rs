@@ -17,7 +17,14 @@ impl Executor {
     pub(super) async fn read_letters(&mut self) -> Result<(), Error> {
         let letters = self.shared.store.letters(&self.saga).await?;
         self.waiting_letters.clear();
+        let had_unreadable = std::mem::take(&mut self.has_unreadable);
         for letter in letters {
+            if let Message::Unreadable { detail } = &letter.message {
+                if !had_unreadable {
+                    tracing::error!(saga = %self.saga, letter = letter.id, detail, "a letter cannot be read");
+                }
+                self.has_unreadable = true;
+            }
             if self.turn.consumed.contains(&letter.id) {
                 continue;
             }
@@ -71,6 +78,7 @@ impl Executor {
                 }
             }
             Message::Act { operation, act, actor, reason } => self.intervene(operation, act, actor, reason),
+            Message::Unreadable { .. } => return false,
         }
         true
     }
@@ -134,7 +142,9 @@ impl Executor {
             }
             Outcome::Found(Err(failure)) => {
                 let looks = self.state.step(&step).map_or(1, |step| step.looks + 1);
-                let (cause, detail, retry_at) = self.wait_after(failure, looks, None, gate.as_deref());
+                let waited = self.waited_for(&step);
+                let (cause, detail, retry_at) =
+                    self.wait_after(failure, (looks, waited), None, gate.as_deref());
                 self.record(Event::AttemptDeferred {
                     step,
                     attempt: None,
@@ -177,7 +187,9 @@ impl Executor {
             && is_none
         {
             let attempt = self.state.step(&step).map(|step| step.attempts);
-            let retry_at = self.shared.env.now().plus(self.shared.env.paced(every));
+            let env = &self.shared.env;
+            let wait = retry::poll(env.paced(every), self.waited_for(&step), env);
+            let retry_at = env.now().plus(wait);
             let detail = "not yet".to_owned();
             let cause = Cause::NotYet;
             self.defer(step, attempt, cause, detail, retry_at);
@@ -188,7 +200,8 @@ impl Executor {
             && let Some(look_at) = known.look_again_at(began, self.shared.env.now())
         {
             let env = &self.shared.env;
-            let look_at = look_at.max(env.now().plus(env.paced(asked.every.unwrap_or(retry::BASE))));
+            let wait = env.paced(asked.every.unwrap_or(retry::BASE));
+            let look_at = look_at.max(env.now().plus(retry::poll(wait, Duration::ZERO, env)));
             return self.record(Event::AbsenceSeen { step, look_at, counts: true, by_hand: false });
         }
         self.record(Event::StepCompleted { step: step.clone(), output, external_id, by_hand: false });
@@ -278,7 +291,9 @@ impl Executor {
                 self.record(Event::AttemptLost { step, attempt, cause, detail, look_at, fingerprint });
             }
             unavailable => {
-                let (cause, detail, mut retry_at) = self.wait_after(unavailable, attempt, max_wait, gate);
+                let waited = self.waited_for(&step);
+                let (cause, detail, mut retry_at) =
+                    self.wait_after(unavailable, (attempt, waited), max_wait, gate);
                 if doubted && let Some(known) = self.state.step(&step) {
                     retry_at = known.settled_at(retry_at, known.unsettled_until().unwrap_or(retry_at));
                 }
@@ -310,7 +325,9 @@ impl Executor {
                 self.record(Event::CompensationLost { step, cause, detail, retry_at, fingerprint });
             }
             unavailable => {
-                let (cause, detail, retry_at) = self.wait_after(unavailable, attempt, max_wait, gate);
+                let waited = self.waited_for(&step);
+                let (cause, detail, retry_at) =
+                    self.wait_after(unavailable, (attempt, waited), max_wait, gate);
                 let cause = Some(cause);
                 self.record(Event::CompensationDeferred {
                     step,
@@ -324,11 +341,22 @@ impl Executor {
         }
     }
 
-    /// When to try again after a failure, with the gates closed until then that the failure speaks of.
+    /// How long a step, or its undo, has been waited for; without the time at gates.
+    fn waited_for(&self, step: &StepKey) -> Duration {
+        let Some(step) = self.state.step(step) else { return Duration::ZERO };
+        let now = self.shared.env.now();
+        match step.undo_at {
+            Some(since) if matches!(step.phase, Phase::Removing { .. }) => now.since(since),
+            _ => now.since(step.asked_at).saturating_sub(step.held_by(now)),
+        }
+    }
+
+    /// When to try again after a failure, with the gates closed until then that the failure speaks of; `attempt` was the
+    /// last one, after so long.
     pub(super) fn wait_after(
         &mut self,
         failure: Failure,
-        attempt: u32,
+        (attempt, waited): (u32, Duration),
         max_wait: Option<Duration>,
         gate: Option<&str>,
     ) -> (Cause, String, Timestamp) {
@@ -346,8 +374,9 @@ impl Executor {
             wait = wait.min(max_wait).max(asked.unwrap_or_default());
         }
         if matches!(cause, Cause::NotYet | Cause::AbsentOnce) {
-            wait = asked.unwrap_or(wait);
+            wait = retry::poll(asked.unwrap_or(wait), waited, env);
         }
+        wait = wait.max(env.paced(retry::LEAST));
         let closes = retry::least(cause, env);
         let retry_at = env.now().plus(wait.max(closes.unwrap_or_default()));
         if closes.is_some()

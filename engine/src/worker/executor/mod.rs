@@ -147,6 +147,8 @@ pub(crate) struct Executor {
     waits: Vec<GateWait>,
     /// The letters in the inbox that nothing waits for yet.
     waiting_letters: Vec<String>,
+    /// Of those, whether there is one that this program cannot read.
+    has_unreadable: bool,
     /// Letters that were part of what the store refused: not opened before a person lets the saga go on.
     withheld: HashSet<String>,
     /// The inbox is to be looked into: somebody said so, or a step now waits for what may lie there.
@@ -187,6 +189,7 @@ impl Executor {
             unkept: BTreeMap::new(),
             waits,
             waiting_letters: Vec::new(),
+            has_unreadable: false,
             withheld,
             has_mail: loaded.has_mail,
             reload: false,
@@ -328,11 +331,11 @@ impl Executor {
             let now = self.shared.env.now();
             let mut row_alone = writing::build(&mut self.state, self.epoch, Vec::new(), Beside::default());
             row_alone.row.attention = self.state.attention_at(now);
+            self.add_unreadable(&mut row_alone.row.attention);
             row_alone.row.due_at = writing::due_at(&self.state, now);
             row_alone.passed_over = passed_over;
-            if let Err(error) = self.shared.store.append(row_alone.into()).await {
-                tracing::warn!(saga = %self.saga, %error, "the saga's next time could not be written");
-                return Stop::Reload;
+            if let Err(stop) = writing::write(&self.shared.clone(), &Arc::new(row_alone)).await {
+                return stop;
             }
         }
         Stop::Rest
@@ -386,7 +389,13 @@ impl Executor {
     }
 
     async fn turn(&mut self) -> Result<(), Stop> {
-        let is_unread = std::mem::take(&mut self.has_mail) && self.read_letters().await.is_err();
+        let mut is_unread = false;
+        if std::mem::take(&mut self.has_mail)
+            && let Err(error) = self.read_letters().await
+        {
+            tracing::warn!(saga = %self.saga, %error, "the inbox could not be read, trying again");
+            is_unread = true;
+        }
         loop {
             let before = (self.turn.entries.len(), self.function.asks.len());
             self.accept_asks();

@@ -48,7 +48,7 @@ pub(crate) async fn park(shared: &Shared, saga: &SagaId, refused: &Refused) -> R
     let append = Arc::new(append);
     let mut attempt = 0;
     loop {
-        match shared.store.append(append.clone()).await {
+        match shared.noted(shared.store.append(append.clone()).await) {
             Ok(()) => break,
             Err(Error::Unavailable(detail)) if !shared.is_draining() => {
                 attempt += 1;

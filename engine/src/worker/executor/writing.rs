@@ -48,6 +48,7 @@ impl Executor {
             append.row.due_at = Some(self.state.at);
         }
         append.row.progress = self.function.progress();
+        self.add_unreadable(&mut append.row.attention);
         append.sealed = turn.sealed;
         append.consumed = turn.consumed;
         append.closings = turn.closings;
@@ -58,13 +59,20 @@ impl Executor {
         append
     }
 
+    /// What the journal does not know of: a letter that cannot be read is left in the inbox, and the row says so.
+    pub(super) fn add_unreadable(&self, attention: &mut Vec<Attention>) {
+        if self.has_unreadable && self.state.ended.is_none() && !attention.contains(&Attention::Unreadable) {
+            attention.push(Attention::Unreadable);
+            attention.sort();
+        }
+    }
+
     pub(super) async fn append(&mut self, is_due_at_once: bool) -> Result<(), Stop> {
         if self.turn.entries.is_empty() && self.turn.consumed.is_empty() {
             return Ok(());
         }
         let append = Arc::new(self.turn_append(is_due_at_once));
-        // An append has no part of a user's that could fail.
-        let _ = offer(&self.shared, &append, false, || self.shared.store.append(append.clone())).await?;
+        write(&self.shared.clone(), &append).await?;
         self.is_due_at_once = is_due_at_once;
         self.told(&append);
         Ok(())
@@ -131,7 +139,7 @@ impl Executor {
                     }
                 };
                 let beside = tx.beside;
-                beside.labels.iter().try_for_each(|(name, value)| limits::label(name, value))?;
+                beside.check()?;
                 work.recorded(&mut locked(&place), done, beside)
             })
         });
@@ -209,6 +217,12 @@ impl Work {
     }
 }
 
+/// Offers an append until the store takes it.
+pub(super) async fn write(shared: &Shared, append: &Arc<Append>) -> Result<(), Stop> {
+    // It has no part of a user's that could fail.
+    offer(shared, append, false, || shared.store.append(append.clone())).await.map(drop)
+}
+
 /// Offers a write until the store takes it; the failure is that of a user's part in it. Stops where another has
 /// written meanwhile, or this very write has and its answer was lost: the journal knows; and where the store says that
 /// it will never take it.
@@ -224,7 +238,7 @@ where
     let saga = &turn.row.id;
     let mut attempt = 0;
     loop {
-        match write().await {
+        match shared.noted(write().await) {
             Ok(done) => return Ok(Ok(done)),
             Err(Error::Job(failure)) => return Ok(Err(failure)),
             // A job looks again whose the key is.
@@ -236,6 +250,16 @@ where
                 attempt += 1;
                 tracing::warn!(saga = %saga, detail, "the journal could not be written, trying again");
                 shared.env.sleep(retry::delay(attempt.min(5), None, &shared.env)).await;
+            }
+            // Nobody writes any more, and it is not for this engine's end: nothing is gained by loading anything again.
+            Err(Error::Closed) if !shared.is_draining() => {
+                attempt += 1;
+                tracing::error!(saga = %saga, "the store is closed, and the journal cannot be written");
+                tokio::select! {
+                    biased;
+                    () = shared.draining() => {}
+                    () = shared.env.sleep(retry::delay(attempt.min(5), None, &shared.env)) => {}
+                }
             }
             Err(error) if error.is_permanent() => {
                 let acts = turn.settled.iter().map(|act| act.operation.clone()).collect();

@@ -19,6 +19,7 @@ pub(crate) use permit::{Leave, Permit};
 use permit::{Sent, Spent};
 
 use crate::activity::Gate;
+use crate::data::limits;
 use crate::env::{Env, Timestamp};
 use crate::gate::{Closed, GateState, Lane, Queue, Rule, Taken, Times, Why, hold};
 use crate::store::Closing;
@@ -31,6 +32,8 @@ const IN_USE: Duration = Duration::from_secs(5);
 const KNOWN: Duration = Duration::from_secs(2);
 /// How long a call has to fetch what it asked for.
 const FETCH: Duration = Duration::from_millis(100);
+/// So much is kept of why a provider closed a gate, in bytes.
+const REASON_KEPT: usize = 500;
 /// How long whoever asks waits for the database to answer.
 const ASK: Duration = Duration::from_secs(30);
 
@@ -275,6 +278,8 @@ impl Gates {
     /// Closes a gate until then: for this worker at once, and for all as soon as the keeper has written it, or with the
     /// append of whoever says so.
     pub(crate) fn close(&self, key: &str, until: Timestamp, reason: &str) -> Closing {
+        // It is read with the gate each second.
+        let reason = &limits::kept(reason, REASON_KEPT);
         let mut hands = self.hands();
         let hand = hands.entry(key.to_owned()).or_default();
         if hand.closing.as_ref().is_none_or(|told| told.until < until) {

@@ -9,6 +9,9 @@ use crate::activity::{Cause, Failure, retry};
 use crate::env::Timestamp;
 use crate::gate::Lane;
 
+/// How long a gate is closed by an answer that does not say for how long.
+const UNTOLD: Duration = Duration::from_secs(10);
+
 /// The right to one call: made by [`Gates`] alone, used up by [`call`](Self::call). Dropped, it gives back what it took,
 /// whatever became of the call. A call that has no gates needs one too.
 #[derive(Debug)]
@@ -121,8 +124,13 @@ fn told<T>(outcome: &Result<T, Failure>) -> Sent {
 
 /// Until when an outcome closes the gate of its credential, and why.
 fn closes<T>(outcome: &Result<T, Failure>, gates: &Gates) -> Option<(Timestamp, String)> {
-    let Err(Failure::Unavailable { cause, detail, retry_after }) = outcome else { return None };
+    let (cause, detail, asked) = match outcome {
+        Err(Failure::Unavailable { cause, detail, retry_after }) => (cause, detail, *retry_after),
+        // It heard so behind a write of its own, of which it is not known what came. For how long is not told then.
+        Err(Failure::NoAnswer { cause, detail }) => (cause, detail, Some(gates.env.paced(UNTOLD))),
+        Ok(_) | Err(Failure::Refused(_)) => return None,
+    };
     let least = retry::least(*cause, &gates.env)?;
-    let wait = retry::asked(*retry_after).unwrap_or_default().max(least);
+    let wait = retry::asked(asked).unwrap_or_default().max(least);
     Some((gates.env.now().plus(wait), detail.clone()))
 }
