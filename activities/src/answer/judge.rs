@@ -246,6 +246,7 @@ fn unknown(operation: &Operation, answer: &Answer) -> Verdict {
     let (provider, name, status) = (operation.provider, operation.name, answer.status);
     let (cause, what) = match (&answer.content, status) {
         (Content::TooLarge, _) => (Cause::Unreadable, "is larger than an answer may be".to_owned()),
+        (_, 429) => (Cause::RateLimited, "asks to slow down, in a form that stands in no table".to_owned()),
         (_, 300..400) => (Cause::ServerError, format!("is a redirect ({status}), which is not followed")),
         (_, 500..) => (Cause::ServerError, format!("is a server error ({status})")),
         (Content::NotJson, 200..300) => (Cause::Unreadable, "is not JSON".to_owned()),
