@@ -158,7 +158,8 @@ impl Followed {
         }
         match (&entry.event, step.map(|step| &step.phase)) {
             (Event::AttemptDeferred { attempt: Some(attempt), cause, retry_at, gate: None, .. }, _)
-                if !matches!(cause, Cause::NotYet | Cause::WorkerLost) =>
+                // What was absent once is looked at again when the list has settled, however often that was.
+                if !matches!(cause, Cause::NotYet | Cause::WorkerLost | Cause::AbsentOnce) =>
             {
                 says(waits_enough(step, *attempt, at, *retry_at), "is to be tried again too soon")
             }
