@@ -603,7 +603,7 @@ async fn killed_again_and_again_it_loses_doubles_and_leaks_nothing_and_what_is_i
         |name: &str| -> u64 { fired[name].as_object().unwrap().values().filter_map(Value::as_u64).sum() };
     println!(
         "{killed} kills in {storm:.0?}, settled within {settled:.0?}: {} claims and {} teardowns acknowledged, {} sagas, \
-         {} of {} calls went wrong in {} ways; lost 0, doubled 0, leaked 0, stuck 0, {idle} idle instances, all clean; \
+         {} faults at {} calls, in {} ways; lost 0, doubled 0, leaked 0, stuck 0, {idle} idle instances, all clean; \
          {} instances in all; findings of the sweep {findings}; acts of the operator {:?}; {ended:?}",
         known.claims.len(),
         known.teardowns.len(),
