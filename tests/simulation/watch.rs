@@ -158,7 +158,8 @@ impl Followed {
         }
         match (&entry.event, step.map(|step| &step.phase)) {
             (Event::AttemptDeferred { attempt: Some(attempt), cause, retry_at, gate: None, .. }, _)
-                if !matches!(cause, Cause::NotYet | Cause::WorkerLost) =>
+                // A second look has a time of its own, however many attempts there were.
+                if !matches!(cause, Cause::NotYet | Cause::WorkerLost | Cause::AbsentOnce) =>
             {
                 says(waits_enough(step, *attempt, at, *retry_at), "is to be tried again too soon")
             }
