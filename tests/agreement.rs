@@ -171,7 +171,8 @@ fn orders_hold(rest: &Rest, instances: &[Instance], what: &str) {
         assert!(reference.starts_with(PREFIX), "an order that nobody finds again: {order} {what}");
         let of = instances.iter().find(|instance| reference.starts_with(&format!("{}-", instance.name)));
         let of = of.unwrap_or_else(|| panic!("an order for none of our instances: {order} {what}"));
-        let mut parts = reference[of.name.len() + 1..].split('-').map(str::parse::<i64>);
+        let number = |part: &str| part.trim_start_matches('g').parse::<i64>();
+        let mut parts = reference[of.name.len() + 1..].split('-').map(number);
         let epoch = parts.next().unwrap().unwrap();
         assert!(epoch % 2 == 1 && epoch <= of.claim_epoch, "an order for no claim of it: {order} {what}");
         assert!(parts.next().is_none_or(|number| (2..=3).contains(&number.unwrap())), "{order} {what}");
@@ -187,9 +188,11 @@ fn numbers_hold(rest: &Rest, instances: &[Instance], what: &str) {
             rest.numbers.iter().any(|row| row.text("phone_number").unwrap() == text(number, "phone_number"));
         assert!(known, "a number that is on no stock: {number} {what}");
         let order = all(&rest.holdings, "telnyx", "orders").find(|order| order["id"] == number["order"]);
-        // Where it was refused to be marked it bears none.
-        let is_its_own = number["reference"] == order.unwrap()["reference"];
-        assert!(is_its_own || number["reference"].is_null(), "{number} {what}");
+        assert_eq!(
+            number["reference"],
+            order.unwrap()["reference"],
+            "no sweep knows it again: {number} {what}"
+        );
     }
     for row in &rest.numbers {
         let digits = row.text("phone_number").unwrap();

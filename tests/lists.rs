@@ -16,7 +16,8 @@ use amends_engine::store::sqlite::SqliteStore;
 use amends_engine::store::tx::{Beside, Sql};
 use amends_engine::store::{Loose, LooseJob, ResourceFilter, ResourceState, SagaFilter, Store};
 use amends_engine::{Engine, Env, Registry, SagaId, params};
-use amends_tests::postgres::Server;
+use amends_tests::postgres::Server as Postgres;
+use amends_tests::process::{Server, free_port};
 use serde_json::Value;
 
 fn count() -> i64 {
@@ -327,7 +328,7 @@ async fn instances_are_listed_by_an_index() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_list_is_read_on_postgres() {
     let env = Env::seeded(1);
-    let server = Server::shared();
+    let server = Postgres::shared();
     let base = server.database();
     let (store, vault) = base.open(&[], &env).await;
     let store = Arc::new(store);
@@ -342,4 +343,51 @@ async fn every_list_is_read_on_postgres() {
         is_read_by_an_index(what, &store.explain(None, Some(&filter)).await.unwrap());
     }
     store.close().await;
+}
+
+/// The pages of the program itself, over HTTP: what each filter of the front page asks for, and a saga's page.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_page_is_answered_over_http() {
+    let env = Env::seeded(1);
+    let folder = tempfile::tempdir().unwrap();
+    let (file, key) = (folder.path().join("amends.db"), folder.path().join("key"));
+    let (store, _) = SqliteStore::open(&file, &key, "sandbox", &[pool::MIGRATIONS], &env).await.unwrap();
+    let number = count();
+    for sql in seed(number) {
+        run(&store, sql, number).await;
+    }
+    labels(&store, number).await;
+    store.close().await;
+    let sandbox = ("AMENDS_SANDBOX_LISTEN", format!("127.0.0.1:{}", free_port()));
+    let mut server = Server::new(folder.path(), vec![sandbox]);
+    server.start().await;
+    let times = if number >= 20_000 { 100 } else { 1 };
+    let saga = format!("/sagas/sg_0{:025}", number / 2);
+    for path in [
+        "/",
+        "/?state=completed",
+        "/?state=failed",
+        "/?state=compensating",
+        "/?attention=any",
+        "/?kind=workflow-3",
+        "/?kind=nothing",
+        "/?instance=in_77",
+        "/v1/sagas",
+        "/v1/sagas?attention=any",
+        "/v1/sagas?instance=in_77",
+        "/v1/resources",
+        "/v1/resources?provider=telnyx",
+        "/v1/instances",
+        &saga,
+        &format!("/v1{saga}"),
+    ] {
+        let url = server.url(path);
+        timed("HTTP", path, times, || async {
+            let answer = server.client.get(&url).send().await.unwrap();
+            let status = answer.status();
+            assert!(status.is_success(), "{path}: {status} {}", answer.text().await.unwrap());
+            answer.bytes().await.unwrap()
+        })
+        .await;
+    }
 }

@@ -457,3 +457,26 @@ async fn an_image_that_does_not_exist_makes_a_few_sagas() {
     assert!((3..=allowed).contains(&sagas.len()), "{} sagas, {allowed} allowed", sagas.len());
     shop.stop().await;
 }
+
+/// It was ordered and paid for: that the claim went on without it does not make it nobody's.
+#[tokio::test]
+async fn a_number_that_a_claim_ordered_and_did_not_keep_is_marked_and_in_the_stock() {
+    for operation in ["updatePhoneNumber", "retrieveNumberOrder"] {
+        let mut shop = with_idle(1).await;
+        shop.sandbox.set_fault(Fault::new(Provider::Telnyx, operation, Kind::Refuse).times(1)).unwrap();
+        let claim = shop.claim("tp_demo", "k").await;
+        let (row, _) = shop.ended(&claim).await;
+        assert!(row.state.is_ended(), "{}", shop.story(&claim).await);
+        shop.quiet().await;
+        let numbers = shop.sandbox.holdings()["telnyx"]["numbers"].as_array().unwrap().clone();
+        let store = shop.running().engine.store().clone();
+        let known = store.fetch("select * from number".into(), vec![]).await.unwrap();
+        assert_eq!((numbers.len(), known.len()), (1, 1), "{operation}: {numbers:?} {known:?}");
+        let name = &only(&shop).await.name;
+        let reference = numbers[0]["reference"].as_str().unwrap_or_default();
+        assert!(reference.starts_with(name.as_str()), "{operation}: {numbers:?}");
+        let id = known[0].optional_text("telnyx_id").unwrap();
+        assert_eq!(id.as_deref(), numbers[0]["id"].as_str(), "{operation}: it can be chosen");
+        shop.stop().await;
+    }
+}

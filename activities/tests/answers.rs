@@ -440,7 +440,7 @@ impl Workflow for Buys {
     async fn run(&self, saga: &Saga, (): ()) -> saga::Result<String> {
         let OrderNumber { phone_number, reference } = order();
         let ordered = saga.step("order", order()).await?;
-        let wait = AwaitNumber { order: ordered, phone_number, reference };
+        let wait = AwaitNumber { order: ordered.take(), phone_number, reference };
         Ok(saga.poll_until("await", wait, secs(3), secs(60)).await?.id.clone())
     }
 }

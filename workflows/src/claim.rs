@@ -17,6 +17,7 @@ use amends_engine::{Halt, Made, Refusal, Saga, Timestamp, Workflow, saga, secs};
 use serde::{Deserialize, Serialize};
 
 use crate::reserve::Reserve;
+use crate::restock::Pick;
 
 /// The saga that gives one instance to somebody.
 pub struct Claim;
@@ -326,9 +327,10 @@ async fn buy(saga: &Saga, instance: &Reserved) -> saga::Result<(String, String)>
         let picked = &mut ordered;
         let bought = saga
             .scope(&format!("number-{number}"), |saga| async move {
-                let candidate = pick(&saga, instance).await?;
+                let reference = reference(instance, number);
+                let candidate = pick(&saga, instance, &reference).await?;
                 *picked = Some(candidate.clone());
-                order(&saga, instance, number, candidate).await
+                order(&saga, reference, candidate).await
             })
             .await;
         match bought {
@@ -351,26 +353,25 @@ async fn buy(saga: &Saga, instance: &Reserved) -> saga::Result<(String, String)>
     Err(last)
 }
 
-async fn pick(saga: &Saga, instance: &Reserved) -> saga::Result<String> {
+/// Each order has a reference of its own, by which it is found again.
+fn reference(instance: &Reserved, number: u32) -> String {
+    match number {
+        1 => format!("{}-{}", instance.name, instance.epoch),
+        number => format!("{}-{}-g{number}", instance.name, instance.epoch),
+    }
+}
+
+async fn pick(saga: &Saga, instance: &Reserved, reference: &str) -> saga::Result<String> {
     let search = SearchNumbers { country: instance.settings.country.clone() };
     let found = saga.step("search", search).await?;
     let pick = PickNumber { instance: instance.instance.clone(), candidates: found.phone_numbers.clone() };
+    let pick = Pick { pick, reference: reference.to_owned() };
     Ok(saga.transact("pick", pick).await?.take().phone_number)
 }
 
-async fn order(
-    saga: &Saga,
-    instance: &Reserved,
-    number: u32,
-    phone_number: String,
-) -> saga::Result<(String, String)> {
-    // Each order has a reference of its own, by which it is found again.
-    let reference = match number {
-        1 => format!("{}-{}", instance.name, instance.epoch),
-        number => format!("{}-{}-g{number}", instance.name, instance.epoch),
-    };
+async fn order(saga: &Saga, reference: String, phone_number: String) -> saga::Result<(String, String)> {
     let order = OrderNumber { phone_number: phone_number.clone(), reference: reference.clone() };
-    let order = saga.step("order", order).await?;
+    let order = saga.step("order", order).await?.take();
     let wait = AwaitNumber { order, phone_number: phone_number.clone(), reference: reference.clone() };
     let number = saga.poll_until("await", wait, secs(3), secs(600)).await?;
     let mark = MarkNumber { number_id: number.id.clone(), phone_number: phone_number.clone(), reference };

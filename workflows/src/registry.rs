@@ -12,6 +12,7 @@ use amends_activities::telnyx::Telnyx;
 use amends_engine::Registry;
 use amends_engine::sweep::Names;
 
+use crate::restock::{Pick, Restock};
 use crate::{Claim, Recheck, Replenish, Reserve, SettleRecheck, Teardown, providers};
 
 /// A client for each provider.
@@ -56,12 +57,14 @@ pub fn registry(clients: &Clients, names: &Names) -> Registry {
         .local::<pool::TakeResources>()
         .local::<pool::RecordGone>()
         .local::<pool::ChooseNumber>()
-        .local::<pool::PickNumber>()
+        .local::<Pick>()
+        .local::<pool::RestockNumber>()
         .local::<pool::StockNumber>()
         .local::<pool::TakeNumberRows>()
         .local::<pool::QuarantineNumber>()
         .workflow(Replenish)
         .workflow(Claim)
         .workflow(Recheck)
+        .workflow(Restock)
         .workflow(Teardown)
 }

@@ -26,7 +26,9 @@ pub use fence_instance::{AwaitSagaEnd, FenceInstance, Fenced, SagaEnd, TakeResou
 pub use finding::{RetireNumber, TaintIncomplete};
 pub(crate) use finding::{retire, taint};
 pub use mark_idle::MarkIdle;
-pub use number::{ChooseNumber, Chosen, PickNumber, Picked, QuarantineNumber, StockNumber, TakeNumberRows};
+pub use number::{
+    ChooseNumber, Chosen, PickNumber, Picked, QuarantineNumber, RestockNumber, StockNumber, TakeNumberRows,
+};
 pub use plan_instance::{Plan, PlanInstance};
 pub use query::{Instance, InstanceFilter, instance, instances};
 pub use recheck::{Container, Fate, ReadContainer, RecheckRequest, Settled, settle_recheck};

@@ -146,6 +146,31 @@ impl Local for StockNumber {
     }
 }
 
+/// A number that was bought for a claim which came to nothing can be chosen, once it has rested.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RestockNumber {
+    /// In E.164.
+    pub phone_number: String,
+    /// Telnyx's id.
+    pub telnyx_id: String,
+}
+
+impl Local for RestockNumber {
+    const NAME: &'static str = "number.restock";
+    /// Whether it was not in the stock already.
+    type Output = bool;
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<bool, Failure> {
+        let stocked = tx
+            .execute(
+                "update number set telnyx_id = $2 where phone_number = $1 and telnyx_id is null",
+                params![&self.phone_number, &self.telnyx_id],
+            )
+            .await?;
+        Ok(stocked > 0)
+    }
+}
+
 /// A number that was taken off an instance rests.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct QuarantineNumber {

@@ -1,7 +1,7 @@
 //! Await a number: an order is taken at once, and filled later.
 
 use crate::http::escaped;
-use amends_engine::{Activity, Call, Effect, Failure, Gate, Made};
+use amends_engine::{Activity, Call, Effect, Failure, Gate};
 use serde::{Deserialize, Serialize};
 
 use super::order_number::Order;
@@ -11,7 +11,7 @@ use super::{Telnyx, answers};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AwaitNumber {
     /// The order.
-    pub order: Made<Order>,
+    pub order: Order,
     /// In E.164.
     pub phone_number: String,
     /// What the order was given.

@@ -16,8 +16,8 @@ use serde_json::Value;
 use super::answers;
 use super::client::{PAGE, is_held};
 use super::{
-    AssignNumber, AwaitNumber, EnsureMessagingProfile, MarkNumber, OrderNumber, SearchNumbers, Telnyx,
-    UnassignNumber, VoidOrder,
+    AssignNumber, AwaitNumber, EnsureMessagingProfile, LookUpOrder, MarkNumber, OrderNumber, SearchNumbers,
+    Telnyx, UnassignNumber, VoidOrder,
 };
 use crate::census::{Declared, is_planned, rows, text, unreadable};
 use crate::pool;
@@ -88,6 +88,7 @@ impl Provider for TelnyxCensus {
             .activity::<SearchNumbers>(telnyx.clone())
             .activity::<OrderNumber>(telnyx.clone())
             .activity::<AwaitNumber>(telnyx.clone())
+            .activity::<LookUpOrder>(telnyx.clone())
             .activity::<MarkNumber>(telnyx.clone())
             .activity::<AssignNumber>(telnyx.clone())
             .activity::<VoidOrder>(telnyx.clone())

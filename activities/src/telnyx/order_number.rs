@@ -36,7 +36,7 @@ const LOOKS: u32 = 3;
 
 impl OrderNumber {
     /// By our reference alone: that the account has the number says nothing of who ordered it.
-    async fn look(&self, telnyx: &Telnyx) -> Result<Option<Order>, Failure> {
+    pub(super) async fn look(&self, telnyx: &Telnyx) -> Result<Option<Order>, Failure> {
         if let Some(order) = telnyx.ordered(&self.reference, &self.phone_number).await? {
             return Ok(order["id"].as_str().map(|id| Order { id: id.to_owned() }));
         }
