@@ -311,3 +311,18 @@ async fn asked_to_stop_it_records_what_is_under_way_and_goes_on_at_the_next_star
     let text = ended.to_string();
     assert!(!text.contains("worker_lost"), "the call was let to end, and was recorded: {text}");
 }
+
+#[tokio::test]
+async fn a_command_asks_its_server_itself_whatever_proxy_the_environment_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = server(folder.path());
+    server.start().await;
+    let mut command = server.command();
+    for name in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
+        // Nobody listens there.
+        command.env(name, "http://127.0.0.1:1");
+    }
+    let listed =
+        command.env_remove("NO_PROXY").env_remove("no_proxy").args(["gate", "list"]).output().unwrap();
+    assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+}
