@@ -228,7 +228,10 @@ impl Stage {
                     // One whose places another gives just now is given back, and holds up no other claim.
                     match store.claim(now, 1).await?.as_slice() {
                         [] => Err(Error::Unavailable("its places are given later".to_owned())),
-                        claimed => Ok(assert_eq!(claimed, [id])),
+                        claimed => {
+                            assert_eq!(claimed, [id]);
+                            Ok(())
+                        }
                     }
                 })
             }
