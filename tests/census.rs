@@ -768,6 +768,7 @@ async fn a_thing_of_ours_that_somebody_gave_an_odd_name_is_still_there() {
     for odd in ["n".repeat(2000), "a\0b".to_owned()] {
         let room = Room::new().await;
         room.hired(1, false).await;
+        room.env.sleep(SETTLE * 2).await;
         room.cloud.machines.lock().unwrap()[0].name = odd;
         let swept = room.sweep().await;
         assert_eq!((swept.problem, swept.findings.len()), (None, 0), "{:?}", swept.findings);

@@ -338,3 +338,18 @@ async fn a_database_that_was_put_back_gives_no_instance_away_before_it_was_compa
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
+
+#[tokio::test]
+async fn a_command_asks_its_server_itself_whatever_proxy_the_environment_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = server(folder.path());
+    server.start().await;
+    let mut command = server.command();
+    for name in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
+        // Nobody listens there.
+        command.env(name, "http://127.0.0.1:1");
+    }
+    let listed =
+        command.env_remove("NO_PROXY").env_remove("no_proxy").args(["gate", "list"]).output().unwrap();
+    assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+}

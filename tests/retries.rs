@@ -224,7 +224,16 @@ impl Stage {
                 };
                 store.start(new).await.unwrap();
                 let now = subject.env.now();
-                Box::pin(async move { store.claim(now, 1).await.map(|claimed| assert_eq!(claimed, [id])) })
+                Box::pin(async move {
+                    // One whose places another gives just now is given back, and holds up no other claim.
+                    match store.claim(now, 1).await?.as_slice() {
+                        [] => Err(Error::Unavailable("its places are given later".to_owned())),
+                        claimed => {
+                            assert_eq!(claimed, [id]);
+                            Ok(())
+                        }
+                    }
+                })
             }
             "a release" | "a clean-out" => {
                 store.keep_only(&[]).await.unwrap();
