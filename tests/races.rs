@@ -603,6 +603,23 @@ async fn a_deadline_turns_a_parked_saga_round() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_deadline_turns_a_saga_round_that_sleeps_or_waits_for_a_signal() {
+    // The one sleeps for ten minutes, the other listens for an hour.
+    for (is_asleep, deadline) in [(true, secs(300)), (false, secs(900))] {
+        let room = Room::new().await;
+        let engine = room.engine();
+        let new = if is_asleep { room.new_saga::<Plain>() } else { room.new_saga::<Listening>() };
+        let new = new.within(&room.env, deadline);
+        let (saga, deadline) = (new.id.clone(), new.deadline_at.unwrap());
+        room.store.start(new).await.unwrap();
+        assert!(room.ended(&saga).await == SagaState::Compensated);
+        let turned = room.state(&saga).await.unwinding.unwrap().since;
+        assert!(turned.since(deadline) < secs(5), "it turned round {:?} late", turned.since(deadline));
+        drop(engine);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_signal_is_not_taken_by_a_branch_that_was_dropped() {
     let room = Room::new().await;
     for _ in 0..5 {
