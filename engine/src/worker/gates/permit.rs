@@ -63,7 +63,7 @@ impl Permit {
 
     /// The latest time at which its call is over, if it would be over at `not_after` by itself.
     pub(crate) fn bound(&self, not_after: Timestamp) -> Timestamp {
-        self.until.map_or(not_after, |until| until.min(not_after))
+        over_by(self.until, not_after)
     }
 
     /// The gate of the call's credential.
@@ -133,4 +133,21 @@ fn closes<T>(outcome: &Result<T, Failure>, gates: &Gates) -> Option<(Timestamp, 
     let least = retry::least(*cause, &gates.env)?;
     let wait = retry::asked(asked).unwrap_or_default().max(least);
     Some((gates.env.now().plus(wait), detail.clone()))
+}
+
+/// Whichever comes first: the end of the permit, or the time at which the call is over by itself.
+fn over_by(until: Option<Timestamp>, not_after: Timestamp) -> Timestamp {
+    until.map_or(not_after, |until| until.min(not_after))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_over_before_somebody_else_may_have_its_place() {
+        assert_eq!(over_by(Some(Timestamp(7)), Timestamp(9)), Timestamp(7));
+        assert_eq!(over_by(Some(Timestamp(9)), Timestamp(7)), Timestamp(7));
+        assert_eq!(over_by(None, Timestamp(9)), Timestamp(9));
+    }
 }
