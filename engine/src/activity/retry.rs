@@ -70,6 +70,14 @@ mod tests {
     }
 
     #[test]
+    fn a_wait_that_another_side_asks_for_is_followed_up_to_a_day() {
+        let (minute, year) = (Duration::from_secs(60), Duration::from_secs(365 * 86_400));
+        assert_eq!(asked(Some(minute)), Some(minute));
+        assert_eq!(asked(Some(year)), Some(ASKED_MAX));
+        assert_eq!(asked(None), None);
+    }
+
+    #[test]
     fn what_is_not_ready_is_asked_for_neither_in_a_circle_nor_never_and_less_often_with_time() {
         let env = Env::seeded(1);
         let hours = |hours: u64| Duration::from_secs(hours * 3600);
