@@ -11,7 +11,8 @@ use amends_engine::store::open::Migrations;
 use amends_engine::store::{ResourceFilter, ResourceState, Started};
 use amends_engine::testing::crash::Crash;
 use amends_engine::{
-    Activity, Call, Effect, Env, Failure, Local, Registry, Saga, SagaId, SecretRef, Tx, Workflow, params,
+    Activity, Call, Effect, Env, Failure, Local, Registry, Resource, Saga, SagaId, SecretRef, Tx, Workflow,
+    params,
 };
 use amends_tests::database::{Database, Running};
 use amends_tests::world::{FAULTS, Fails, Fault, Make, PACE, World};
@@ -355,6 +356,29 @@ impl Activity for Hide {
     }
 }
 
+/// Makes something that is taken back.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Lock(String);
+
+impl Activity for Lock {
+    const NAME: &'static str = "safe.lock";
+    const EFFECT: Effect = Effect::Repeatable;
+    type Client = ();
+    type Output = ();
+
+    fn resource(&self, _: &Call) -> Option<Resource> {
+        Some(Resource::new("safe", "lock", self.0.clone()))
+    }
+
+    async fn execute(&self, (): &(), _: &Call) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    async fn compensate(&self, (): &(), (): &(), _: &Call) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
 /// Puts a secret away for an owner, for nobody, or in vain.
 struct Keep;
 
@@ -362,6 +386,7 @@ struct Keep;
 struct For {
     owner: Option<String>,
     ends_badly: bool,
+    is_locked: bool,
 }
 
 impl Workflow for Keep {
@@ -376,6 +401,9 @@ impl Workflow for Keep {
 
     async fn run(&self, saga: &Saga, of: For) -> amends_engine::saga::Result<()> {
         saga.step("hide", Hide).await?;
+        if of.is_locked {
+            saga.step("lock", Lock(format!("{of:?}"))).await?;
+        }
         if of.ends_badly { Err(amends_engine::Halt::give_up("no", "as it was asked to")) } else { Ok(()) }
     }
 }
@@ -384,14 +412,23 @@ impl Workflow for Keep {
 async fn a_secret_is_its_owners_and_is_destroyed_with_a_saga_that_leaves_it_to_nobody() {
     let (store, vault) = amends_engine::store::memory::MemoryStore::new(NOTES, &env()).await.unwrap();
     let store = Arc::new(store);
-    let registry = Registry::default().activity::<Hide>(Arc::new(())).workflow(Keep);
+    let registry = Registry::default().activity::<Hide>(Arc::new(())).activity::<Lock>(Arc::new(()));
+    let registry = registry.workflow(Keep);
     let engine = amends_engine::Engine::start(store.clone(), vault, registry, env(), "test");
-    for (owner, ends_badly) in [(Some("house"), false), (None, false), (Some("house"), true), (None, true)] {
-        let of = For { owner: owner.map(str::to_owned), ends_badly };
+    let ways = [false, true].map(|ends_badly| [false, true].map(|is_locked| (ends_badly, is_locked)));
+    let ways = ways.into_iter().flatten().flat_map(|way| [Some("house"), None].map(|owner| (owner, way)));
+    for (owner, (ends_badly, is_locked)) in ways {
+        let of = For { owner: owner.map(str::to_owned), ends_badly, is_locked };
         let new = engine.new_saga::<Keep>(format!("{of:?}"), &of).unwrap();
         let saga = engine.begin(new).await.unwrap().saga().clone();
         let row = engine.wait(&saga, Duration::from_secs(20), |_| false).await.unwrap().unwrap();
-        assert!(row.state.is_ended(), "{row:?}");
+        // What did nothing that could be taken back has failed, and is not compensated.
+        let wanted = match (ends_badly, is_locked) {
+            (false, _) => SagaState::Completed,
+            (true, true) => SagaState::Compensated,
+            (true, false) => SagaState::Failed,
+        };
+        assert_eq!(row.state, wanted, "{row:?}");
         let view = engine.view(&saga).await.unwrap().unwrap();
         let hidden = view.state.step(&"hide".into()).unwrap().output.clone().unwrap();
         let hidden: SecretRef = serde_json::from_value(hidden).unwrap();
