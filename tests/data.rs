@@ -17,8 +17,8 @@ use amends_engine::store::memory::MemoryStore;
 use amends_engine::store::{NewSaga, ResourceFilter, ResourceState, SagaRow, Started, Store};
 use amends_engine::testing::crash::Crash;
 use amends_engine::{
-    Activity, Call, Effect, Engine, Env, Failure, Found, Halt, Local, Made, Registry, Resource, Saga, SagaId,
-    Tx, Workflow, saga, secs,
+    Activity, Call, Effect, Engine, Env, Failure, Found, Halt, Local, Made, Object, Registry, Resource, Saga,
+    SagaId, Tx, Workflow, saga, secs,
 };
 use amends_tests::database::Database;
 use amends_tests::postgres::Server;
@@ -1197,6 +1197,7 @@ async fn a_start_that_exceeds_a_limit_is_refused_by_name_and_nothing_is_written(
 struct Name {
     name: String,
     keeper: Option<String>,
+    writes: Option<String>,
 }
 
 impl Activity for Name {
@@ -1211,6 +1212,10 @@ impl Activity for Name {
             Some(keeper) => resource.kept_by(keeper),
             None => resource,
         })
+    }
+
+    fn object(&self, _: &Call) -> Option<Object> {
+        self.writes.as_ref().map(|id| Object::new("shed", "shelf", id))
     }
 
     async fn execute(&self, shed: &Shed, _: &Call) -> Result<(), Failure> {
@@ -1237,11 +1242,12 @@ impl Workflow for Naming {
     }
 
     async fn run(&self, saga: &Saga, (case, text): (u32, String)) -> saga::Result<()> {
-        let name = |name: String, keeper: Option<String>| Name { name, keeper };
+        let name = |name: String, keeper: Option<String>| Name { name, keeper, writes: None };
         match case {
             0 => saga.step("a", name(text, None)).await.map(drop),
             1 => saga.step("a", name("a".into(), Some(text))).await.map(drop),
             2 => saga.label("colour", text).await,
+            5 => saga.step("a", Name { writes: Some(text), ..name("a".into(), None) }).await.map(drop),
             3 => saga.signal::<()>("a", &text, secs(1)).await.map(drop),
             _ => saga.step("a", name("a".into(), None)).await.map(drop),
         }
@@ -1251,7 +1257,7 @@ impl Workflow for Naming {
 #[tokio::test]
 async fn names_keepers_labels_and_owners_that_exceed_a_limit_are_refused_by_name() {
     let server = Server::shared();
-    for case in 0..5 {
+    for case in 0..6 {
         for text in ["n".repeat(3000), "a\0b".to_owned(), SagaId::from_uuid(env().uuid()).to_string()] {
             if text.starts_with("sg_") && !matches!(case, 1 | 4) {
                 continue;
@@ -1276,7 +1282,7 @@ async fn names_keepers_labels_and_owners_that_exceed_a_limit_are_refused_by_name
             let wanted = if case == 4 { SagaState::Compensated } else { SagaState::Failed };
             assert_eq!(row.state, wanted, "{case}: {row:?}");
             let error = row.error.unwrap();
-            let named = ["name", "keeper", "label", "signal", "nobody owns that"][case as usize];
+            let named = ["name", "keeper", "label", "signal", "nobody owns that", "object"][case as usize];
             assert!(error.contains(named), "{case}: {error}");
             let arrived = shed.arrived();
             let ends = (arrived.first().map(String::as_str), arrived.last().map(String::as_str));

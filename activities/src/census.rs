@@ -45,6 +45,9 @@ pub(crate) async fn rows(
     Ok(rows)
 }
 
+/// So many rows are remembered at most.
+const REMEMBERED: usize = 100_000;
+
 /// What the steps that made rows say of them, as far as it was looked up: a journal does not change.
 #[derive(Default)]
 pub(crate) struct Declared(Mutex<HashMap<ResourceId, Option<String>>>);
@@ -64,7 +67,12 @@ impl Declared {
         let view = engine.view(&row.saga).await.map_err(no_database)?;
         let step = view.as_ref().and_then(|view| view.state.step(&row.step));
         let said = step.filter(|step| step.resource.as_ref() == Some(&row.id)).and_then(says);
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(row.id.clone(), said.clone());
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // What has gone is forgotten with all the rest, and the rest is looked up again.
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        known.insert(row.id.clone(), said.clone());
         Ok(said)
     }
 }

@@ -199,6 +199,9 @@ pub enum SeedError {
     /// Two things share an id, or an id has characters it should not have.
     #[error("{0:?} is not an id: letters, digits, - and _ only, and each once")]
     Id(String),
+    /// More than a claim can be made with.
+    #[error("the instructions of template {0} are longer than {INSTRUCTIONS_MAX} bytes")]
+    Instructions(String),
     /// An image that would be asked for at another place of the registry than it names.
     #[error("{0:?} is not an image and a tag, as in acme/agent and production")]
     Image(String),
@@ -225,6 +228,9 @@ impl Seed {
             }
         }
         for template in &seed.templates {
+            if template.definition.instructions.len() > INSTRUCTIONS_MAX {
+                return Err(SeedError::Instructions(template.id.clone()));
+            }
             if !seed.pools.iter().any(|pool| pool.id == template.pool) {
                 let (template, pool) = (template.id.clone(), template.pool.clone());
                 return Err(SeedError::NoSuchPool { template, pool });
@@ -233,6 +239,9 @@ impl Seed {
         Ok(seed)
     }
 }
+
+/// So long a template's instructions may be, in bytes: they are in the input of a step, and in what it answers.
+const INSTRUCTIONS_MAX: usize = 256 << 10;
 
 /// Whether a text is one part of a registry's path, and a whole one.
 fn is_part(text: &str) -> bool {
@@ -318,6 +327,8 @@ mod tests {
         assert!(matches!(Seed::parse(&elsewhere), Err(SeedError::NoSuchPool { .. })));
         assert!(matches!(Seed::parse(&SEED.replace("tp_demo", "tp demo")), Err(SeedError::Id(_))));
         assert!(matches!(Seed::parse("{"), Err(SeedError::Malformed(_))));
+        let long = SEED.replace("Help.", &"x".repeat(INSTRUCTIONS_MAX + 1));
+        assert!(matches!(Seed::parse(&long), Err(SeedError::Instructions(_))));
         for tag in ["x/../production", "latest?a=", "..", "", "a b", "pro\\nd"] {
             let other = SEED.replace("\"production\"", &format!("\"{tag}\""));
             assert_ne!(other, SEED);

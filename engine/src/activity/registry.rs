@@ -337,6 +337,12 @@ impl<A: Activity> AnyActivity for Bound<A> {
         gates.iter().try_for_each(|gate| limits::name("the key of its gate", &gate.key))?;
         let removes = said("removes", A::NAME, || activity.removes())?;
         let settle_after = said("settle_after", A::NAME, || activity.settle_after(&self.client))?;
+        let object = said("object", A::NAME, || activity.object(call))?;
+        if let Some(Object { provider, kind, id }) = &object {
+            for text in [provider, kind, id] {
+                limits::name("a part of its object", text)?;
+            }
+        }
         // Nothing is lost of a read; but one that says what has gone may read a list that lags behind.
         let sees_gone = A::EFFECT == Effect::Read && !removes.is_empty();
         Ok(ActivityFacts {
@@ -350,7 +356,7 @@ impl<A: Activity> AnyActivity for Bound<A> {
             time_limit: Self::time_limit(),
             give_up_after: A::GIVE_UP_AFTER,
             attempts_max: A::ATTEMPTS_MAX,
-            object: said("object", A::NAME, || activity.object(call))?,
+            object,
             resource,
             removes,
             gates,
@@ -374,9 +380,12 @@ impl<A: Activity> AnyActivity for Bound<A> {
     }
 
     fn problem_of(&self, made: &Value) -> Option<String> {
-        match said("deserialize", A::NAME, || <A::Output as serde::Deserialize>::deserialize(made).map(drop))
-        {
-            Ok(read) => read.err().map(|error| format!("{} does not make that: {error}", A::NAME)),
+        match said("deserialize", A::NAME, || <A::Output as serde::Deserialize>::deserialize(made).err()) {
+            Ok(Some(error)) => Some(format!("{} does not make that: {error}", A::NAME)),
+            Ok(None) => match self.external_id(made) {
+                Ok(id) => limits::name("the id that it has outside", &id?).err().map(|it| it.to_string()),
+                Err(failure) => Some(failure.detail()),
+            },
             Err(failure) => Some(failure.detail()),
         }
     }
