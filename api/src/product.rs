@@ -1,6 +1,7 @@
 //! Product: the few things that the surface asks of the pool, as plain functions.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use amends_activities::agentmail::AgentMail;
 use amends_activities::ghcr::Ghcr;
@@ -196,17 +197,34 @@ pub fn registry(clients: &Clients, environment: &str, sweep_deletes: bool) -> Re
     amends_workflows::registry(clients, &names(environment)).sweep(sweep)
 }
 
+/// Says when a pool begins to be held back, and when that is over: claims wait in vain meanwhile.
+fn tell(pool: &str, why: Option<&'static str>, told: &Mutex<BTreeMap<String, &'static str>>) {
+    let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = match why {
+        Some(why) => told.insert(pool.to_owned(), why),
+        None => told.remove(pool),
+    };
+    match (before, why) {
+        (before, Some(why)) if before != Some(why) => tracing::warn!(pool, why, "the pool is held back"),
+        (Some(_), None) => tracing::info!(pool, "the pool is held back no more"),
+        _ => {}
+    }
+}
+
 /// What happens to the pool by the clock.
 pub fn jobs(environment: &str) -> Vec<Job> {
     let name = prefix(environment);
+    let told = Arc::new(Mutex::new(BTreeMap::new()));
     let refill = Job::new("refill-pools", "* * * * * *", move |engine| {
-        let prefix = name.clone();
+        let (prefix, told) = (name.clone(), told.clone());
         async move {
             // What is wrong with one pool leaves the others as they are.
             let mut ended = Ok(());
             for pool in pool::pools(engine.store().as_ref()).await? {
-                if let Err(error) = engine.transact(RefillPool { pool, prefix: prefix.clone() }).await {
-                    ended = Err(error.into());
+                let refill = RefillPool { pool: pool.clone(), prefix: prefix.clone() };
+                match engine.transact(refill).await {
+                    Ok(refilled) => tell(&pool, refilled.held_back(), &told),
+                    Err(error) => ended = Err(error.into()),
                 }
             }
             ended

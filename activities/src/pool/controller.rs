@@ -22,6 +22,19 @@ pub struct Refilled {
     pub is_capped: bool,
 }
 
+impl Refilled {
+    /// Why fewer instances are made than are wanted; nothing where that is not so.
+    pub fn held_back(&self) -> Option<&'static str> {
+        if self.is_capped {
+            Some("more instances are wanted than the pool may have")
+        } else if self.is_probing {
+            Some("its last instances broke, so that one at a time is made")
+        } else {
+            None
+        }
+    }
+}
+
 /// What a pool has, and who waits for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Stock {
@@ -193,6 +206,13 @@ mod tests {
 
     fn missing(stock: Stock) -> Refilled {
         super::missing(stock, cool_down(stock.broken_in_a_row))
+    }
+
+    #[test]
+    fn a_pool_that_is_held_back_says_why() {
+        assert_eq!(missing(EMPTY).held_back(), None);
+        assert!(missing(Stock { max_total: 2, ..EMPTY }).held_back().unwrap().contains("may have"));
+        assert!(missing(Stock { broken_in_a_row: 3, ..EMPTY }).held_back().unwrap().contains("broke"));
     }
 
     #[test]
