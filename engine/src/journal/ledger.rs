@@ -13,6 +13,8 @@ pub struct Ledger {
     rows: BTreeMap<ResourceId, ResourceRow>,
     /// Holder and `rev` of a changed row when it was last written, so that the write can insist on them.
     changed: BTreeMap<ResourceId, Option<(String, i64)>>,
+    /// Those that were handed over: they are their new holder's to write. A write of ours would be refused for ever.
+    passed: BTreeSet<ResourceId>,
 }
 
 impl Ledger {
@@ -69,6 +71,7 @@ impl Ledger {
         taken.rev += 1;
         taken.changed_at = at;
         self.changed.insert(row.id.clone(), Some((row.holder.clone(), row.rev)));
+        self.passed.remove(&row.id);
         self.rows.insert(row.id.clone(), taken);
     }
 
@@ -102,20 +105,20 @@ impl Ledger {
 
     pub(crate) fn hand_over(&mut self, id: &ResourceId, holder: &str, at: Timestamp) {
         self.change(id, at, |row| row.holder = holder.to_owned());
+        self.passed.insert(id.clone());
     }
 
     /// When a saga completes, its rows pass to their keeper, or to the owner it named.
     pub(crate) fn hand_all_over(&mut self, saga: &SagaId, owner: Option<&String>, at: Timestamp) {
         let ids: Vec<ResourceId> = self.rows.keys().cloned().collect();
         for id in ids {
-            self.change(&id, at, |row| {
-                if row.holder == saga.as_str()
-                    && row.state != ResourceState::Gone
-                    && let Some(holder) = row.keeper.as_ref().or(owner)
-                {
-                    row.holder = holder.clone();
-                }
-            });
+            let row = self
+                .rows
+                .get(&id)
+                .filter(|row| row.holder == saga.as_str() && row.state != ResourceState::Gone);
+            if let Some(holder) = row.and_then(|row| row.keeper.as_ref().or(owner)).cloned() {
+                self.hand_over(&id, &holder, at);
+            }
         }
     }
 
@@ -133,6 +136,9 @@ impl Ledger {
     }
 
     fn change(&mut self, id: &ResourceId, at: Timestamp, change: impl FnOnce(&mut ResourceRow)) {
+        if self.passed.contains(id) {
+            return;
+        }
         let Some(row) = self.rows.get_mut(id) else { return };
         let before = row.clone();
         change(row);
@@ -142,5 +148,35 @@ impl Ledger {
             row.changed_at = at;
             self.changed.entry(id.clone()).or_insert(Some((before.holder, before.rev)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::activity::Resource;
+
+    #[test]
+    fn a_row_that_was_handed_over_is_its_new_holders_alone_to_write() {
+        let saga = SagaId::stored("sg_1");
+        let (id, at) = (ResourceId::stored("rs_1"), Timestamp(1));
+        let named = Named { id: id.clone(), resource: Resource::new("runtime", "container", "a.example") };
+        let mut ledger = Ledger::default();
+        ledger.intend(&saga, &"container".into(), &named, None, at);
+        ledger.made(&id, None, at);
+        ledger.hand_over(&id, "in_1", at);
+        let written = ledger.take_changed();
+        assert_eq!(written.len(), 1);
+        // A lost call to another row of the same object, and whatever else may come.
+        ledger.unsettle(&id, Timestamp(9), at);
+        ledger.set(&id, ResourceState::Gone, at);
+        ledger.hand_over(&id, "in_2", at);
+        assert!(ledger.take_changed().is_empty());
+        // Taken over again, it is this saga's.
+        ledger.take_over(&written[0].row, &saga, at);
+        ledger.unsettle(&id, Timestamp(9), at);
+        let again = ledger.take_changed();
+        assert_eq!(again[0].stored, Some(("in_1".to_owned(), written[0].row.rev)));
+        assert_eq!(again[0].row.unsettled_until, Some(Timestamp(9)));
     }
 }
