@@ -350,7 +350,10 @@ async fn every_list_is_read_on_postgres() {
 async fn every_page_is_answered_over_http() {
     let env = Env::seeded(1);
     let folder = tempfile::tempdir().unwrap();
-    let (file, key) = (folder.path().join("amends.db"), folder.path().join("key"));
+    // Where the program looks for them.
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let (file, key) = (data.join("amends.db"), data.join("key"));
     let (store, _) = SqliteStore::open(&file, &key, "sandbox", &[pool::MIGRATIONS], &env).await.unwrap();
     let number = count();
     for sql in seed(number) {
