@@ -111,7 +111,7 @@ impl Told {
 
 const SAGAS: u64 = 3;
 /// How often it is swept: what is seen twice is removed, and every other list may be empty.
-const ROUNDS: usize = 6;
+const ROUNDS: usize = 12;
 
 struct World {
     env: Env,
