@@ -498,6 +498,24 @@ async fn a_messaging_profile_that_is_taken_and_not_listed_yet_is_found_a_little_
 }
 
 #[tokio::test]
+async fn a_messaging_profile_that_one_list_lacks_is_not_made_again() {
+    let mut looks = 0;
+    let server = Loopback::start(move |asked: &Asked| {
+        assert_eq!(asked.method, "GET", "it is there, and is made again");
+        looks += 1;
+        let profile = json!([{"id": "p", "name": "am-test", "created_at": "2026-01-01T00:00:00Z"}]);
+        let shown = if looks > 1 { profile } else { json!([]) };
+        Answer::json(200, &json!({"data": shown, "meta": {"total_pages": 1, "page_number": 1}}))
+    })
+    .await;
+    let telnyx = Arc::new(Telnyx::new(&server.url, "key".into()));
+    let registry = Registry::default().activity::<EnsureMessagingProfile>(telnyx);
+    let world = World::of(registry.workflow(once::<EnsureMessagingProfile>())).await;
+    let ensure = EnsureMessagingProfile { name: "am-test".to_owned() };
+    assert_eq!(world.completes::<Once<EnsureMessagingProfile>>("k", &ensure).await["id"], "p");
+}
+
+#[tokio::test]
 async fn a_token_of_another_workspace_is_no_proof_that_a_project_is_gone() {
     for (known, is_proof) in [("ws", true), ("another", false)] {
         let server = Loopback::start(move |asked: &Asked| {

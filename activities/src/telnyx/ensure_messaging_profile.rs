@@ -24,6 +24,9 @@ pub struct MessagingProfile {
     pub id: String,
 }
 
+/// A profile that was made is listed within that.
+const LISTED_IN: Duration = secs(10);
+
 impl EnsureMessagingProfile {
     async fn look(&self, telnyx: &Telnyx) -> Result<Option<MessagingProfile>, Failure> {
         let filter = format!("filter%5Bname%5D%5Beq%5D={}", escaped(&self.name));
@@ -39,7 +42,7 @@ impl EnsureMessagingProfile {
 
 impl Activity for EnsureMessagingProfile {
     const NAME: &'static str = "telnyx.ensure_messaging_profile";
-    const EFFECT: Effect = Effect::Searchable { settle_after: secs(10) };
+    const EFFECT: Effect = Effect::Searchable { settle_after: LISTED_IN };
     const TIME_LIMIT: Duration = secs(90);
     type Client = Telnyx;
     type Output = MessagingProfile;
@@ -61,9 +64,16 @@ impl Activity for EnsureMessagingProfile {
         Some(made.id.clone())
     }
 
-    async fn execute(&self, telnyx: &Telnyx, _: &Call) -> Result<MessagingProfile, Failure> {
+    async fn execute(&self, telnyx: &Telnyx, call: &Call) -> Result<MessagingProfile, Failure> {
         if let Some(there) = self.look(telnyx).await? {
             return Ok(there);
+        }
+        // Every claim asks for it, so that one list which lacks it would make another: that is believed at the second.
+        if call.attempt() == 1 {
+            return Err(Failure::not_yet(
+                "no profile of this name shows; it is made at the second look",
+                LISTED_IN,
+            ));
         }
         let asked = json!({"name": self.name, "whitelisted_destinations": ["US", "CA"]});
         match telnyx.post(&answers::PROFILE_CREATE, "/messaging_profiles", &asked).await? {

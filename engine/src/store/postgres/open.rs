@@ -154,11 +154,17 @@ async fn make_table(reach: &Reach, part: &Migrations) -> Result<(), sqlx::Error>
         let mut transaction = reach.begin().await?;
         match transaction.execute(sqlx::AssertSqlSafe(sql.clone())).await {
             Ok(_) => return transaction.commit().await,
-            // Two that make it at the same moment may both find that it is not there: then one of them fails.
-            Err(sqlx::Error::Database(error)) if error.is_unique_violation() && tries < TRIES => tries += 1,
+            // Two that make it at the same moment may both find that it is not there: then one of them fails, on the
+            // index of names, or on the look at it right before.
+            Err(sqlx::Error::Database(error)) if is_made(error.as_ref()) && tries < TRIES => tries += 1,
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Whether a table was not made because it was there a moment before.
+fn is_made(error: &dyn sqlx::error::DatabaseError) -> bool {
+    error.is_unique_violation() || error.code().as_deref() == Some("42P07")
 }
 
 /// The installation and its vault; both are made, the key first, when the database is new.
