@@ -164,7 +164,8 @@ async fn make_table(reach: &Reach, part: &Migrations) -> Result<(), sqlx::Error>
 
 /// Whether a table was not made because it was there a moment before.
 fn is_made(error: &dyn sqlx::error::DatabaseError) -> bool {
-    error.is_unique_violation() || error.code().as_deref() == Some("42P07")
+    // duplicate_table, and duplicate_object: the type of the same name.
+    error.is_unique_violation() || matches!(error.code().as_deref(), Some("42P07" | "42710"))
 }
 
 /// The installation and its vault; both are made, the key first, when the database is new.
