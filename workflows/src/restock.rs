@@ -32,9 +32,17 @@ impl Workflow for Restock {
 
     async fn run(&self, saga: &Saga, request: RestockRequest) -> saga::Result<bool> {
         let RestockRequest { phone_number, reference } = request;
-        saga.sleep("listed", LISTED_LATER).await?;
-        let look = LookUpOrder { phone_number: phone_number.clone(), reference: reference.clone() };
-        let Some(order) = saga.step("look", look).await?.take() else { return Ok(false) };
+        let mut ordered = None;
+        // What shows nowhere is forgotten here, and it may be paid for: that is believed at the second look.
+        for look in ["first", "second"] {
+            saga.sleep(&format!("listed-{look}"), LISTED_LATER).await?;
+            let order = LookUpOrder { phone_number: phone_number.clone(), reference: reference.clone() };
+            ordered = saga.step(&format!("look-{look}"), order).await?.take();
+            if ordered.is_some() {
+                break;
+            }
+        }
+        let Some(order) = ordered else { return Ok(false) };
         let wait = AwaitNumber { order, phone_number: phone_number.clone(), reference: reference.clone() };
         let number = match saga.poll_until("await", wait, secs(60), FILLED_WITHIN).await {
             Err(Halt::Refused { refusal, .. }) if refusal.code == ORDER_FAILED => {
