@@ -216,6 +216,43 @@ async fn a_pause_holds_everything_until_it_ends_or_is_resumed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_a_database_that_was_put_back_nothing_goes_on_before_a_person_says_so() {
+    let room = Room::new().await;
+    room.shed.break_down("put forward-box", unavailable());
+    let forward = room.begin(room.stack("forward")).await;
+    room.until(&forward, at("box waits")).await;
+    room.shed.break_down("take back-shelf", unavailable());
+    let back = room.begin(room.stack("back")).await;
+    room.until(&back, at("rest")).await;
+    room.engine.cancel(&back, "ann", "no more").await.unwrap();
+    room.until(&back, at("undo shelf")).await;
+    let later = NewSaga { start_at: Some(room.env.now().plus(secs(2))), ..room.stack("later") };
+    let later = room.begin(later).await;
+    room.engine.abort();
+    for call in ["put forward-box", "take back-shelf"] {
+        room.shed.mend(call);
+    }
+    let before = room.shed.things();
+
+    let store: Arc<dyn Store> = Arc::new(room.store.another(&room.env));
+    let (_, vault) = MemoryStore::new(&[], &room.env).await.unwrap();
+    let paused = Engine::pause_all(&store, &vault, &room.env, secs(24 * 3600), "amends", "put back").await;
+    assert_eq!(paused.unwrap(), 3);
+    let registry = Registry::default().activity::<Put>(room.shed.clone()).workflow(Stack);
+    let engine = Engine::start(store, vault, registry, room.env.clone(), "test");
+    room.env.sleep(secs(20 * 3600)).await;
+    assert_eq!(room.shed.things(), before, "nothing is made and nothing removed");
+    for (saga, end) in
+        [(&forward, SagaState::Completed), (&back, SagaState::Compensated), (&later, SagaState::Completed)]
+    {
+        engine.resume(saga, "ann", "it is right").await.unwrap();
+        let row = engine.wait(saga, secs(3 * 3600), |_| false).await.unwrap().unwrap();
+        assert_eq!(row.state, end, "{row:#?}");
+    }
+    engine.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_act_needs_a_name_a_reason_and_a_saga_to_which_it_can_be_done() {
     let room = Room::new().await;
     let saga = room.begin(room.stack("a")).await;

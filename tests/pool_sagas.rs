@@ -348,6 +348,31 @@ async fn an_undo_whose_delete_does_nothing_is_sent_again() {
     shop.stop().await;
 }
 
+/// The assignment acts later than its answer is lost, and the claim is given up meanwhile: taken off at once, the number
+/// would be assigned again behind that, for ever.
+#[tokio::test]
+async fn a_number_whose_assignment_lands_late_is_not_assigned_behind_the_undo() {
+    let mut shop = with_idle(1).await;
+    let (assign, late) = ("updateMessagingSettings", 1.0);
+    let fault = Fault::new(Provider::Telnyx, assign, Kind::CommitLate).times(1).seconds(late);
+    shop.sandbox.set_fault(fault).unwrap();
+    let claim = shop.claim("tp_demo", "k1").await;
+    let began = Instant::now();
+    while shop.sandbox.fired().get(&format!("telnyx.{assign}.commit_late")) != Some(&1) {
+        assert!(began.elapsed() < LONG, "it is not assigned: {}", shop.story(&claim).await);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    shop.running().engine.cancel(&claim, "ann", "no more").await.unwrap();
+    let row = until(&shop, &claim, |row| row.state.is_ended()).await;
+    assert_eq!(row.state, SagaState::Compensated, "{}", shop.story(&claim).await);
+    tokio::time::sleep(Duration::from_secs_f64(late)).await;
+    let number = &shop.sandbox.holdings()["telnyx"]["numbers"][0];
+    assert!(number["messaging_profile_id"].is_null(), "{number}\n{}", shop.story(&claim).await);
+    shop.quiet().await;
+    shop.agree("at the end").await;
+    shop.stop().await;
+}
+
 #[tokio::test]
 async fn a_teardown_cancels_the_claim_that_runs_and_ends_behind_it() {
     let mut shop = with_idle(1).await;

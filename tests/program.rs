@@ -310,24 +310,118 @@ async fn asked_to_stop_it_records_what_is_under_way_and_goes_on_at_the_next_star
     assert!(!text.contains("worker_lost"), "the call was let to end, and was recorded: {text}");
 }
 
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
 #[tokio::test]
-async fn a_database_that_was_put_back_gives_no_instance_away_before_it_was_compared() {
+async fn of_a_database_that_was_put_back_nothing_is_given_away_or_removed_by_what_it_believes() {
     let folder = tempfile::tempdir().unwrap();
-    let mut settings = vec![("AMENDS_SANDBOX_LISTEN", format!("127.0.0.1:{}", free_port()))];
-    let mut server = Server::new(folder.path(), settings.clone());
-    server.start().await;
+    let sandbox = format!("127.0.0.1:{}", free_port());
+    let mut providers = std::process::Command::new(amends_tests::process::binary())
+        .arg("sandbox")
+        .env("AMENDS_SANDBOX_LISTEN", &sandbox)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut settings = vec![
+        ("AMENDS_SANDBOX_URL", format!("http://{sandbox}")),
+        ("AMENDS_SWEEP_DELETES", "true".to_owned()),
+    ];
+    let holdings = async || -> Value {
+        client()
+            .get(format!("http://{sandbox}/v1/sandbox/providers"))
+            .send()
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap()
+    };
     let claim = async |server: &Server, key: &str| -> (u16, Value) {
         let request = server.client.post(server.url("/v1/claims")).header("idempotency-key", key);
         let answer = request.json(&serde_json::json!({"template_id": "tp_demo"})).send().await.unwrap();
         (answer.status().as_u16(), answer.json().await.unwrap())
     };
-    assert_eq!(claim(&server, "before").await.0, 202);
+    let idle = async |server: &Server| -> Vec<String> {
+        let listed = server.get("/v1/instances?state=idle").await;
+        let listed = listed["items"].as_array().unwrap();
+        listed.iter().map(|instance| instance["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let deadline = Instant::now() + Duration::from_secs(300);
+
+    // A backup with two idle instances and a claim that is under way.
+    let mut server = Server::new(folder.path(), settings.clone());
+    while std::net::TcpStream::connect(&sandbox).is_err() {
+        assert!(Instant::now() < deadline, "the sandbox does not answer");
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    server.start().await;
+    while idle(&server).await.len() < 2 {
+        assert!(Instant::now() < deadline, "the pool is not filled");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let slow = r#"{"provider":"agentmail","operation":"createInbox","fault":"hang"}"#;
+    let faults = client().post(format!("http://{sandbox}/v1/sandbox/faults"));
+    let faults = faults.header("content-type", "application/json").body(slow).send().await.unwrap();
+    assert!(faults.status().is_success());
+    let (status, answer) = claim(&server, "under-way").await;
+    assert_eq!(status, 202, "{answer}");
+    let under_way = answer["id"].as_str().unwrap().to_owned();
+    while !server.get(&format!("/v1/sagas/{under_way}")).await.to_string().contains("inbox") {
+        assert!(Instant::now() < deadline, "it makes no inbox");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    while idle(&server).await.len() < 2 {
+        assert!(Instant::now() < deadline, "the pool is not filled again");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    server.kill();
+    copy(&folder.path().join("data"), &folder.path().join("backup"));
+
+    // Behind it that claim ends, another one gets an instance that is idle in it, and one such is torn down.
+    let faults = client().delete(format!("http://{sandbox}/v1/sandbox/faults")).send().await.unwrap();
+    assert!(faults.status().is_success());
+    server.start().await;
+    let was_idle = idle(&server).await;
+    server.ended(&under_way).await;
+    let since = claim(&server, "since").await.1["id"].as_str().unwrap().to_owned();
+    assert_eq!(server.ended(&since).await["state"], "completed");
+    let is_idle = idle(&server).await;
+    let gone = was_idle.iter().find(|instance| is_idle.contains(instance)).unwrap().clone();
+    let teardown = server.client.post(server.url(&format!("/v1/instances/{gone}/teardown")));
+    let teardown: Value = teardown.send().await.unwrap().json().await.unwrap();
+    assert_eq!(server.ended(teardown["id"].as_str().unwrap()).await["state"], "completed");
     server.terminate();
+    let used = |holdings: &Value| -> (Vec<Value>, Vec<Value>) {
+        let inboxes = holdings["agentmail"]["inboxes"].as_array().unwrap();
+        let agents = holdings["runtime"]["agents"].as_array().unwrap().iter();
+        let named = agents.filter(|agent| !agent["agent_name"].is_null());
+        (
+            inboxes.iter().map(|inbox| inbox["address"].clone()).collect(),
+            named
+                .map(|agent| serde_json::json!([agent["domain"], agent["agent_name"], agent["epoch"]]))
+                .collect(),
+        )
+    };
+    let before = used(&holdings().await);
+    assert!(!before.0.is_empty() && !before.1.is_empty(), "{before:?}");
+
+    std::fs::rename(folder.path().join("data"), folder.path().join("since")).unwrap();
+    copy(&folder.path().join("backup"), &folder.path().join("data"));
     settings.push(("AMENDS_RESTORED", "true".to_owned()));
-    settings.push(("AMENDS_SWEEP_DELETES", "true".to_owned()));
     let mut server = Server::new(folder.path(), settings);
     server.start().await;
-    let deadline = Instant::now() + Duration::from_secs(120);
+    let paused = server.get(&format!("/v1/sagas/{under_way}")).await;
+    assert!(matches!(paused["state"].as_str(), Some("paused" | "waiting" | "running")), "{paused}");
     loop {
         let (status, problem) = claim(&server, "behind").await;
         if status == 202 {
@@ -337,6 +431,63 @@ async fn a_database_that_was_put_back_gives_no_instance_away_before_it_was_compa
         assert!(Instant::now() < deadline, "it was never compared: {problem}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    assert!(!idle(&server).await.contains(&gone), "an instance that is not there is idle");
+    // By so many censuses an orphan is removed where that is allowed.
+    let mut censuses = std::collections::BTreeSet::new();
+    while censuses.len() < 7 {
+        assert!(Instant::now() < deadline, "it is not swept: {censuses:?}");
+        let listed = server.get("/v1/censuses").await;
+        let of = |census: &&Value| census["provider"] == "agentmail" && !census["completed_at"].is_null();
+        censuses.extend(
+            listed["items"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(of)
+                .map(|census| census["completed_at"].to_string()),
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let after = used(&holdings().await);
+    assert!(
+        before.0.iter().all(|inbox| after.0.contains(inbox)),
+        "what is used was removed: {before:?} {after:?}"
+    );
+    assert!(
+        before.1.iter().all(|agent| after.1.contains(agent)),
+        "who is there was put out: {before:?} {after:?}"
+    );
+    assert_eq!(server.get(&format!("/v1/sagas/{under_way}")).await["state"], "paused");
+    providers.kill().unwrap();
+    providers.wait().unwrap();
+}
+
+#[tokio::test]
+async fn the_commands_of_the_banner_run_as_they_are_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = server(folder.path());
+    server.start().await;
+    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    let program = server.command().get_program().to_string_lossy().into_owned();
+    let commands: Vec<&str> = log
+        .lines()
+        .filter_map(|line| line.split_once(":  ").map(|(_, command)| command.trim()))
+        .filter(|command| command.contains(&program))
+        .collect();
+    assert_eq!(commands.len(), 4, "{log}");
+    let mut saga = None;
+    for command in commands {
+        let command = command.split("   (").next().unwrap();
+        let command = saga.iter().fold(command.to_owned(), |text, saga: &String| text.replace("SAGA", saga));
+        let mut shell = std::process::Command::new("sh");
+        let shell = shell.arg("-c").arg(&command).env_remove("AMENDS_SERVER").env_remove("AMENDS_LISTEN");
+        let output = shell.stdin(Stdio::null()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{command}: {said} {}", String::from_utf8_lossy(&output.stderr));
+        let ids = said.split_whitespace().filter(|word| word.starts_with("sg_"));
+        saga = saga.or_else(|| ids.map(str::to_owned).next());
+    }
+    assert!(saga.is_some(), "an id is in the list");
 }
 
 #[tokio::test]

@@ -220,7 +220,7 @@ impl Stage {
                     priority: 9,
                     start_at: Some(subject.env.now()),
                     concurrency: Some(Concurrency { key: text, limit: 1 }),
-                    ..NewSaga::raw(&subject.env, id.clone(), "w", 1, self.key().into())
+                    ..NewSaga::raw(&subject.env, id, "w", 1, self.key().into())
                 };
                 store.start(new).await.unwrap();
                 let now = subject.env.now();
@@ -228,8 +228,9 @@ impl Stage {
                     // One whose places another gives just now is given back, and holds up no other claim.
                     match store.claim(now, 1).await?.as_slice() {
                         [] => Err(Error::Unavailable("its places are given later".to_owned())),
+                        // This one, or one of an earlier try that is due again by now.
                         claimed => {
-                            assert_eq!(claimed, [id]);
+                            assert_eq!(claimed.len(), 1, "{claimed:?}");
                             Ok(())
                         }
                     }

@@ -68,7 +68,9 @@ async fn the_postgres_store_keeps_every_promise() {
 
 #[tokio::test]
 async fn the_postgres_store_keeps_every_promise_through_a_transaction_pooler() {
-    let pooler = Server::shared().pgbouncer();
+    // Kept: without it, and with no other test at hand, the server would be another one by the next line.
+    let server = Server::shared();
+    let pooler = server.pgbouncer();
     let cases = postgres("postgres through pgbouncer", |_, base| pooler.url(base)).await;
     eprintln!("{cases} cases on Postgres through pgbouncer");
 }

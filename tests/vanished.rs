@@ -98,6 +98,24 @@ async fn an_instance_whose_project_has_vanished_is_not_idle_after_one_sweep() {
 }
 
 #[tokio::test]
+async fn an_inbox_that_has_vanished_from_a_claimed_instance_is_found_by_one_sweep() {
+    let mut shop = with_one_idle().await;
+    let claim = shop.claim("tp_demo", "k").await;
+    assert_eq!(shop.ended(&claim).await.0.state, SagaState::Completed, "{}", shop.story(&claim).await);
+    let inbox = shop.sandbox.holdings()["agentmail"]["inboxes"][0]["address"].as_str().unwrap().to_owned();
+    shop.sandbox.set_fault(Fault::new(Provider::Agentmail, "*", Kind::Vanish).of(&inbox).now()).unwrap();
+    let swept = shop.sweep(false).await;
+    no_problem(&swept);
+    let ghosts = swept.of(FindingClass::Ghost);
+    assert_eq!((ghosts.len(), ghosts[0].kind.as_str()), (1, "inbox"));
+    let instance = shop.instances().await.pop().unwrap();
+    assert_eq!(ghosts[0].holder.as_ref(), Some(&instance.id));
+    // Somebody uses it: what becomes of it is for its owner to say.
+    assert_eq!(instance.state, "claimed");
+    shop.stop().await;
+}
+
+#[tokio::test]
 async fn a_list_that_fails_taints_and_removes_nothing() {
     let mut shop = with_one_idle().await;
     for kind in [Kind::ErrorBefore, Kind::Unauthorized, Kind::LoseAnswer, Kind::Refuse] {

@@ -9,7 +9,7 @@ use amends_engine::journal::state::SagaState;
 use amends_engine::store::memory::MemoryStore;
 use amends_engine::store::{Append, NewSaga, SagaRow, SecretFate, Store};
 use amends_engine::testing::shaky::{Shakes, ShakyStore};
-use amends_engine::{Engine, Env, Registry, SagaId, secs};
+use amends_engine::{Engine, Env, Registry, Saga, SagaId, Workflow, saga, secs};
 
 const WAITERS: usize = 1000;
 
@@ -76,6 +76,42 @@ async fn a_thousand_who_wait_cost_one_read_a_look_and_see_what_another_process_w
         assert!(env.now().since(told) <= Duration::from_millis(500), "{:?}", env.now().since(told));
         engine.stop().await;
     }
+}
+
+/// Waits for half a minute.
+struct Rest;
+
+impl Workflow for Rest {
+    const NAME: &'static str = "rest";
+    const VERSION: u32 = 1;
+    type Input = ();
+    type Output = ();
+
+    async fn run(&self, saga: &Saga, (): ()) -> saga::Result<()> {
+        saga.sleep("rest", secs(30)).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn for_a_saga_that_is_driven_here_the_store_is_not_read_however_many_wait() {
+    let env = Env::simulated(6);
+    let (store, vault) = MemoryStore::new(&[], &env).await.unwrap();
+    let store = Arc::new(ShakyStore::new(Arc::new(store), env.clone(), Shakes::default()));
+    let engine = Engine::start(store.clone(), vault, Registry::default().workflow(Rest), env.clone(), "test");
+    let saga = engine.begin(engine.new_saga::<Rest>("k", &()).unwrap()).await.unwrap().saga().clone();
+    let mut waiters = tokio::task::JoinSet::new();
+    for _ in 0..WAITERS {
+        let (engine, saga) = (engine.clone(), saga.clone());
+        waiters.spawn(async move { engine.wait(&saga, secs(60), |_| false).await.unwrap().unwrap() });
+    }
+    env.sleep(secs(1)).await;
+    let before = store.row_reads();
+    env.sleep(secs(20)).await;
+    assert_eq!(store.row_reads() - before, 0);
+    while let Some(row) = waiters.join_next().await {
+        assert_eq!(row.unwrap().state, SagaState::Completed);
+    }
+    engine.stop().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use amends_engine::activity::Cause;
-use amends_engine::journal::act::{Act, NOBODY, Verdict};
+use amends_engine::journal::act::{Act, ActKind, NOBODY, Verdict};
 use amends_engine::journal::plan::Way;
 use amends_engine::journal::state::{Attention, SagaState};
 use amends_engine::store::memory::MemoryStore;
@@ -269,7 +269,13 @@ impl Room {
         self.until(|row| row.attention.contains(&attention)).await;
         let filter = SagaFilter { attention: true, ..SagaFilter::default() };
         assert_eq!(self.engine.sagas(filter).await.unwrap().len(), 1, "lists show it");
-        self.engine.why(&self.saga).await.unwrap().unwrap().to_string()
+        let told = self.engine.why(&self.saga).await.unwrap().unwrap().to_string();
+        // Every act that is named can be done now.
+        let state = self.engine.view(&self.saga).await.unwrap().unwrap().state;
+        for act in told.split('`').skip(1).step_by(2).filter_map(|word| word.parse::<ActKind>().ok()) {
+            assert!(!act.possible(&state, self.env.now()).is_empty(), "`{act}` cannot be done: {told}");
+        }
+        told
     }
 
     async fn rests(&self) {
@@ -311,6 +317,15 @@ async fn retrying() {
     let broken = [("put box", unavailable(Cause::ServerError, "503, try later"))];
     let room = Room::new(false, &broken).await;
     insta::assert_snapshot!(room.told(Attention::Retrying).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_something_that_is_not_ready_has_no_trouble() {
+    let room = Room::new(false, &[("put lid", Failure::not_yet("closed until nine", secs(60)))]).await;
+    room.until(|row| row.step.as_deref().is_some_and(|step| step.starts_with("lid waits"))).await;
+    let told = room.engine.why(&room.saga).await.unwrap().unwrap().to_string();
+    assert!(!told.contains("trouble") && told.contains("closed until nine"), "{told}");
+    assert_eq!(room.until(|_| true).await.error, None);
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,6 +6,7 @@
 mod loopback;
 
 use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -299,6 +300,59 @@ async fn a_mutation_answered_with_data_and_errors_is_looked_for() {
 }
 
 #[tokio::test]
+async fn of_two_projects_that_lost_calls_made_the_first_is_taken_and_the_other_goes() {
+    let made = Arc::new(Mutex::new(Vec::<Value>::new()));
+    let (acts, mut looks) = (made.clone(), 0);
+    let server = Loopback::start(move |asked: &Asked| {
+        let body: Value = serde_json::from_str(&asked.body).unwrap();
+        let query = body["query"].as_str().unwrap();
+        let mut made = acts.lock().unwrap();
+        if query.contains("projectCreate") {
+            let (input, day) = (&body["variables"]["input"], made.len() + 1);
+            made.push(
+                json!({"id": format!("p{day}"), "name": input["name"], "description": input["description"],
+                "createdAt": format!("2026-01-0{day}T00:00:00Z"), "deletedAt": null}),
+            );
+            return Answer::text(504, "");
+        }
+        if query.contains("projectDelete") {
+            made.retain(|project| project["id"] != body["variables"]["id"]);
+            return Answer::json(200, &json!({"data": {"projectDelete": true}}));
+        }
+        looks += 1;
+        // Whoever looks twice too early makes a second one.
+        let shown = if looks <= 2 { &[][..] } else { &made[..] };
+        let edges: Vec<Value> = shown.iter().rev().map(|node| json!({"node": node})).collect();
+        let page = json!({"edges": edges, "pageInfo": {"hasNextPage": false, "endCursor": "x"}});
+        Answer::json(200, &json!({"data": {"projects": page}}))
+    })
+    .await;
+    let railway = Arc::new(Railway::new(&server.url, vec![("ws".to_owned(), "token".into())]));
+    let registry = Registry::default().activity::<CreateProject>(railway).workflow(once::<CreateProject>());
+    let world = World::of(registry).await;
+    let input = CreateProject { workspace: "ws".to_owned(), name: "am-test-0123456789ab".to_owned() };
+    assert_eq!(world.completes::<Once<CreateProject>>("k", &input).await["id"], "p1");
+    assert_eq!(made.lock().unwrap().len(), 1, "the second one has gone");
+}
+
+#[tokio::test]
+async fn of_two_keys_that_lost_calls_made_none_is_left_beside_the_one_that_is_kept() {
+    let spoil = |number: u32, asked: &Asked| match (asked.method.as_str(), number) {
+        ("POST", 1 | 2) => Some(Between::Behind(Answer::text(504, ""))),
+        // Whoever looks twice too early makes a second one.
+        ("GET", 1 | 2) if !asked.path.starts_with("/keys/") => {
+            Some(Between::Before(Answer::json(200, &json!({"data": []}))))
+        }
+        _ => None,
+    };
+    let (world, keys, _server) = openrouter(spoil).await;
+    let made = world.completes::<Once<MintKey>>("k", &mint()).await;
+    let keys = keys.lock().unwrap();
+    assert_eq!((keys.made, keys.all.len()), (3, 1), "{:?}", keys.all);
+    assert_eq!(made["hash"], keys.all[0].0.as_str());
+}
+
+#[tokio::test]
 async fn two_tokens_of_a_workspace_take_turns_and_one_that_is_refused_is_set_aside() {
     let refused = Arc::new(Mutex::new(None::<&'static str>));
     let bad = refused.clone();
@@ -410,6 +464,30 @@ async fn an_order_of_ours_that_is_answered_already_owned_is_adopted_by_its_refer
         let (world, _server) = telnyx(refused, orders.clone(), json!([])).await;
         assert_eq!(world.completes::<Once<OrderNumber>>("k", &order()).await["id"], "ours");
     }
+}
+
+#[tokio::test]
+async fn an_order_whose_answer_was_lost_and_that_failed_is_found_and_not_sent_again() {
+    let failed = json!({"id": "failed", "status": "failure", "customer_reference": "am-test-0123456789ab-1", "phone_numbers": [{"phone_number": NUMBER}]});
+    let orders = Arc::new(AtomicU32::new(0));
+    let sent = orders.clone();
+    let server = Loopback::start(move |asked: &Asked| {
+        let list = |data: Value| json!({"data": data, "meta": {"total_pages": 1, "page_number": 1}});
+        match (asked.method.as_str(), asked.path.split('?').next().unwrap()) {
+            ("POST", _) => {
+                sent.fetch_add(1, Ordering::SeqCst);
+                Answer::json(504, &json!({}))
+            }
+            (_, "/number_orders") => Answer::json(200, &list(json!([failed]))),
+            _ => Answer::json(200, &list(json!([]))),
+        }
+    })
+    .await;
+    let telnyx = Arc::new(Telnyx::new(&server.url, "key".into()));
+    let world =
+        World::of(Registry::default().activity::<OrderNumber>(telnyx).workflow(once::<OrderNumber>())).await;
+    assert_eq!(world.completes::<Once<OrderNumber>>("k", &order()).await["id"], "failed");
+    assert_eq!(orders.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use amends_engine::store::Store;
 use amends_engine::store::sqlite::SqliteStore;
-use amends_engine::{Engine, Env};
+use amends_engine::{Engine, Env, Timestamp};
 use anyhow::Context;
 use tokio::sync::watch;
 
@@ -24,6 +25,10 @@ use crate::{jobs, product};
 const REQUESTS_MAX: Duration = Duration::from_secs(5);
 /// How long calls to providers may take to end when the program stops; what is lost is settled at the next start.
 const CALLS_MAX: Duration = Duration::from_secs(30);
+/// For how long the sagas of a database that was put back are paused: the longest that a saga can be.
+const PUT_BACK_PAUSE: Duration = Duration::from_secs(24 * 3600);
+/// How often it is looked whether such a database was compared, before the jobs begin.
+const COMPARED_EACH: Duration = Duration::from_secs(1);
 
 /// An HTTP client with this time limit. It asks servers and sandboxes, which are on this machine as a rule and answer to
 /// its own names alone: never by a proxy, whatever the environment names as one.
@@ -31,6 +36,13 @@ pub fn http(limit: Duration) -> Result<reqwest::Client, reqwest::Error> {
     // Fails only when one is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder().no_proxy().timeout(limit).connect_timeout(Duration::from_secs(5)).build()
+}
+
+/// Until each provider was compared with a database that was put back: what is not there any more is known by then.
+async fn compared(engine: &Engine, since: Timestamp) {
+    while !product::not_compared(engine, since).await.is_ok_and(|missing| missing.is_empty()) {
+        engine.env().sleep(COMPARED_EACH).await;
+    }
 }
 
 /// Runs the engine, the API and the dashboard until a signal comes.
@@ -50,17 +62,24 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
         SqliteStore::open(&database, &settings.key(), &environment, product::MIGRATIONS, &env).await?;
     let registry =
         product::registry(&outside.clients, &environment, settings.sweep_deletes && !settings.restored);
-    let engine = Engine::start(Arc::new(store), vault, registry, env, &environment);
+    let store: Arc<dyn Store> = Arc::new(store);
+    if settings.restored {
+        let paused =
+            Engine::pause_all(&store, &vault, &env, PUT_BACK_PAUSE, "amends", "AMENDS_RESTORED is set").await;
+        tracing::warn!(sagas = paused?, "the database was put back: what has not ended is paused for a day");
+    }
+    let engine = Engine::start(store, vault, registry, env, &environment);
     if let Some(seed) = outside.seed(&settings)? {
         product::apply_seed(&engine, &seed).await.context("the seed was not applied")?;
     }
     outside.show_a_failure(is_new);
     let control = outside.control()?;
+    let restored_at = settings.restored.then(|| engine.env().now());
     let app = App {
         engine: engine.clone(),
         sandbox: control,
         environment: environment.as_str().into(),
-        restored_at: settings.restored.then(|| engine.env().now()),
+        restored_at,
     };
 
     let (stop, stopping) = watch::channel(false);
@@ -73,8 +92,16 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     };
     let what = product::jobs(&environment);
     let clock = engine.clone();
-    let stopped = stops();
-    let mut jobs = tokio::spawn(async move { jobs::run(clock, &what, stopped).await });
+    let mut stopped = Box::pin(stops());
+    let mut jobs = tokio::spawn(async move {
+        if let Some(since) = restored_at {
+            tokio::select! {
+                () = compared(&clock, since) => {}
+                () = &mut stopped => return Ok(()),
+            }
+        }
+        jobs::run(clock, &what, stopped).await
+    });
     let server = axum::serve(listener, server::router(app)).with_graceful_shutdown(stops());
     let mut server = tokio::spawn(server.into_future());
     let program = std::env::args().next().unwrap_or_else(|| "amends".to_owned());

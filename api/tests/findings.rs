@@ -290,7 +290,8 @@ async fn an_absence_is_accepted_for_a_provider_that_there_is_and_with_a_reason()
 }
 
 #[tokio::test(start_paused = true)]
-async fn on_a_database_that_was_put_back_no_claim_is_taken_before_every_provider_was_compared() {
+async fn on_a_database_that_was_put_back_nothing_is_claimed_or_torn_down_before_every_provider_was_compared()
+{
     let mut setup = Setup::with(0).await;
     let claim = async |setup: &Setup| setup.post("/v1/claims", json!({"template_id": "tp_demo"})).await;
     // The census before is of a time before the backup was put back.
@@ -299,6 +300,9 @@ async fn on_a_database_that_was_put_back_no_claim_is_taken_before_every_provider
     let (status, problem) = claim(&setup).await;
     assert_eq!((status, &problem["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("not_compared")));
     assert!(problem["detail"].as_str().unwrap().contains("cloud"), "{problem}");
+    let (status, problem) =
+        setup.post("/v1/instances/in_01jzzzzzzzzzzzzzzzzzzzzzzz/teardown", json!({})).await;
+    assert_eq!((status, &problem["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("not_compared")));
     // A list that is not believed is no comparison.
     *setup.cloud.is_down.lock().unwrap() = true;
     setup.engine.env().sleep(secs(60)).await;

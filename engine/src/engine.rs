@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use strum::IntoEnumIterator;
+
 use crate::activity::{Local, Registry};
 use crate::bulk::BULK_MAX;
 use crate::data::{self, Unstorable, limits};
@@ -9,7 +11,7 @@ use crate::env::Env;
 use crate::gate::{GateAct, GateView, Times};
 use crate::ids::{OperationId, SagaId, StepKey};
 use crate::journal::act::{Act, Verdict};
-use crate::journal::state::Attention;
+use crate::journal::state::{Attention, SagaState};
 use crate::journal::why::{tell_unread_letter, why_unreadable};
 use crate::journal::{Entry, Plan, State, Why, plan, why};
 use crate::saga::Workflow;
@@ -87,7 +89,7 @@ pub enum ActError {
         /// Which.
         saga: SagaId,
         /// Where it stands.
-        state: crate::journal::state::SagaState,
+        state: SagaState,
         /// Why the act cannot be done.
         problem: String,
     },
@@ -133,6 +135,43 @@ impl Engine {
         let shared = Arc::new(Shared::new(store, registry, env, environment, vault, live_max.max(1)));
         let worker = tokio::spawn(worker::run(shared.clone()));
         Self { shared, worker: Arc::new(std::sync::Mutex::new(Some(worker))) }
+    }
+
+    /// Pauses every saga of this store that has not ended, for that long, and answers how many. It is for a database
+    /// that was put back from a backup, whose sagas would go on with what has been done, or undone, since.
+    ///
+    /// Called before [`start`](Self::start), it comes first: a saga reads what was left for it before it makes a call.
+    /// Each goes on when it is resumed, or when its pause ends, which is after a day at most.
+    ///
+    /// # Errors
+    /// As [`act`](Self::act).
+    pub async fn pause_all(
+        store: &Arc<dyn Store>,
+        vault: &Vault,
+        env: &Env,
+        wait: std::time::Duration,
+        actor: &str,
+        reason: &str,
+    ) -> Result<usize, ActError> {
+        let nothing = Registry::default();
+        let shared = Shared::new(store.clone(), nothing, env.clone(), String::new(), vault.clone(), 1);
+        let engine = Self::within(&Arc::new(shared));
+        let states = SagaState::iter().filter(|state| !state.is_ended()).collect();
+        let mut filter = SagaFilter { states, limit: 1000, ..SagaFilter::default() };
+        let mut paused = 0;
+        loop {
+            let page = store.sagas(filter.clone()).await?;
+            let Some(last) = page.last() else { return Ok(paused) };
+            filter.before = Some(last.id.clone());
+            for row in page {
+                match engine.pause(&row.id, wait, actor, reason).await {
+                    Ok(_) => paused += 1,
+                    // It has ended since; or nobody drives it, since its journal does not read.
+                    Err(ActError::TooLate { .. } | ActError::Store(Error::Unreadable(_))) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
     }
 
     /// The same engine for what runs inside it; it has no worker to stop.

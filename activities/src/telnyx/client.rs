@@ -109,7 +109,8 @@ impl Telnyx {
         Ok(is_it.find(|number| number["status"] == "active").or(first))
     }
 
-    /// The order that was placed for this number under this reference.
+    /// The order that was placed for this number under this reference. One that failed is an order too: passed over, it
+    /// would be sent again.
     pub(crate) async fn ordered(
         &self,
         reference: &str,
@@ -118,12 +119,12 @@ impl Telnyx {
         let filter = format!("filter%5Bcustomer_reference%5D={}", escaped(reference));
         let orders = self.list(&answers::ORDERS, "/number_orders", &filter).await?;
         let is_it = |order: &Value| {
-            order["status"] != "failure"
-                && order["customer_reference"] == reference
+            order["customer_reference"] == reference
                 && order.pointer("/phone_numbers/0/phone_number").and_then(Value::as_str)
                     == Some(phone_number)
         };
-        Ok(orders.into_iter().find(is_it))
+        let ours = orders.into_iter().filter(is_it);
+        Ok(ours.min_by_key(|order| order["status"] == "failure"))
     }
 
     /// Takes the messaging profile off a number; a number that is not there has none.

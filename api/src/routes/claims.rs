@@ -5,7 +5,7 @@ use axum::response::Response;
 use serde::Deserialize;
 
 use crate::extract::{self, Body, IdempotencyKey, Query};
-use crate::problem::{Code, Problem};
+use crate::problem::Problem;
 use crate::product::{self, ClaimRequest};
 use crate::server::App;
 
@@ -42,13 +42,7 @@ pub async fn claim(
 ) -> Result<Response, Problem> {
     let wait = extract::wait(query.wait.as_deref())?;
     let request = checked(request)?;
-    if let Some(since) = app.restored_at {
-        let missing = product::not_compared(&app.engine, since).await?;
-        if !missing.is_empty() {
-            let detail = format!("Not compared yet since the database was put back: {}.", missing.join(", "));
-            return Err(Problem::new(Code::NotCompared, detail));
-        }
-    }
+    super::compared(&app).await?;
     // A client that sent none can still repeat the request: under the key that we answer with.
     let key = key.unwrap_or_else(|| app.engine.env().uuid().to_string());
     let started = product::claim(&app.engine, &key, request).await?;

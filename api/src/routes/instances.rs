@@ -55,6 +55,7 @@ pub async fn teardown(
     Query(query): Query<StartQuery>,
 ) -> Result<Response, Problem> {
     let wait = extract::wait(query.wait.as_deref())?;
+    super::compared(&app).await?;
     let started = product::teardown(&app.engine, &instance).await?;
     super::started(&app, started, None, wait).await
 }

@@ -19,6 +19,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
 use crate::problem::{Code, Problem};
+use crate::product;
 use crate::server::App;
 use crate::view::Saga;
 
@@ -44,6 +45,18 @@ pub fn api() -> Router<App> {
         .route("/v1/sandbox/faults", get(sandbox::forward).post(sandbox::forward).delete(sandbox::forward))
         .route("/v1/sandbox/providers", get(sandbox::forward))
         .route("/healthz", get(health::healthz))
+}
+
+/// Refuses what gives something away, or takes it away, on a database that was put back, before each provider was
+/// compared with it.
+async fn compared(app: &App) -> Result<(), Problem> {
+    let Some(since) = app.restored_at else { return Ok(()) };
+    let missing = product::not_compared(&app.engine, since).await?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let detail = format!("Not compared yet since the database was put back: {}.", missing.join(", "));
+    Err(Problem::new(Code::NotCompared, detail))
 }
 
 /// How many rows a page has, unless the client says.
