@@ -1,5 +1,7 @@
 //! Telnyx's client: numbers, orders and messaging profiles.
 
+use std::collections::HashMap;
+
 use amends_engine::Failure;
 use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
@@ -73,7 +75,8 @@ impl Telnyx {
     ) -> Result<Vec<Value>, Failure> {
         let (mut all, mut walk) = (Vec::new(), Walk::new(operation.name));
         for page in 1_u64.. {
-            let path = format!("{path}?{filter}&page%5Bnumber%5D={page}&page%5Bsize%5D={PAGE}");
+            let filter = if filter.is_empty() { String::new() } else { format!("{filter}&") };
+            let path = format!("{path}?{filter}page%5Bnumber%5D={page}&page%5Bsize%5D={PAGE}");
             let mut reply = self.get(operation, &path).await?.done()?;
             let pages = reply.body.pointer("/meta/total_pages").and_then(Value::as_u64).unwrap_or(0);
             let at = reply.body.pointer("/meta/page_number").and_then(Value::as_u64);
@@ -109,6 +112,16 @@ impl Telnyx {
         Ok(is_it.find(|number| number["status"] == "active").or(first))
     }
 
+    /// The messaging profiles of this name, the oldest first: of two that were made at once all take the same one.
+    pub(crate) async fn profiles(&self, name: &str) -> Result<Vec<String>, Failure> {
+        let filter = format!("filter%5Bname%5D%5Beq%5D={}", escaped(name));
+        let mut found = self.list(&answers::PROFILES, "/messaging_profiles", &filter).await?;
+        found.retain(|profile| profile["name"] == name);
+        let text = |profile: &Value, field: &str| profile[field].as_str().unwrap_or_default().to_owned();
+        found.sort_by_cached_key(|profile| (text(profile, "created_at"), text(profile, "id")));
+        Ok(found.iter().map(|profile| text(profile, "id")).collect())
+    }
+
     /// The order that was placed for this number under this reference.
     pub(crate) async fn ordered(
         &self,
@@ -124,6 +137,22 @@ impl Telnyx {
                     == Some(phone_number)
         };
         Ok(orders.into_iter().find(is_it))
+    }
+
+    /// Under which reference each number was ordered last, of all that were ordered and not refused.
+    pub(crate) async fn references(&self) -> Result<HashMap<String, String>, Failure> {
+        let mut orders = self.list(&answers::ORDERS, "/number_orders", "").await?;
+        orders.retain(|order| order["status"] != "failure");
+        orders.sort_by_cached_key(|order| order["created_at"].as_str().unwrap_or_default().to_owned());
+        let mut references = HashMap::new();
+        for order in &orders {
+            let reference = order["customer_reference"].as_str().unwrap_or_default();
+            for number in order["phone_numbers"].as_array().into_iter().flatten() {
+                let number = number["phone_number"].as_str().unwrap_or_default();
+                references.insert(number.to_owned(), reference.to_owned());
+            }
+        }
+        Ok(references)
     }
 
     /// Takes the messaging profile off a number; a number that is not there has none.
