@@ -13,7 +13,9 @@ use amends_engine::Registry;
 use amends_engine::sweep::Names;
 
 use crate::restock::{Pick, Restock};
-use crate::{Claim, MakeProfile, Recheck, Replenish, Reserve, SettleRecheck, StartProfile, Teardown, providers};
+use crate::{
+    Claim, MakeProfile, Recheck, Replenish, Reserve, SettleRecheck, StartProfile, Teardown, providers,
+};
 
 /// A client for each provider.
 #[derive(Clone)]

@@ -139,7 +139,8 @@ impl Provider for TelnyxCensus {
         let digits = thing.external_id.as_ref().filter(is_number).unwrap_or(&thing.name);
         let Some(number) = self.telnyx.numbered(digits).await? else { return Ok(None) };
         // What was listed under the reference of its order is looked for under that.
-        let reference = Some(thing.name.as_str()).filter(|name| mark(&number).is_none() && self.is_ours(name));
+        let reference =
+            Some(thing.name.as_str()).filter(|name| mark(&number).is_none() && self.is_ours(name));
         let ordered = match reference {
             Some(reference) => self.telnyx.ordered(reference, digits).await?.and(Some(reference)),
             None => None,

@@ -21,9 +21,12 @@ pub struct Telnyx {
 
 pub(crate) const PAGE: usize = 250;
 
-/// Whether a number that is listed is still this account's.
+/// The states of a number that is not this account's: it never became so, or is no more.
+const NOT_HELD: &[&str] = &["deleted", "ported-out", "port-failed", "purchase-failed"];
+
+/// Whether a number that Telnyx shows is this account's, in service or not; also in a state of no known name.
 pub(crate) fn is_held(number: &Value) -> bool {
-    !matches!(number["status"].as_str(), Some("deleted" | "ported-out" | "purchase-failed"))
+    number["status"].as_str().is_none_or(|status| !NOT_HELD.contains(&status))
 }
 
 impl Telnyx {
@@ -170,5 +173,37 @@ impl Telnyx {
             return Err(unreadable("Telnyx answered another number than was asked for"));
         }
         Ok(reply.text("/data/messaging_profile_id").filter(|profile| !profile.is_empty()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The rest of the states that Telnyx's specification has.
+    const HELD: &[&str] = &[
+        "active",
+        "emergency-only",
+        "port-pending",
+        "port-out-pending",
+        "provision-pending",
+        "purchase-pending",
+        "requirement-info-exception",
+        "requirement-info-pending",
+        "requirement-info-under-review",
+    ];
+
+    #[test]
+    fn each_state_of_the_specification_says_whether_a_number_is_ours() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/contracts/telnyx.json");
+        let contract: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let states = &contract["schemas"]["PhoneNumberDetailed"]["properties"]["status"]["enum"];
+        let states = states.as_array().unwrap().iter().map(|state| state.as_str().unwrap());
+        let known: BTreeSet<&str> = HELD.iter().chain(NOT_HELD).copied().collect();
+        assert_eq!(states.collect::<BTreeSet<_>>(), known);
+        let is_held = |state: &str| is_held(&serde_json::json!({"status": state}));
+        assert!(HELD.iter().all(|state| is_held(state)) && !NOT_HELD.iter().any(|state| is_held(state)));
     }
 }
