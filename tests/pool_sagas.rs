@@ -8,8 +8,9 @@ use amends_activities::pool::Instance;
 use amends_engine::SagaId;
 use amends_engine::journal::state::{Attention, SagaState};
 use amends_engine::store::{ResourceFilter, ResourceState, SagaFilter, SagaRow};
-use amends_sandbox::{Fault, Kind, Provider};
+use amends_sandbox::{CREDENTIALS, Fault, Kind, Provider};
 use amends_tests::shop::Shop;
+use serde_json::{Value, json};
 
 const LONG: Duration = Duration::from_secs(120);
 
@@ -504,4 +505,81 @@ async fn a_number_that_a_claim_ordered_and_did_not_keep_is_marked_and_in_the_sto
         assert_eq!(id.as_deref(), numbers[0]["id"].as_str(), "{operation}: it can be chosen");
         shop.stop().await;
     }
+}
+
+/// Both look before either makes it, and what one makes is listed a little later.
+#[tokio::test]
+async fn two_claims_on_a_fresh_account_make_one_messaging_profile() {
+    let mut shop = with_idle(2).await;
+    let create = |kind| Fault::new(Provider::Telnyx, "createMessagingProfile", kind);
+    let mut slow = create(Kind::Latency);
+    slow.ms = Some(300);
+    shop.sandbox.set_fault(slow).unwrap();
+    let mut lags = create(Kind::ListLag);
+    lags.seconds = Some(0.05);
+    shop.sandbox.set_fault(lags).unwrap();
+    let claims = [shop.claim("tp_demo", "k1").await, shop.claim("tp_demo", "k2").await];
+    for claim in &claims {
+        assert_eq!(shop.ended(claim).await.0.state, SagaState::Completed, "{}", shop.story(claim).await);
+    }
+    let profiles = shop.sandbox.holdings()["telnyx"]["profiles"].clone();
+    assert_eq!(profiles.as_array().unwrap().len(), 1, "{profiles}");
+    shop.quiet().await;
+    shop.agree("at the end").await;
+    shop.stop().await;
+}
+
+/// Nobody knows whether it was made, and another claim comes meanwhile.
+#[tokio::test]
+async fn a_messaging_profile_whose_making_was_lost_is_not_made_by_the_next_claim() {
+    let mut shop = with_idle(2).await;
+    let mut late = Fault::new(Provider::Telnyx, "createMessagingProfile", Kind::CommitLate).times(1);
+    late.seconds = Some(0.5);
+    shop.sandbox.set_fault(late).unwrap();
+    let first = shop.claim("tp_demo", "k1").await;
+    let second = shop.claim("tp_demo", "k2").await;
+    for claim in [&first, &second] {
+        assert_eq!(shop.ended(claim).await.0.state, SagaState::Completed, "{}", shop.story(claim).await);
+    }
+    let profiles = shop.sandbox.holdings()["telnyx"]["profiles"].clone();
+    assert_eq!(profiles.as_array().unwrap().len(), 1, "{profiles}");
+    shop.stop().await;
+}
+
+/// Somebody gave the number to something else of theirs while an instance had it.
+#[tokio::test]
+async fn a_teardown_leaves_a_messaging_profile_that_is_not_ours_on_its_number() {
+    let mut shop = with_idle(1).await;
+    let claim = shop.claim("tp_demo", "k1").await;
+    assert_eq!(shop.ended(&claim).await.0.state, SagaState::Completed, "{}", shop.story(&claim).await);
+    let (theirs, number) = give_away_the_number(&shop).await;
+    let teardown = shop.teardown(&only(&shop).await.id).await;
+    until(&shop, &teardown, |row| row.state.is_ended()).await;
+    let state = shop.running().engine.row(&teardown).await.unwrap().unwrap().state;
+    assert_eq!(state, SagaState::Completed, "{}", shop.story(&teardown).await);
+    assert_eq!(only(&shop).await.state, "gone");
+    let numbers = shop.sandbox.holdings()["telnyx"]["numbers"].clone();
+    assert_eq!(numbers[0]["messaging_profile_id"], theirs.as_str(), "{numbers}");
+    let rows = shop.running().engine.resources(ResourceFilter { limit: 100, ..ResourceFilter::default() });
+    let assigned: Vec<_> = rows.await.unwrap().into_iter().filter(|row| row.kind == "assignment").collect();
+    assert!(assigned.iter().all(|row| row.state == ResourceState::Gone), "{number}: {assigned:#?}");
+    shop.stop().await;
+}
+
+/// Makes another messaging profile and puts the only number on it; the profile and the number.
+async fn give_away_the_number(shop: &Shop) -> (String, String) {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let (http, url) = (reqwest::Client::new(), shop.sandbox.urls().telnyx);
+    let send = async |request: reqwest::RequestBuilder, body: Value| -> Value {
+        let answer = request.bearer_auth(CREDENTIALS.telnyx).json(&body).send().await.unwrap();
+        assert!(answer.status().is_success(), "{answer:?}");
+        answer.json().await.unwrap()
+    };
+    let asked = json!({"name": "theirs", "whitelisted_destinations": ["US"]});
+    let made = send(http.post(format!("{url}/messaging_profiles")), asked).await;
+    let theirs = made["data"]["id"].as_str().unwrap().to_owned();
+    let number = shop.sandbox.holdings()["telnyx"]["numbers"][0]["id"].as_str().unwrap().to_owned();
+    let settings = http.patch(format!("{url}/phone_numbers/{number}/messaging"));
+    send(settings, json!({"messaging_profile_id": theirs})).await;
+    (theirs, number)
 }

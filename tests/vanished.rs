@@ -374,3 +374,41 @@ async fn a_sweep_that_is_asked_to_wait_closes_the_gate_for_all() {
     );
     shop.stop().await;
 }
+
+/// Its claim was refused the order, so that its row is closed and nothing marks it.
+#[tokio::test]
+async fn a_number_that_a_late_order_of_ours_brings_is_an_orphan_and_another_s_is_not() {
+    let mut shop = with_one_idle().await;
+    let claim = shop.claim("tp_demo", "k").await;
+    assert_eq!(shop.ended(&claim).await.0.state, SagaState::Completed, "{}", shop.story(&claim).await);
+    let name = shop.instances().await[0].name.clone();
+    let ours = format!("{name}-1-g2");
+    let orders = [
+        ("+13125559001", Some(ours.clone())),
+        ("+13125559002", Some(format!("{PREFIX}-zzzzzzzzzzzz-1"))),
+        ("+13125559003", Some(format!("order {ours}"))),
+        ("+13125559004", None),
+    ];
+    for (number, reference) in &orders {
+        let mut asked = json!({"phone_numbers": [{"phone_number": number}]});
+        if let Some(reference) = reference {
+            asked["customer_reference"] = reference.as_str().into();
+        }
+        let request = http().post(format!("{}/number_orders", shop.sandbox.urls().telnyx));
+        call(request.json(&asked), CREDENTIALS.telnyx).await;
+    }
+    for _ in 0..2 {
+        let swept = shop.sweep(true).await;
+        no_problem(&swept);
+        let orphans: Vec<_> = swept
+            .of(FindingClass::Orphan)
+            .iter()
+            .map(|finding| (finding.external_id.clone(), finding.name.clone()))
+            .collect();
+        assert_eq!(orphans, [("+13125559001".to_owned(), ours.clone())], "{swept:#?}");
+        assert_eq!(swept.removed, 0, "a number is released by a person");
+    }
+    let held = shop.sandbox.holdings()["telnyx"]["numbers"].as_array().unwrap().len();
+    assert_eq!(held, 1 + orders.len());
+    shop.stop().await;
+}

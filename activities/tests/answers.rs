@@ -15,7 +15,8 @@ use amends_activities::ghcr::{Ghcr, PinDigest};
 use amends_activities::openrouter::{MintKey, OpenRouter, OpenRouterCensus, RemoveKey};
 use amends_activities::railway::{self, CreateProject, Railway};
 use amends_activities::runtime::{
-    CleanContainer, ConfigureAgent, ContainerSeen, HoldContainer, JoinConversation, Runtime,
+    CheckHealth, CleanContainer, ConfigureAgent, ContainerSeen, HoldContainer, JoinConversation,
+    ObserveConversation, Runtime, VerifyConfigured,
 };
 use amends_activities::telnyx::{AwaitNumber, EnsureMessagingProfile, NUMBER_TAKEN, OrderNumber, Telnyx};
 use amends_engine::activity::Cause;
@@ -726,7 +727,11 @@ impl Workflow for Join {
                 epoch: 4,
                 claim: claim.clone(),
             };
-            seen = saga.step(&format!("try-{number}"), clean).await?.seen;
+            seen = match saga.step(&format!("try-{number}"), clean).await {
+                Ok(tried) => tried.seen,
+                Err(Halt::Refused { .. }) => ContainerSeen::Unreachable,
+                Err(halt) => return Err(halt),
+            };
             if seen == ContainerSeen::Clean {
                 break;
             }
@@ -767,7 +772,9 @@ impl Container {
                     "clean": self.conversation.is_none() && !self.is_dirty,
                     "operationId": self.operation, "epoch": self.epoch}),
             ),
-            _ if self.conversation.is_some() => Answer::json(409, &json!({"error": "already bound"})),
+            _ if self.conversation.is_some() => {
+                Answer::json(409, &json!({"error": "already bound", "code": "runtime_bound"}))
+            }
             _ => {
                 self.conversation = Some("c1".to_owned());
                 self.operation = id;
@@ -840,7 +847,11 @@ async fn an_edge_that_knows_no_such_application_does_not_make_a_container_clean(
             .then(|| Answer::json(404, &json!({"message": "Application not found"})))
     };
     let (world, container, server) = runtime(Container::default(), edge, false).await;
-    assert_eq!(world.completes::<Join>("k", &(None, true)).await, "clean");
+    let saga = world.begin::<Join>("k", &(None, true)).await;
+    assert_eq!(world.ended(&saga).await.state, SagaState::Completed, "{}", world.story(&saga).await);
+    assert_eq!(world.engine.store().output(&saga).await.unwrap(), Some(json!("clean")));
+    let story = world.story(&saga).await;
+    assert!(story.contains("(404) stands in no table"), "why nothing was seen is told: {story}");
     let container = container.lock().unwrap();
     assert!(container.conversation.is_none() && !container.is_dirty, "undone, and still in a conversation");
     let asked = server.asked();
@@ -853,6 +864,168 @@ async fn an_edge_that_knows_no_such_application_does_not_make_a_container_clean(
         .collect();
     let sent = asked.iter().filter(|asked| asked.path == "/convos/reset").count();
     assert_eq!(resets.len(), sent, "each reset is an operation of its own");
+}
+
+/// Words that Railway refuses bad input with, and that a failure behind the making may have too.
+#[tokio::test]
+async fn a_no_of_railways_in_open_words_is_looked_for_before_it_is_believed() {
+    let create = CreateProject { workspace: "ws".to_owned(), name: "am-test-0123456789ab".to_owned() };
+    for (words, is_made) in [("Invalid response from scheduler", true), ("\"x\" is not a valid name", false)]
+    {
+        let mut made = Vec::new();
+        let server = Loopback::start(move |asked: &Asked| {
+            let body: Value = serde_json::from_str(&asked.body).unwrap();
+            if body["query"].as_str().unwrap().contains("projectCreate") {
+                let input = &body["variables"]["input"];
+                if is_made {
+                    made.push(json!({"node": {"id": format!("p{}", made.len()), "name": input["name"],
+                        "description": input["description"], "createdAt": "2026-01-01T00:00:00Z",
+                        "deletedAt": null}}));
+                }
+                return Answer::json(200, &json!({"errors": [{"message": words}], "data": null}));
+            }
+            let info = json!({"hasNextPage": false, "endCursor": null});
+            Answer::json(200, &json!({"data": {"projects": {"edges": made, "pageInfo": info}}}))
+        })
+        .await;
+        let client = Arc::new(Railway::new(&server.url, vec![("ws".to_owned(), "token".into())]));
+        let registry =
+            Registry::default().activity::<CreateProject>(client).workflow(once::<CreateProject>());
+        let world = World::of(registry).await;
+        let saga = world.begin::<Once<CreateProject>>("k", &create).await;
+        let row = world.ended(&saga).await;
+        let asked = server.asked();
+        let creates = asked.iter().filter(|asked| asked.body.contains("projectCreate")).count();
+        let story = world.story(&saga).await;
+        if is_made {
+            assert_eq!((row.state, creates), (SagaState::Completed, 1), "{story}");
+        } else {
+            assert!(row.error.unwrap_or_default().contains("is not a valid name"), "{story}");
+            assert_eq!(creates, 3, "{story}");
+            assert!(asked.len() - creates >= 4, "two looks behind each doubt at the least: {story}");
+        }
+    }
+}
+
+/// Has a container join, and sees it in its conversation; or has it configured, and sees that.
+struct Settles;
+
+impl Workflow for Settles {
+    const NAME: &'static str = "settles";
+    const VERSION: u32 = 1;
+    type Input = bool;
+    type Output = String;
+
+    async fn run(&self, saga: &Saga, joins: bool) -> saga::Result<String> {
+        let (token, _) = saga.transact("token", SealToken).await?.take();
+        let domain = "agent".to_owned();
+        let hold = HoldContainer { instance: "in_a".to_owned(), domain: domain.clone() };
+        let container = saga.step("container", hold).await?;
+        if !joins {
+            saga.step("configured", VerifyConfigured { domain, token, epoch: 3 }).await?;
+            return Ok("configured".to_owned());
+        }
+        let (join_url, epoch) = (None, 3);
+        let join =
+            JoinConversation { container, domain: domain.clone(), token: token.clone(), epoch, join_url };
+        let joined = saga.step("join", join).await?;
+        let observe = ObserveConversation { domain, token, joined, conversation: "c1".to_owned() };
+        Ok(saga.step("bound", observe).await?.take().conversation)
+    }
+}
+
+#[tokio::test]
+async fn a_runtime_that_does_not_say_whose_doing_it_is_is_not_believed_at_the_pivot() {
+    let (ours, none) = (json!("ours"), Value::Null);
+    let cases = [
+        (true, Some(ours.clone()), Some(json!(3)), true),
+        (true, Some(none.clone()), Some(json!(3)), false),
+        (true, None, Some(json!(3)), false),
+        (false, Some(ours.clone()), Some(json!(3)), true),
+        (false, Some(ours.clone()), Some(json!(2)), false),
+        (false, Some(ours.clone()), Some(none), false),
+        (false, Some(ours), None, false),
+    ];
+    for (joins, operation, epoch, is_believed) in cases {
+        let what = format!("{joins} {operation:?} {epoch:?}");
+        let mut id = None;
+        let server = Loopback::start(move |asked: &Asked| {
+            if asked.method == "POST" {
+                id = asked.header("x-amends-operation").map(str::to_owned);
+                return Answer::json(200, &json!({"conversationId": "c1", "status": "created"}));
+            }
+            let mut status = json!({"conversationId": id.as_ref().map(|_| "c1"), "inboxId": null,
+                "pending": false, "clean": false});
+            if let Some(operation) = &operation {
+                status["operationId"] = if operation.is_null() { Value::Null } else { json!(id) };
+            }
+            if let Some(epoch) = &epoch {
+                status["epoch"] = epoch.clone();
+            }
+            Answer::json(200, &status)
+        })
+        .await;
+        let client = Arc::new(Runtime::new(&server.url));
+        let registry = Registry::default()
+            .local::<SealToken>()
+            .activity::<HoldContainer>(client.clone())
+            .activity::<JoinConversation>(client.clone())
+            .activity::<ObserveConversation>(client.clone())
+            .activity::<VerifyConfigured>(client)
+            .workflow(Settles);
+        let world = World::of(registry).await;
+        let saga = world.begin::<Settles>("k", &joins).await;
+        let row = world.ended(&saga).await;
+        assert_eq!(row.state == SagaState::Completed, is_believed, "{what}: {}", world.story(&saga).await);
+    }
+}
+
+#[tokio::test]
+async fn an_error_without_the_runtimes_own_code_is_no_word_of_the_containers() {
+    for (code, is_word) in [(Some("runtime_refused"), true), (Some("bad_request"), false), (None, false)] {
+        let spoil = move |_: u32, asked: &Asked| {
+            let mut error = json!({"error": "bad request"});
+            if let Some(code) = code {
+                error["code"] = code.into();
+            }
+            (asked.path == "/pool/provision").then(|| Answer::json(400, &error))
+        };
+        let (world, _, _server) = runtime(Container::default(), spoil, false).await;
+        let saga = world.begin::<Join>("k", &(None, false)).await;
+        let row = world.until(&saga, |row| !row.attention.is_empty()).await;
+        assert_eq!(row.state.is_ended(), is_word, "{code:?}: {}", world.story(&saga).await);
+    }
+}
+
+#[tokio::test]
+async fn a_container_that_is_not_ready_says_why() {
+    let digest = format!("sha256:{}", "a".repeat(64));
+    let health = |ready: bool, digest: &str| {
+        Answer::json(200, &json!({"ready": ready, "version": "1", "runtime": "r", "digest": digest}))
+    };
+    let mut answers = vec![
+        health(true, &digest),
+        health(true, "sha256:b"),
+        health(false, &digest),
+        Answer::text(502, "<html>"),
+        Answer::json(404, &json!({"message": "Application not found"})),
+    ];
+    let server = Loopback::start(
+        move |_: &Asked| {
+            if answers.len() > 1 { answers.pop().unwrap() } else { answers[0].clone() }
+        },
+    )
+    .await;
+    let check = CheckHealth { domain: "agent".to_owned(), digest };
+    let client = Arc::new(Runtime::new(&server.url));
+    let registry = Registry::default().activity::<CheckHealth>(client).workflow(once::<CheckHealth>());
+    let world = World::of(registry).await;
+    let saga = world.begin::<Once<CheckHealth>>("k", &check).await;
+    assert_eq!(world.ended(&saga).await.state, SagaState::Completed);
+    let story = world.story(&saga).await;
+    for why in ["(404) stands in no table", "server error (502)", "it is not ready", "of another image"] {
+        assert!(story.contains(why), "{why}: {story}");
+    }
 }
 
 /// A project, up to its deploy.

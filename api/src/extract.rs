@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use amends_engine::SagaId;
+use amends_engine::data::is_unseen;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
@@ -210,14 +211,6 @@ pub fn url(what: &str, text: &str, bytes_max: usize) -> Result<String, Problem> 
         return Err(Problem::invalid(format!("{what}: it has to be an http or https URL.")));
     }
     Ok(text.to_owned())
-}
-
-/// Whether a character cannot be seen where it stands: control characters, and the marks that change the direction of
-/// text around them or have no width (Unicode's Bidi_Control, and zero-width characters).
-pub fn is_unseen(char: char) -> bool {
-    char.is_control()
-        || matches!(char,
-            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{61c}' | '\u{feff}')
 }
 
 /// Reads a person's reason for an act.

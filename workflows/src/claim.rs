@@ -10,12 +10,13 @@ use amends_activities::runtime::{
     ObserveConversation, ToolHandle, VerifyConfigured,
 };
 use amends_activities::telnyx::{
-    AssignNumber, AwaitNumber, EnsureMessagingProfile, MarkNumber, NUMBER_GONE, NUMBER_TAKEN, ORDER_FAILED,
-    OrderNumber, SearchNumbers, VoidOrder,
+    AssignNumber, AwaitNumber, MarkNumber, NUMBER_GONE, NUMBER_TAKEN, ORDER_FAILED, OrderNumber,
+    SearchNumbers, VoidOrder,
 };
 use amends_engine::{Halt, Made, Refusal, Saga, Timestamp, Workflow, saga, secs};
 use serde::{Deserialize, Serialize};
 
+use crate::profile::{messaging_profile, profile_name};
 use crate::reserve::Reserve;
 use crate::restock::Pick;
 
@@ -281,8 +282,7 @@ async fn provide(saga: Saga, tool: Tool, instance: &Reserved, agent_name: &str) 
 
 /// A number from the stock, or a new one; it is the stock's whatever becomes of the claim.
 async fn number(saga: &Saga, instance: &Reserved) -> saga::Result<String> {
-    let profile = EnsureMessagingProfile { name: profile_name(&instance.name) };
-    let profile = saga.step("profile", profile).await?.take().id;
+    let profile = messaging_profile(saga, &profile_name(&instance.name)).await?;
     for number in 1..=NUMBERS {
         let mut chosen = None;
         let picked = &mut chosen;
@@ -379,9 +379,4 @@ async fn order(saga: &Saga, reference: String, phone_number: String) -> saga::Re
     let stock = StockNumber { phone_number: phone_number.clone(), telnyx_id: number.id.clone() };
     saga.transact("stock", stock).await?;
     Ok((phone_number, number.id.clone()))
-}
-
-/// One messaging profile for all instances of an environment: their names up to the last part.
-fn profile_name(instance: &str) -> String {
-    instance.rsplit_once('-').map_or(instance, |(environment, _)| environment).to_owned()
 }

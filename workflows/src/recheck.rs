@@ -4,7 +4,7 @@ use amends_activities::pool::{
     Container, Fate, ReadContainer, RecheckRequest, Settled, StartTeardown, settle_recheck,
 };
 use amends_activities::runtime::{CleanContainer, ContainerSeen, ReleaseContainer};
-use amends_engine::{Failure, Local, Saga, Tx, Workflow, saga, secs};
+use amends_engine::{Failure, Halt, Local, Saga, Tx, Workflow, saga, secs};
 use serde::{Deserialize, Serialize};
 
 use crate::teardown::Teardown;
@@ -64,7 +64,12 @@ async fn clean(saga: &Saga, container: &Container, request: &RecheckRequest) -> 
             epoch: request.epoch,
             claim: request.claim.clone(),
         };
-        seen = saga.step(&format!("try-{number}"), try_it).await?.seen;
+        seen = match saga.step(&format!("try-{number}"), try_it).await {
+            Ok(tried) => tried.seen,
+            // It did not answer; why not stands with the step.
+            Err(Halt::Refused { .. }) => ContainerSeen::Unreachable,
+            Err(halt) => return Err(halt),
+        };
         if matches!(seen, ContainerSeen::Clean | ContainerSeen::Foreign) {
             break;
         }

@@ -13,7 +13,9 @@ use amends_engine::Registry;
 use amends_engine::sweep::Names;
 
 use crate::restock::{Pick, Restock};
-use crate::{Claim, Recheck, Replenish, Reserve, SettleRecheck, Teardown, providers};
+use crate::{
+    Claim, MakeProfile, Recheck, Replenish, Reserve, SettleRecheck, StartProfile, Teardown, providers,
+};
 
 /// A client for each provider.
 #[derive(Clone)]
@@ -58,6 +60,7 @@ pub fn registry(clients: &Clients, names: &Names) -> Registry {
         .local::<pool::RecordGone>()
         .local::<pool::ChooseNumber>()
         .local::<Pick>()
+        .local::<StartProfile>()
         .local::<pool::RestockNumber>()
         .local::<pool::StockNumber>()
         .local::<pool::TakeNumberRows>()
@@ -66,5 +69,6 @@ pub fn registry(clients: &Clients, names: &Names) -> Registry {
         .workflow(Claim)
         .workflow(Recheck)
         .workflow(Restock)
+        .workflow(MakeProfile)
         .workflow(Teardown)
 }

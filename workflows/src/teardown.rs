@@ -3,12 +3,14 @@
 use amends_activities::agentmail::RemoveInbox;
 use amends_activities::openrouter::RemoveKey;
 use amends_activities::pool::{
-    AwaitSagaEnd, FenceInstance, QuarantineNumber, RecordGone, TakeResources, Taken, TeardownRequest,
+    AwaitSagaEnd, FenceInstance, Fenced, QuarantineNumber, RecordGone, TakeResources, Taken, TeardownRequest,
 };
 use amends_activities::railway::RemoveProject;
 use amends_activities::runtime::ReleaseContainer;
 use amends_activities::telnyx::UnassignNumber;
 use amends_engine::{ResourceId, Saga, SagaId, Workflow, saga};
+
+use crate::profile::profile_name;
 
 /// The saga that takes one instance apart.
 pub struct Teardown;
@@ -22,7 +24,6 @@ impl Workflow for Teardown {
 
     async fn run(&self, saga: &Saga, TeardownRequest { instance }: TeardownRequest) -> saga::Result<String> {
         let fenced = saga.pivot_transact("fence", FenceInstance { instance: instance.clone() }).await?;
-        let workspace = &fenced.workspace;
         // What the instance holds already goes without waiting for anybody, the key first: that stops the money.
         let held = take(saga, "take", &instance).await?;
         remove_keys(saga, "llm-key", &held).await?;
@@ -32,12 +33,12 @@ impl Workflow for Teardown {
         remove_keys(saga, "llm-key-passed", &passed).await?;
         let mut all = held;
         all.rows.extend(passed.rows);
-        remove_all(saga, "remove", &all, workspace).await?;
+        remove_all(saga, "remove", &all, &fenced).await?;
         if !all_ended {
             await_end(saga, "ended", &fenced.running, None).await?;
             let last = take(saga, "take-last", &instance).await?;
             remove_keys(saga, "llm-key-last", &last).await?;
-            remove_all(saga, "remove-last", &last, workspace).await?;
+            remove_all(saga, "remove-last", &last, &fenced).await?;
         }
         saga.transact("gone", RecordGone { instance: instance.clone() }).await?;
         Ok(instance)
@@ -83,8 +84,8 @@ enum Standing {
 }
 
 /// All but the keys side by side, none held up by another.
-async fn remove_all(saga: &Saga, key: &str, taken: &Taken, workspace: &str) -> saga::Result<()> {
-    saga.each(key, standing(taken, workspace), |saga, thing| async move {
+async fn remove_all(saga: &Saga, key: &str, taken: &Taken, fenced: &Fenced) -> saga::Result<()> {
+    saga.each(key, standing(taken, fenced), |saga, thing| async move {
         match thing {
             Standing::Project(project) => saga.remove("delete", project).await.map(drop),
             Standing::Inbox(inbox) => saga.remove("delete", inbox).await.map(drop),
@@ -106,7 +107,7 @@ async fn remove_all(saga: &Saga, key: &str, taken: &Taken, workspace: &str) -> s
 }
 
 /// What is to be removed, each under a name of its own.
-fn standing(taken: &Taken, workspace: &str) -> Vec<(String, Standing)> {
+fn standing(taken: &Taken, fenced: &Fenced) -> Vec<(String, Standing)> {
     // What is in the container goes with the container.
     let mut inside: Vec<ResourceId> =
         taken.rows.iter().filter(|row| row.provider == "runtime").map(|row| row.id.clone()).collect();
@@ -115,7 +116,7 @@ fn standing(taken: &Taken, workspace: &str) -> Vec<(String, Standing)> {
         let mut resources = vec![row.id.clone()];
         resources.append(&mut inside);
         let project = RemoveProject {
-            workspace: workspace.to_owned(),
+            workspace: fenced.workspace.clone(),
             project_id: row.external_id.clone(),
             name: row.name.clone(),
             resources,
@@ -134,6 +135,7 @@ fn standing(taken: &Taken, workspace: &str) -> Vec<(String, Standing)> {
         let number = UnassignNumber {
             number_id: row.external_id.clone(),
             phone_number: row.name.clone(),
+            profile: profile_name(&fenced.name),
             resources: vec![row.id.clone()],
         };
         all.push((format!("number-{}", row.name), Standing::Number(number)));

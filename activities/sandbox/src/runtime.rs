@@ -51,8 +51,18 @@ pub(crate) fn operation(request: &Request) -> Option<&'static str> {
     }
 }
 
+/// What it says itself has a code that nothing before it writes.
 pub(crate) fn error(status: u16, message: &str) -> Answer {
-    Answer::json(status, json!({"error": message}))
+    let code = match status {
+        401 => "runtime_unauthorized",
+        409 => "runtime_bound",
+        412 => "runtime_superseded",
+        429 => "runtime_busy",
+        503 => "runtime_starting",
+        500.. => "runtime_failed",
+        _ => "runtime_refused",
+    };
+    Answer::json(status, json!({"error": message, "code": code}))
 }
 
 /// What Railway's edge says when no application answers under a domain.

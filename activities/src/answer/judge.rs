@@ -1,6 +1,7 @@
 //! Judge: what an answer means, by the table of its operation alone.
 
 use amends_engine::activity::Cause;
+use amends_engine::data::is_unseen;
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 
@@ -123,7 +124,7 @@ fn reports_error(body: &Value) -> bool {
 }
 
 fn known(operation: &Operation, status: u16, body: &Value) -> Option<Means> {
-    if operation.wire == Wire::GraphQl && !is_without_data(status, body) {
+    if operation.wire == Wire::GraphQl && !is_without_data(operation.kind, status, body) {
         return None;
     }
     let rows = || operation.rows().filter(move |row| row.status == status);
@@ -147,10 +148,13 @@ fn known(operation: &Operation, status: u16, body: &Value) -> Option<Means> {
     means.all(|other| other == Some(first)).then_some(first)
 }
 
-/// An error of GraphQL with no data beside it: with HTTP 200 the field that was asked for may be null.
-fn is_without_data(status: u16, body: &Value) -> bool {
+/// An error of GraphQL with no data beside it: with HTTP 200 the field that was asked for may be null. Another status is
+/// about the request as a whole, of which nothing was executed only if there is no entry for data at all, so GraphQL's
+/// specification; nothing else proves that of a write.
+fn is_without_data(kind: Kind, status: u16, body: &Value) -> bool {
     match body.get("data") {
-        None | Some(Value::Null) => true,
+        None => true,
+        Some(Value::Null) => status == 200 || kind != Kind::Write,
         Some(Value::Object(fields)) => status == 200 && fields.values().all(Value::is_null),
         Some(_) => false,
     }
@@ -182,19 +186,16 @@ fn has_all(value: &Value, fields: &[Field]) -> bool {
 fn is(value: Option<&Value>, wanted: Is) -> bool {
     let is_text = |value: &Value| value.as_str().is_some_and(is_plain);
     match (wanted, value) {
-        (Is::MaybeText | Is::MaybeWords | Is::MaybeCount | Is::MaybeObject | Is::Absent, None) => true,
+        (Is::MaybeText | Is::MaybeWords | Is::MaybeObject | Is::Absent, None) => true,
         (_, None) => false,
-        (
-            Is::MaybeText | Is::MaybeWords | Is::MaybeCount | Is::TextOrNull | Is::WordsOrNull,
-            Some(Value::Null),
-        ) => true,
+        (Is::MaybeText | Is::MaybeWords | Is::TextOrNull | Is::WordsOrNull, Some(Value::Null)) => true,
         (Is::Text | Is::TextOrNull | Is::MaybeText, Some(value)) => is_text(value),
         (Is::Secret, Some(value)) => value.as_str().is_some_and(is_secret),
         (Is::Words | Is::WordsOrNull | Is::MaybeWords, Some(value)) => value.is_string(),
         (Is::Host, Some(value)) => value.as_str().is_some_and(is_host),
         (Is::Flag, Some(value)) => value.is_boolean(),
         (Is::Yes, Some(value)) => value == &Value::Bool(true),
-        (Is::Count | Is::MaybeCount, Some(value)) => value.is_u64(),
+        (Is::Count, Some(value)) => value.is_u64(),
         (Is::OneOf(words), Some(value)) => value.as_str().is_some_and(|word| words.contains(&word)),
         (Is::List, Some(value)) => value.is_array(),
         (Is::MaybeObject, Some(value)) => value.is_object(),
@@ -204,7 +205,7 @@ fn is(value: Option<&Value>, wanted: Is) -> bool {
 
 /// Whether a text can be an id that we keep: not empty, not long, storable in every database, and no step in a path.
 fn is_plain(text: &str) -> bool {
-    !matches!(text, "" | "." | "..") && text.len() <= TEXT_MAX && !text.chars().any(char::is_control)
+    !matches!(text, "" | "." | "..") && text.len() <= TEXT_MAX && !text.chars().any(is_unseen)
 }
 
 /// Whether a text is the name of a host and nothing else: a token is sent there.
@@ -239,7 +240,8 @@ fn words(operation: &Operation, body: &Value) -> String {
 
 /// A provider's words as they may be shown: short, and without control characters.
 pub(crate) fn clean(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).take(WORDS_MAX).collect()
+    let seen = text.chars().filter(|letter| letter.is_control() || !is_unseen(*letter));
+    seen.map(|letter| if letter.is_control() { ' ' } else { letter }).take(WORDS_MAX).collect()
 }
 
 fn unknown(operation: &Operation, answer: &Answer) -> Verdict {
@@ -258,4 +260,19 @@ fn unknown(operation: &Operation, answer: &Answer) -> Verdict {
         _ => (Cause::ServerError, format!("({status}) stands in no table")),
     };
     Verdict::Unknown(cause, format!("the answer of {provider} to {name} {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_id_and_no_words_of_a_provider_have_what_cannot_be_seen() {
+        assert!(is_plain("am-test 1@é"));
+        for unseen in ["", ".", "..", "a\u{202e}b", "a\u{200b}b", "\u{feff}a", "a\u{2066}b", "a\nb"] {
+            assert!(!is_plain(unseen), "{unseen:?}");
+        }
+        assert_eq!(clean("not\u{202e} found\u{200b}\nnow"), "not found now");
+        assert_eq!(clean(&"a\u{200d}".repeat(300)).len(), WORDS_MAX);
+    }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use amends_engine::activity::Cause;
-use amends_engine::{Failure, secs};
+use amends_engine::{Call, Failure, Refusal, secs};
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 
@@ -46,6 +46,8 @@ pub(crate) enum Answered {
     Gone,
     /// There is one already, maybe ours.
     Taken(String),
+    /// A write was refused in words that another failure may have too.
+    SaysNo(Refusal),
     /// Gone, or somebody else's, or the credential is not good.
     Ambiguous,
 }
@@ -57,7 +59,17 @@ impl Answered {
             Self::Done(reply) => Ok(reply),
             Self::Gone => Err(not_yet("the provider does not show it yet")),
             Self::Taken(words) => Err(Failure::refused("taken", words)),
+            Self::SaysNo(refusal) => Err(in_doubt(Failure::Refused(refusal))),
             Self::Ambiguous => Err(denied("the provider does not say whether it is there")),
+        }
+    }
+
+    /// What was asked for by a write that is looked for: of a no in open words each attempt is in doubt, and behind
+    /// each the engine has looked and found nothing, until it is believed.
+    pub(crate) fn written(self, call: &Call) -> Result<Reply, Failure> {
+        match self {
+            Self::SaysNo(refusal) if call.attempt() >= TOLD => Err(Failure::Refused(refusal)),
+            other => other.done(),
         }
     }
 
@@ -69,6 +81,9 @@ impl Answered {
         }
     }
 }
+
+/// So often a no in open words is said before it is believed.
+const TOLD: u32 = 3;
 
 /// What an answer comes to.
 pub(crate) fn settle(operation: &Operation, answer: Answer) -> Result<Answered, Failure> {
@@ -94,6 +109,18 @@ pub(crate) fn settle(operation: &Operation, answer: Answer) -> Result<Answered, 
             Means::Taken => return Ok(Answered::Taken(said(&words))),
             Means::Ambiguous => return Ok(Answered::Ambiguous),
             Means::Refused(code) => Failure::refused(code, format!("{} ({status})", said(&words))),
+            Means::SaysNo(code) => {
+                let refusal =
+                    Refusal { code: code.to_owned(), message: format!("{} ({status})", said(&words)) };
+                if operation.kind == Kind::Write {
+                    return Ok(Answered::SaysNo(refusal));
+                }
+                Failure::Refused(refusal)
+            }
+            // Of a write known by its words alone it may be our own lost call that is under way.
+            Means::NotYet if operation.wire == Wire::GraphQl && operation.kind == Kind::Write => {
+                in_doubt(not_yet(&said(&words)))
+            }
             Means::NotYet => not_yet(&said(&words)),
             // The operation's own gate spaces it; the credential is as good as before.
             Means::Slot => Failure::not_yet(said(&words), SLOT),

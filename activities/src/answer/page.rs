@@ -16,19 +16,20 @@ An answer is definite only if it stands here: its status, and the body that the 
 Whatever else comes, of whatever status, is *in doubt* after a write or a removal (the engine looks what became of it) and *unavailable* after a read (it is asked again).
 So a gateway's 404 is not *gone*, a page of HTML is not *refused*, and a list that lacks its list is not empty.
 
-- An id is a text of 1 to 512 characters without control characters; an entry of a list that lacks what is said here makes the whole page unreadable.
+- An id is a text of 1 to 512 characters without control characters, marks of writing direction and characters without width; an entry of a list that lacks what is said here makes the whole page unreadable.
 - A body of HTTP 2xx that has an `error` or `errors` beside what was asked for is not done. With GraphQL, `data` and `errors` together mean nothing.
 - With several `errors` each has to stand in the table, and all have to mean the same.
 - A 429 of any form means *throttled* after a read or a removal; after a write only the provider's own does.
-- What a provider says in words is kept to 200 characters, without control characters.
+- What a provider says in words is kept to 200 characters, without any of those.
 
 | the answer means | the engine is told |
 |---|---|
 | done | the output |
 | refused | refused, by this code |
+| says no | of a read: refused, by this code. After a write it is in doubt, since another failure may read so; said a third time, and nothing found behind any of them, it is refused |
 | taken | our own is looked for by its mark; without one it is refused, or in doubt as long as ours may not show yet |
 | gone | for a removal and for the read behind it: gone. For what was just made: not yet |
-| not yet | unavailable; it is asked again after 3 seconds |
+| not yet | unavailable; it is asked again after 3 seconds. After a write of Railway's, which says so in words alone, in doubt |
 | one at a time | unavailable; it is asked again after 31 seconds, and the credential's gate stays open |
 | throttled | unavailable; the credential's gate closes for as long as `Retry-After` says |
 | credential | unavailable; the credential's gate closes. With another credential that one is used |
@@ -91,6 +92,7 @@ fn describe(page: &mut String, operation: &Operation) {
         };
         let means = match row.means {
             Means::Refused(code) => format!("refused `{code}`"),
+            Means::SaysNo(code) => format!("says no `{code}`"),
             Means::Taken => "taken".to_owned(),
             Means::Gone => "gone".to_owned(),
             Means::NotYet => "not yet".to_owned(),
@@ -144,7 +146,6 @@ fn what(is: Is) -> String {
         Is::Flag => "true or false".to_owned(),
         Is::Yes => "true".to_owned(),
         Is::Count => "whole number".to_owned(),
-        Is::MaybeCount => "whole number, if there is one".to_owned(),
         Is::OneOf(words) => format!("one of {}", words.join(", ")),
         Is::List => "list".to_owned(),
         Is::MaybeObject => "object, if there is one".to_owned(),

@@ -75,7 +75,7 @@ pub(crate) struct Field {
 /// What a field is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Is {
-    /// An id, an address, a secret: 1 to 512 characters, none of them a control character.
+    /// An id, an address, a secret: 1 to 512 characters, each of which can be seen.
     Text,
     /// A secret that is sent back in a header: 1 to 8192 visible ASCII characters.
     Secret,
@@ -97,8 +97,6 @@ pub(crate) enum Is {
     Yes,
     /// A whole number, not negative.
     Count,
-    /// A whole number, or null, or absent.
-    MaybeCount,
     /// One of these words.
     OneOf(&'static [&'static str]),
     /// A list.
@@ -126,6 +124,10 @@ pub(crate) enum Shape {
     /// The number at `at` is this one, and the error has these fields besides.
     Number { at: &'static str, is: u64, with: &'static [Field] },
     /// There is an error of this form.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "only a line that is wrong is so loose, and tests have those")
+    )]
     Fields(&'static [Field]),
     /// `errors` is a list of which each entry has this at `at`; a star stands for anything. Entries that fit different
     /// lines have to mean the same.
@@ -137,6 +139,9 @@ pub(crate) enum Shape {
 pub(crate) enum Means {
     /// Nothing was done and will be; by this code.
     Refused(&'static str),
+    /// The same of a read. After a write it proves nothing at once, since the words are of so open a form that a failure
+    /// of another kind may read so.
+    SaysNo(&'static str),
     /// Nothing was done, for there is one already: maybe ours.
     Taken,
     /// It is not there.

@@ -471,8 +471,14 @@ impl Contracts {
                 let said = code.get("equals").or_else(|| code.get("contains")).cloned().unwrap();
                 (status, error(provider, code["pointer"].as_str().unwrap(), said))
             })
-            .chain((provider == "runtime").then(|| (409, json!({"error": "already bound"}))))
-            .chain((provider == "runtime").then(|| (412, json!({"error": "an older epoch"}))))
+            .chain(
+                (provider == "runtime")
+                    .then(|| (409, json!({"error": "already bound", "code": "runtime_bound"}))),
+            )
+            .chain(
+                (provider == "runtime")
+                    .then(|| (412, json!({"error": "an older epoch", "code": "runtime_superseded"}))),
+            )
             .collect()
     }
 }

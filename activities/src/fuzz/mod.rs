@@ -40,7 +40,7 @@ fn claim(operation: &Operation, status: u16, verdict: &Verdict) -> Option<Claim>
     match verdict {
         Verdict::Done => Some(Claim::Done),
         Verdict::Known(means, _) => match means {
-            Means::Refused(_) | Means::Taken => Some(Claim::Refused),
+            Means::Refused(_) | Means::SaysNo(_) | Means::Taken => Some(Claim::Refused),
             Means::Gone => Some(Claim::Gone),
             Means::Ambiguous => Some(Claim::Ambiguous),
             // Who asks to slow down need not be the provider where nothing can have been done.

@@ -67,6 +67,12 @@ impl Http {
         method: Method,
         url: &str,
     ) -> Result<RequestBuilder, Failure> {
+        if has_steps(url) {
+            return Err(Failure::refused(
+                "malformed",
+                "a part of the address would be read as a step in its path",
+            ));
+        }
         let url = Url::parse(url).map_err(|_| Failure::refused("malformed", "the address is no URL"))?;
         let client = if is_here(&url) { &self.here } else { &self.outside };
         let client = client.as_ref().ok_or_else(|| Failure::Unavailable {
@@ -128,6 +134,12 @@ fn lost(error: &reqwest::Error, kind: Kind) -> Failure {
     unclear(kind, cause, detail.to_owned(), None)
 }
 
+/// Whether a part of a path is `.` or `..`, in whichever spelling: it leads to another path, and no escape helps.
+fn has_steps(url: &str) -> bool {
+    let path = url.split(['?', '#']).next().unwrap_or_default().to_ascii_lowercase().replace("%2e", ".");
+    path.split('/').any(|part| matches!(part, "." | ".."))
+}
+
 /// Letters that need no thought stay, everything else is escaped: for a part of a path or a query.
 pub(crate) fn escaped(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
@@ -143,6 +155,25 @@ mod tests {
     #[test]
     fn what_could_mean_something_else_is_escaped() {
         assert_eq!(escaped("a-b@c.d/e"), "a-b%40c.d%2Fe");
+    }
+
+    #[test]
+    fn an_id_that_is_a_step_in_a_path_is_sent_nowhere() {
+        let http = Http::new();
+        let ask = |id: &str| {
+            let url = format!("https://api.example/v2/phone_numbers/{}/messaging?x=../y", escaped(id));
+            http.request(&crate::telnyx::answers::SETTINGS, Method::GET, &url)
+        };
+        assert!(ask("1").is_ok() && ask("a..b").is_ok() && ask(".a").is_ok());
+        for step in [".", "..", "%2e"] {
+            let sent = ask(step).and_then(|request| {
+                let url = request.build().unwrap().url().clone();
+                assert_eq!(url.path_segments().unwrap().count(), 4, "{url}");
+                Ok(())
+            });
+            assert_eq!(sent.is_err(), step != "%2e", "{step}: a percent sign is escaped itself");
+        }
+        assert!(has_steps("https://a.example/b/%2E%2e/c") && !has_steps("https://a.example/b.c/..d"));
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub struct FenceInstance {
 pub struct Fenced {
     /// The sagas that have, or had, it and have not ended: each has to end first.
     pub running: Vec<SagaId>,
+    /// Its name at every provider.
+    pub name: String,
     /// The Railway workspace it is in.
     pub workspace: String,
     /// Railway's id of its project, if it came so far.
@@ -36,7 +38,7 @@ impl Local for FenceInstance {
         let unknown =
             || Failure::refused("no_such_instance", format!("there is no instance {}", self.instance));
         let row = tx
-            .fetch("select workspace, project_id, state from instance where id = $1", params![&self.instance])
+            .fetch("select name, workspace, project_id from instance where id = $1", params![&self.instance])
             .await?;
         let row = one(row, unknown)?;
         tx.execute(
@@ -72,6 +74,7 @@ impl Local for FenceInstance {
         occupy(tx, &self.instance, "teardown").await?;
         Ok(Fenced {
             running,
+            name: row.text("name")?,
             workspace: row.text("workspace")?,
             project_id: row.optional_text("project_id")?,
         })

@@ -36,8 +36,8 @@ const EVERY: &[Row] = &[
     says("Two Factor Authentication Required", Means::Credential, CLI),
     says("Cannot redeploy yet*", Means::NotYet, TERRAFORM),
     says("*operation is already in progress", Means::NotYet, TERRAFORM),
-    says("Invalid *", Means::Refused("bad_request"), DISTILLED),
-    says("* is not a valid *", Means::Refused("bad_request"), DISTILLED),
+    says("Invalid *", Means::SaysNo("bad_request"), DISTILLED),
+    says("* is not a valid *", Means::SaysNo("bad_request"), DISTILLED),
     says("Max size of * MB on current plan", Means::Refused("plan_limit"), DISTILLED),
 ];
 /// For what is asked of a project itself.
@@ -269,6 +269,8 @@ pub(crate) const OPERATIONS: &[&Operation] = &[
 
 #[cfg(test)]
 mod tests {
+    use amends_engine::Failure;
+    use amends_engine::activity::Cause;
     use serde_json::json;
 
     use super::*;
@@ -295,5 +297,17 @@ mod tests {
         ] {
             assert!(!is_done(other), "{other:?}");
         }
+    }
+
+    #[test]
+    fn a_status_proves_that_a_write_did_nothing_only_without_an_entry_for_data() {
+        let credential = |operation: &Operation, body: serde_json::Value| {
+            let answer = Answer { status: 401, headers: Default::default(), content: Content::Json(body) };
+            matches!(settle(operation, answer), Err(Failure::Unavailable { cause: Cause::Credential, .. }))
+        };
+        let refused = json!({"errors": [{"message": "Unauthorized"}]});
+        let executed = json!({"errors": [{"message": "Unauthorized"}], "data": null});
+        assert!(credential(&PROJECT_CREATE, refused.clone()) && credential(&PROJECTS, refused));
+        assert!(!credential(&PROJECT_CREATE, executed.clone()) && credential(&PROJECTS, executed));
     }
 }

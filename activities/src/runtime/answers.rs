@@ -6,16 +6,21 @@ use crate::answer::{Body, Done, Field, Is, Kind, Means, Operation, Row, Shape, S
 const OURS: Source = Source::Spec("activities/contracts/runtime.json");
 const WIRE: Wire = Wire::Rest("/error");
 
-const fn row(status: u16, means: Means) -> Row {
-    Row { status, shape: Shape::Fields(&[Field { at: "/error", is: Is::Words }]), means, source: OURS }
+/// Its own answers bear a code that nothing else writes; what stands before it may have a text `error` too.
+const fn row(status: u16, code: &'static str, means: Means) -> Row {
+    let with = &[Field { at: "/error", is: Is::Words }];
+    Row { status, shape: Shape::Text { at: "/code", is: code, with }, means, source: OURS }
 }
 
 /// The code of a refusal by which a newer claim speaks to the container.
 pub(crate) const SUPERSEDED: &str = "superseded";
 
-const EVERY: &[Row] = &[row(401, Means::Credential)];
-const TOLD: &[Row] = &[row(400, Means::Refused("runtime")), row(412, Means::Refused(SUPERSEDED))];
-const BOUND: &[Row] = &[row(409, Means::Taken)];
+const EVERY: &[Row] = &[row(401, "runtime_unauthorized", Means::Credential)];
+const TOLD: &[Row] = &[
+    row(400, "runtime_refused", Means::Refused("runtime")),
+    row(412, "runtime_superseded", Means::Refused(SUPERSEDED)),
+];
+const BOUND: &[Row] = &[row(409, "runtime_bound", Means::Taken)];
 
 const fn operation(
     name: &'static str,
@@ -52,8 +57,8 @@ pub(crate) const STATUS: Operation = operation(
         Field { at: "/inboxId", is: Is::TextOrNull },
         Field { at: "/pending", is: Is::Flag },
         Field { at: "/clean", is: Is::Flag },
-        Field { at: "/operationId", is: Is::MaybeText },
-        Field { at: "/epoch", is: Is::MaybeCount },
+        Field { at: "/operationId", is: Is::TextOrNull },
+        Field { at: "/epoch", is: Is::Count },
     ],
     &[EVERY],
 );

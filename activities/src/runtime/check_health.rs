@@ -4,8 +4,9 @@ use amends_engine::{Activity, Call, Effect, Failure};
 use serde::{Deserialize, Serialize};
 
 use super::Runtime;
+use super::client::ASK_AGAIN;
 
-/// Asks whether the container is ready; none while it is not.
+/// Asks whether the container is ready; unavailable, with the cause, while it is not.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CheckHealth {
     /// Where the runtime answers, without a scheme.
@@ -28,10 +29,14 @@ impl Activity for CheckHealth {
     type Output = Option<Healthy>;
 
     async fn execute(&self, runtime: &Runtime, _: &Call) -> Result<Option<Healthy>, Failure> {
-        let Some(health) = runtime.health(&self.domain).await? else { return Ok(None) };
-        // Another digest is a container of before that is not replaced yet.
-        let is_it = health.body["ready"] == true && health.body["digest"] == self.digest.as_str();
-        let version = health.text("/version").unwrap_or_default();
-        Ok(is_it.then_some(Healthy { version }))
+        let health = runtime.health(&self.domain).await?;
+        if health.body["ready"] != true {
+            return Err(Failure::not_yet("the container says that it is not ready", ASK_AGAIN));
+        }
+        if health.body["digest"] != self.digest.as_str() {
+            let detail = "the container is of another image: one of before, that is not replaced yet";
+            return Err(Failure::not_yet(detail, ASK_AGAIN));
+        }
+        Ok(Some(Healthy { version: health.text("/version").unwrap_or_default() }))
     }
 }

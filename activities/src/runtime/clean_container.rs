@@ -52,11 +52,11 @@ pub struct Tried {
 fn judge(status: &Status, epoch: i64, claim: &SagaId) -> ContainerSeen {
     let mark = format!("{claim}/");
     let is_ours = status.operation.as_ref().is_some_and(|operation| operation.starts_with(&mark));
-    if status.epoch.is_some_and(|newest| newest > epoch) {
+    if status.epoch > epoch {
         ContainerSeen::Foreign
     } else if status.is_vacant() {
         // Without the epoch a call of the claim that is still on its way could act after this look.
-        if status.epoch == Some(epoch) { ContainerSeen::Clean } else { ContainerSeen::Dirty }
+        if status.epoch == epoch { ContainerSeen::Clean } else { ContainerSeen::Dirty }
     } else if (status.conversation.is_some() || status.is_pending) && !is_ours {
         ContainerSeen::Foreign
     } else {
@@ -68,17 +68,18 @@ impl Activity for CleanContainer {
     const NAME: &'static str = "runtime.clean_container";
     const EFFECT: Effect = Effect::Repeatable;
     const TIME_LIMIT: Duration = secs(90);
+    /// What did not answer is refused with its cause: whether there is another try is the saga's to say.
+    const ATTEMPTS_MAX: Option<u32> = Some(1);
     type Client = Runtime;
     type Output = Tried;
 
-    // Whatever happens is what this try came to: whether there is another one is the saga's to say.
     async fn execute(&self, runtime: &Runtime, call: &Call) -> Result<Tried, Failure> {
         let tried = |seen| Ok(Tried { seen });
-        let look = async || match runtime.status(&self.domain, &self.token, call).await {
-            Ok(status) => judge(&status, self.epoch, &self.claim),
-            Err(_) => ContainerSeen::Unreachable,
+        let look = async || {
+            let status = runtime.status(&self.domain, &self.token, call).await?;
+            Ok::<_, Failure>(judge(&status, self.epoch, &self.claim))
         };
-        let seen = look().await;
+        let seen = look().await?;
         if seen != ContainerSeen::Dirty {
             return tried(seen);
         }
@@ -89,7 +90,7 @@ impl Activity for CleanContainer {
                 tried(ContainerSeen::Foreign)
             }
             // What came of it the next look says.
-            _ => tried(look().await),
+            _ => tried(look().await?),
         }
     }
 }
@@ -99,7 +100,7 @@ mod tests {
     use super::*;
 
     fn vacant() -> Status {
-        Status { conversation: None, is_pending: false, is_clean: true, operation: None, epoch: Some(2) }
+        Status { conversation: None, is_pending: false, is_clean: true, operation: None, epoch: 2 }
     }
 
     #[test]
@@ -111,9 +112,8 @@ mod tests {
         let pending = || Status { is_pending: true, is_clean: false, ..vacant() };
         let cases = [
             (vacant(), ContainerSeen::Clean),
-            (Status { epoch: Some(1), ..vacant() }, ContainerSeen::Dirty),
-            (Status { epoch: None, ..vacant() }, ContainerSeen::Dirty),
-            (Status { epoch: Some(3), ..vacant() }, ContainerSeen::Foreign),
+            (Status { epoch: 1, ..vacant() }, ContainerSeen::Dirty),
+            (Status { epoch: 3, ..vacant() }, ContainerSeen::Foreign),
             (Status { is_clean: false, ..vacant() }, ContainerSeen::Dirty),
             (Status { operation: ours.clone(), ..bound() }, ContainerSeen::Dirty),
             (Status { operation: theirs.clone(), ..bound() }, ContainerSeen::Foreign),

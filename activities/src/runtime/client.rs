@@ -1,13 +1,19 @@
 //! The runtime's client: the agent in the container, under its own domain.
 
-use amends_engine::{Call, Failure, SecretRef};
+use std::time::Duration;
+
+use amends_engine::activity::Cause;
+use amends_engine::{Call, Failure, SecretRef, secs};
 use reqwest::Method;
 use secrecy::ExposeSecret;
 use serde_json::Value;
 
 use super::answers;
-use crate::answer::{Answered, Operation, Reply};
+use crate::answer::{Answered, Operation, Reply, unreadable};
 use crate::http::{self, Http};
+
+/// How soon a container that is not ready is asked again.
+pub(crate) const ASK_AGAIN: Duration = secs(5);
 
 /// Every agent, by its domain.
 pub struct Runtime {
@@ -22,10 +28,10 @@ pub(crate) struct Status {
     pub(crate) conversation: Option<String>,
     pub(crate) is_pending: bool,
     pub(crate) is_clean: bool,
-    /// Whose doing its conversation is, if it says so.
+    /// Whose doing its conversation is; none where nobody here did it.
     pub(crate) operation: Option<String>,
-    /// The claim that spoke to it last, if it says so.
-    pub(crate) epoch: Option<i64>,
+    /// The claim that spoke to it last.
+    pub(crate) epoch: i64,
 }
 
 impl Status {
@@ -47,15 +53,16 @@ impl Runtime {
         format!("{}{path}", self.template.replace("{domain}", domain))
     }
 
-    /// How it is; anything that is no answer of its own is not ready.
-    pub(crate) async fn health(&self, domain: &str) -> Result<Option<Reply>, Failure> {
+    /// How it is; anything that is no answer of its own is not ready, and says why.
+    pub(crate) async fn health(&self, domain: &str) -> Result<Reply, Failure> {
         let url = self.url(domain, &answers::HEALTH);
         let request = self.http.request(&answers::HEALTH, Method::GET, &url)?;
         match http::send(&answers::HEALTH, request).await {
-            Ok(answered) => answered.found(),
-            // It has not started to listen, or says 503.
-            Err(Failure::Unavailable { .. }) => Ok(None),
-            Err(failure) => Err(failure),
+            // It has not started to listen, or says 503: a container that boots is asked as often as one that is slow.
+            Err(Failure::Unavailable { cause, detail, .. }) if cause != Cause::RateLimited => {
+                Err(Failure::not_yet(format!("{detail} ({cause})"), ASK_AGAIN))
+            }
+            answered => answered?.done(),
         }
     }
 
@@ -74,12 +81,13 @@ impl Runtime {
         let url = self.url(domain, &answers::STATUS);
         let request = self.http.request(&answers::STATUS, Method::GET, &url)?.bearer_auth(token);
         let reply = http::send(&answers::STATUS, request).await?.done()?;
+        let epoch = reply.body["epoch"].as_i64();
         Ok(Status {
             conversation: reply.text("/conversationId"),
             is_pending: reply.body["pending"] == true,
             is_clean: reply.body["clean"] == true,
             operation: reply.text("/operationId"),
-            epoch: reply.body["epoch"].as_i64(),
+            epoch: epoch.ok_or_else(|| unreadable("the runtime answered an epoch that is none"))?,
         })
     }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::Runtime;
 use super::join_conversation::Joined;
 
-/// Asks whether the runtime is in the conversation it joined.
+/// Asks whether the runtime is in the conversation it joined, by the operation that joined it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ObserveConversation {
     /// Where the runtime answers, without a scheme.
@@ -38,7 +38,7 @@ impl Activity for ObserveConversation {
 
     async fn execute(&self, runtime: &Runtime, call: &Call) -> Result<Bound, Failure> {
         let status = runtime.status(&self.domain, &self.token, call).await?;
-        let is_ours = status.operation.as_ref().is_none_or(|operation| *operation == self.joined.operation);
+        let is_ours = status.operation.as_ref() == Some(&self.joined.operation);
         match status.conversation {
             Some(bound) if is_ours && bound == self.conversation => Ok(Bound { conversation: bound }),
             Some(_) => {

@@ -29,8 +29,8 @@ impl Activity for VerifyConfigured {
 
     async fn execute(&self, runtime: &Runtime, call: &Call) -> Result<Configured, Failure> {
         let status = runtime.status(&self.domain, &self.token, call).await?;
-        // Another claim's configuration is none of ours; a runtime that keeps no epochs cannot tell.
-        if !status.is_clean && status.epoch.is_none_or(|epoch| epoch == self.epoch) {
+        // Another claim's configuration is none of ours.
+        if !status.is_clean && status.epoch == self.epoch {
             Ok(Configured {})
         } else {
             Err(not_yet("the runtime does not show its configuration yet"))

@@ -79,6 +79,7 @@ pub(crate) const ORDERS: Operation = many(
         Field { at: "/status", is: STATUSES },
         Field { at: "/customer_reference", is: Is::MaybeWords },
         Field { at: "/phone_numbers", is: Is::List },
+        Field { at: "/created_at", is: Is::MaybeWords },
     ],
     PAGES,
 );

@@ -1,7 +1,8 @@
-//! What Telnyx holds that may be ours: numbers, by the reference under which they were ordered. None is ever removed
-//! from here: a number costs money to have again, so a person decides.
+//! What Telnyx holds that may be ours: numbers, by the reference under which they were ordered. It is on the number once
+//! that was marked, and on its order from the beginning. None is ever removed from here: a number costs money to have
+//! again, so a person decides.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +17,8 @@ use serde_json::Value;
 use super::answers;
 use super::client::{PAGE, is_held};
 use super::{
-    AssignNumber, AwaitNumber, EnsureMessagingProfile, LookUpOrder, MarkNumber, OrderNumber, SearchNumbers,
-    Telnyx, UnassignNumber, VoidOrder,
+    AssignNumber, AwaitNumber, EnsureMessagingProfile, LookUpMessagingProfile, LookUpOrder, MarkNumber,
+    OrderNumber, SearchNumbers, Telnyx, UnassignNumber, VoidOrder,
 };
 use crate::census::{Declared, is_planned, rows, text, unreadable};
 use crate::pool;
@@ -39,10 +40,16 @@ impl TelnyxCensus {
     }
 }
 
-/// The ledger knows a number by its digits; Telnyx's id comes only once the order is filled.
-fn shown(number: &Value) -> Result<Observed, Failure> {
+/// What a number bears by itself; nothing where it was not marked.
+fn mark(number: &Value) -> Option<&str> {
+    number.get("customer_reference").and_then(Value::as_str).filter(|mark| !mark.is_empty())
+}
+
+/// The ledger knows a number by its digits; Telnyx's id comes only once the order is filled. One that was not marked is
+/// known by the reference of its order.
+fn shown(number: &Value, ordered: Option<&str>) -> Result<Observed, Failure> {
     let digits = text(number, "phone_number")?;
-    let reference = number.get("customer_reference").and_then(Value::as_str).unwrap_or_default();
+    let reference = mark(number).or(ordered).unwrap_or_default();
     let mut seen =
         Observed { ledger_name: Some(digits.to_owned()), ..Observed::new("number", digits, reference) };
     // An answer that does not speak of the profile says nothing of it.
@@ -85,6 +92,7 @@ impl Provider for TelnyxCensus {
         let telnyx = &self.telnyx;
         registry
             .activity::<EnsureMessagingProfile>(telnyx.clone())
+            .activity::<LookUpMessagingProfile>(telnyx.clone())
             .activity::<SearchNumbers>(telnyx.clone())
             .activity::<OrderNumber>(telnyx.clone())
             .activity::<AwaitNumber>(telnyx.clone())
@@ -116,8 +124,12 @@ impl Provider for TelnyxCensus {
         if rows.is_empty() && page < pages {
             return Err(unreadable("the list of numbers has a page with nothing on it"));
         }
-        let things =
-            rows.iter().filter(|number| is_held(number)).map(shown).collect::<Result<Vec<_>, _>>()?;
+        let held: Vec<&Value> = rows.iter().filter(|number| is_held(number)).collect();
+        let are_marked = held.iter().all(|number| mark(number).is_some());
+        let ordered = if are_marked { HashMap::new() } else { self.telnyx.references().await? };
+        let reference = |number: &Value| ordered.get(number["phone_number"].as_str()?).map(String::as_str);
+        let things = held.iter().map(|number| shown(number, reference(number)));
+        let things = things.collect::<Result<Vec<_>, _>>()?;
         Ok(ListPage { things, next: (page < pages).then(|| (page + 1).to_string()) })
     }
 
@@ -125,10 +137,15 @@ impl Provider for TelnyxCensus {
         // Of a row the name is the number, and the id that of its order; of what was listed it is the id.
         let is_number = |text: &&String| text.starts_with('+');
         let digits = thing.external_id.as_ref().filter(is_number).unwrap_or(&thing.name);
-        match self.telnyx.numbered(digits).await? {
-            None => Ok(None),
-            Some(number) => shown(&number).map(Some),
-        }
+        let Some(number) = self.telnyx.numbered(digits).await? else { return Ok(None) };
+        // What was listed under the reference of its order is looked for under that.
+        let reference =
+            Some(thing.name.as_str()).filter(|name| mark(&number).is_none() && self.is_ours(name));
+        let ordered = match reference {
+            Some(reference) => self.telnyx.ordered(reference, digits).await?.and(Some(reference)),
+            None => None,
+        };
+        shown(&number, ordered).map(Some)
     }
 
     async fn remove(&self, _: &Identity) -> Result<(), Failure> {

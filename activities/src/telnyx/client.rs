@@ -1,5 +1,7 @@
 //! Telnyx's client: numbers, orders and messaging profiles.
 
+use std::collections::HashMap;
+
 use amends_engine::Failure;
 use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
@@ -19,9 +21,12 @@ pub struct Telnyx {
 
 pub(crate) const PAGE: usize = 250;
 
-/// Whether a number that is listed is still this account's.
+/// The states of a number that is not this account's: it never became so, or is no more.
+const NOT_HELD: &[&str] = &["deleted", "ported-out", "port-failed", "purchase-failed"];
+
+/// Whether a number that Telnyx shows is this account's, in service or not; also in a state of no known name.
 pub(crate) fn is_held(number: &Value) -> bool {
-    !matches!(number["status"].as_str(), Some("deleted" | "ported-out" | "purchase-failed"))
+    number["status"].as_str().is_none_or(|status| !NOT_HELD.contains(&status))
 }
 
 impl Telnyx {
@@ -73,7 +78,8 @@ impl Telnyx {
     ) -> Result<Vec<Value>, Failure> {
         let (mut all, mut walk) = (Vec::new(), Walk::new(operation.name));
         for page in 1_u64.. {
-            let path = format!("{path}?{filter}&page%5Bnumber%5D={page}&page%5Bsize%5D={PAGE}");
+            let filter = if filter.is_empty() { String::new() } else { format!("{filter}&") };
+            let path = format!("{path}?{filter}page%5Bnumber%5D={page}&page%5Bsize%5D={PAGE}");
             let mut reply = self.get(operation, &path).await?.done()?;
             let pages = reply.body.pointer("/meta/total_pages").and_then(Value::as_u64).unwrap_or(0);
             let at = reply.body.pointer("/meta/page_number").and_then(Value::as_u64);
@@ -109,6 +115,16 @@ impl Telnyx {
         Ok(is_it.find(|number| number["status"] == "active").or(first))
     }
 
+    /// The messaging profiles of this name, the oldest first: of two that were made at once all take the same one.
+    pub(crate) async fn profiles(&self, name: &str) -> Result<Vec<String>, Failure> {
+        let filter = format!("filter%5Bname%5D%5Beq%5D={}", escaped(name));
+        let mut found = self.list(&answers::PROFILES, "/messaging_profiles", &filter).await?;
+        found.retain(|profile| profile["name"] == name);
+        let text = |profile: &Value, field: &str| profile[field].as_str().unwrap_or_default().to_owned();
+        found.sort_by_cached_key(|profile| (text(profile, "created_at"), text(profile, "id")));
+        Ok(found.iter().map(|profile| text(profile, "id")).collect())
+    }
+
     /// The order that was placed for this number under this reference. One that failed is an order too: passed over, it
     /// would be sent again.
     pub(crate) async fn ordered(
@@ -127,6 +143,22 @@ impl Telnyx {
         Ok(ours.min_by_key(|order| order["status"] == "failure"))
     }
 
+    /// Under which reference each number was ordered last, of all that were ordered and not refused.
+    pub(crate) async fn references(&self) -> Result<HashMap<String, String>, Failure> {
+        let mut orders = self.list(&answers::ORDERS, "/number_orders", "").await?;
+        orders.retain(|order| order["status"] != "failure");
+        orders.sort_by_cached_key(|order| order["created_at"].as_str().unwrap_or_default().to_owned());
+        let mut references = HashMap::new();
+        for order in &orders {
+            let reference = order["customer_reference"].as_str().unwrap_or_default();
+            for number in order["phone_numbers"].as_array().into_iter().flatten() {
+                let number = number["phone_number"].as_str().unwrap_or_default();
+                references.insert(number.to_owned(), reference.to_owned());
+            }
+        }
+        Ok(references)
+    }
+
     /// Takes the messaging profile off a number; a number that is not there has none.
     pub(crate) async fn unassign(&self, number_id: &str) -> Result<(), Failure> {
         let body = serde_json::json!({"messaging_profile_id": ""});
@@ -142,5 +174,37 @@ impl Telnyx {
             return Err(unreadable("Telnyx answered another number than was asked for"));
         }
         Ok(reply.text("/data/messaging_profile_id").filter(|profile| !profile.is_empty()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The rest of the states that Telnyx's specification has.
+    const HELD: &[&str] = &[
+        "active",
+        "emergency-only",
+        "port-pending",
+        "port-out-pending",
+        "provision-pending",
+        "purchase-pending",
+        "requirement-info-exception",
+        "requirement-info-pending",
+        "requirement-info-under-review",
+    ];
+
+    #[test]
+    fn each_state_of_the_specification_says_whether_a_number_is_ours() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/contracts/telnyx.json");
+        let contract: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let states = &contract["schemas"]["PhoneNumberDetailed"]["properties"]["status"]["enum"];
+        let states = states.as_array().unwrap().iter().map(|state| state.as_str().unwrap());
+        let known: BTreeSet<&str> = HELD.iter().chain(NOT_HELD).copied().collect();
+        assert_eq!(states.collect::<BTreeSet<_>>(), known);
+        let is_held = |state: &str| is_held(&serde_json::json!({"status": state}));
+        assert!(HELD.iter().all(|state| is_held(state)) && !NOT_HELD.iter().any(|state| is_held(state)));
     }
 }

@@ -1,9 +1,10 @@
-//! Ensure the messaging profile that a pool's numbers share.
+//! Ensure the messaging profile that the numbers of an environment share.
+//!
+//! Whoever asks sees to it that nobody else does meanwhile: what one makes, another may not see yet.
 
 use std::time::Duration;
 
 use crate::answer::{Answered, in_doubt, not_yet};
-use crate::http::escaped;
 use amends_engine::{Activity, Call, Effect, Failure, Found, Gate, Object, Resource, secs};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -13,7 +14,7 @@ use super::{Telnyx, answers};
 /// Asks for the profile of this name; adopts the one that is there.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EnsureMessagingProfile {
-    /// One for each pool.
+    /// The environment's.
     pub name: String,
 }
 
@@ -29,14 +30,8 @@ const LISTED_IN: Duration = secs(10);
 
 impl EnsureMessagingProfile {
     async fn look(&self, telnyx: &Telnyx) -> Result<Option<MessagingProfile>, Failure> {
-        let filter = format!("filter%5Bname%5D%5Beq%5D={}", escaped(&self.name));
-        let found = telnyx.list(&answers::PROFILES, "/messaging_profiles", &filter).await?;
-        // Of two that two processes made at once all take the same one.
-        let ours = found
-            .iter()
-            .filter(|profile| profile["name"] == self.name.as_str())
-            .min_by_key(|profile| (profile["created_at"].as_str(), profile["id"].as_str()));
-        Ok(ours.and_then(|profile| profile["id"].as_str()).map(|id| MessagingProfile { id: id.to_owned() }))
+        let profiles = telnyx.profiles(&self.name).await?;
+        Ok(profiles.into_iter().next().map(|id| MessagingProfile { id }))
     }
 }
 
@@ -47,7 +42,7 @@ impl Activity for EnsureMessagingProfile {
     type Client = Telnyx;
     type Output = MessagingProfile;
 
-    // The pool's, not the saga's: it stays when the saga unwinds, and so its name has no generation.
+    // The environment's, not the saga's: it stays when the saga unwinds, and so its name has no generation.
     fn resource(&self, _: &Call) -> Option<Resource> {
         Some(Resource::new("telnyx", "messaging_profile", self.name.clone()).kept_by("numbers"))
     }
@@ -68,7 +63,7 @@ impl Activity for EnsureMessagingProfile {
         if let Some(there) = self.look(telnyx).await? {
             return Ok(there);
         }
-        // Every claim asks for it, so that one list which lacks it would make another: that is believed at the second.
+        // One list which lacks it would make another: that is believed at the second, behind the making of another saga.
         if call.attempt() == 1 {
             return Err(Failure::not_yet(
                 "no profile of this name shows; it is made at the second look",

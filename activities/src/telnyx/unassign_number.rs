@@ -7,13 +7,16 @@ use serde::{Deserialize, Serialize};
 
 use super::Telnyx;
 
-/// Takes the messaging profile off a number; one that is gone has none.
+/// Takes our messaging profile off a number; one that is gone has none. One that delivers to another profile by now was
+/// moved by somebody: that is left, and nothing of ours is assigned.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UnassignNumber {
     /// Telnyx's id; none where it was never known, and then it is looked for by the number.
     pub number_id: Option<String>,
     /// In E.164.
     pub phone_number: String,
+    /// The name of our messaging profile.
+    pub profile: String,
     /// The ledger rows that its absence closes.
     pub resources: Vec<ResourceId>,
 }
@@ -28,6 +31,14 @@ impl UnassignNumber {
         }
         let number = telnyx.numbered(&self.phone_number).await?;
         Ok(number.and_then(|number| number["id"].as_str().map(str::to_owned)))
+    }
+
+    /// Whether the number delivers to a profile of ours.
+    async fn is_ours(&self, telnyx: &Telnyx, id: &str) -> Result<bool, Failure> {
+        match telnyx.profile_of(id).await? {
+            Some(profile) => Ok(telnyx.profiles(&self.profile).await?.contains(&profile)),
+            None => Ok(false),
+        }
     }
 }
 
@@ -50,7 +61,7 @@ impl Removal for UnassignNumber {
 
     async fn is_there(&self, telnyx: &Telnyx, _: &Call) -> Result<bool, Failure> {
         match self.id(telnyx).await? {
-            Some(id) => Ok(telnyx.profile_of(&id).await?.is_some()),
+            Some(id) => self.is_ours(telnyx, &id).await,
             None => Ok(false),
         }
     }

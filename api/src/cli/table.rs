@@ -1,5 +1,6 @@
 //! Tables: stable columns, no colour, nothing cut off; the same on a terminal and in a pipe.
 
+use amends_engine::data::is_unseen;
 use comfy_table::{Table, presets};
 
 use crate::act::{self, AllowedAct};
@@ -242,11 +243,8 @@ fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
 
 /// Text from outside, without what would steer a terminal, or show its letters in another order than they have.
 pub(super) fn plain(text: &str) -> String {
-    let steers = |char: char| char.is_control() && char != '\n';
-    let turns = |char: char| matches!(char, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    text.chars()
-        .map(|char| if steers(char) || turns(char) { char::REPLACEMENT_CHARACTER } else { char })
-        .collect()
+    let stays = |char: char| !is_unseen(char) || matches!(char, '\n' | '\u{2028}' | '\u{2029}');
+    text.chars().map(|char| if stays(char) { char } else { char::REPLACEMENT_CHARACTER }).collect()
 }
 
 /// The same on one line, so that no text can pass for a line of ours.

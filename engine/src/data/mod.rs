@@ -7,6 +7,7 @@ pub(crate) mod limits;
 mod present;
 mod reference;
 mod round_trip;
+mod unseen;
 mod writer;
 
 pub use limits::{DEPTH_MAX, KEY_MAX, LABELS_MAX, NAME_MAX, REASON_MAX, SIGNAL_ID_MAX, VALUE_MAX};
@@ -14,6 +15,7 @@ pub(crate) use present::present;
 pub use reference::Reference;
 pub(crate) use reference::{Input, Resolved, Token};
 pub(crate) use round_trip::{canonical, input, output, plain};
+pub use unseen::is_unseen;
 pub(crate) use writer::{check, written};
 
 use crate::journal::failure::Failure;

@@ -222,7 +222,7 @@ pub(crate) fn unknown(request: &Request) -> Answer {
 }
 
 pub(crate) fn refuse(_: &str) -> Answer {
-    error("Invalid input: the sandbox was told to refuse this")
+    error("Max size of 0 MB on current plan")
 }
 
 pub(crate) fn throttle(operation: &str) -> Answer {
