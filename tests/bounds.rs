@@ -18,8 +18,8 @@ use amends_engine::store::tx::{Beside, Sql};
 use amends_engine::store::{Loose, LooseJob, ResourceFilter, ResourceState, SagaRow, Store};
 use amends_engine::testing::shaky::{Shakes, ShakyStore};
 use amends_engine::{
-    Activity, Call, Effect, Engine, Env, Failure, Gate, Local, Registry, Saga, SagaId, Tx, Workflow, params,
-    saga, secs,
+    Activity, Call, Effect, Engine, Env, Failure, Gate, Local, Made, Registry, Saga, SagaId, SecretRef, Tx,
+    Workflow, params, saga, secs,
 };
 use amends_tests::postgres::Server;
 use serde::{Deserialize, Serialize};
@@ -642,4 +642,220 @@ async fn who_holds_the_places_of_a_key_and_stands_still_holds_up_no_other_saga()
     other.execute("rollback").await.unwrap();
     house.until(held.saga(), PATIENCE, |row| row.state == SagaState::Completed).await;
     house.engine.stop().await;
+}
+
+async fn begun<W: Workflow<Input = u32>>(engine: &Engine, number: u32) -> SagaId {
+    let new = engine.new_saga::<W>(format!("{} {number}", W::NAME), &number).unwrap();
+    engine.begin(new).await.unwrap().saga().clone()
+}
+
+/// Puts a secret of this kind away.
+#[derive(Serialize, Deserialize)]
+struct Hide {
+    kind: String,
+}
+
+impl Activity for Hide {
+    const NAME: &'static str = "bounds.hide";
+    const EFFECT: Effect = Effect::Repeatable;
+    type Client = Counter;
+    type Output = SecretRef;
+
+    async fn execute(&self, _: &Counter, call: &Call) -> Result<SecretRef, Failure> {
+        call.seal(&self.kind, &"hush".into())
+    }
+}
+
+/// The same in our own database.
+#[derive(Serialize, Deserialize)]
+struct HideHere {
+    kind: String,
+}
+
+impl Local for HideHere {
+    const NAME: &'static str = "bounds.hide_here";
+    type Output = SecretRef;
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<SecretRef, Failure> {
+        tx.seal(&self.kind, &"hush".into())
+    }
+}
+
+struct Hides;
+
+impl Workflow for Hides {
+    const NAME: &'static str = "hides";
+    const VERSION: u32 = 1;
+    type Input = (bool, String);
+    type Output = ();
+
+    async fn run(&self, saga: &Saga, (here, kind): (bool, String)) -> saga::Result<()> {
+        let done = if here {
+            saga.transact("hide", HideHere { kind }).await
+        } else {
+            saga.step("hide", Hide { kind }).await
+        };
+        done.map(drop)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_kind_of_a_secret_has_the_limits_of_a_name_on_each_store() {
+    let memory = async {
+        let env = Env::seeded(7).with_pace(10);
+        let (store, vault) = MemoryStore::new(&[], &env).await.unwrap();
+        (Arc::new(store) as Arc<dyn Store>, vault, env)
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let sqlite = async {
+        let env = Env::seeded(7).with_pace(10);
+        let (file, key) = (folder.path().join("a.db"), folder.path().join("key"));
+        let (store, vault) = SqliteStore::open(&file, &key, "test", &[], &env).await.unwrap();
+        (Arc::new(store) as Arc<dyn Store>, vault, env)
+    };
+    let server = Server::shared();
+    let postgres = async {
+        let env = Env::seeded(7).with_pace(10);
+        let (store, vault) = server.database().open(&[], &env).await;
+        (Arc::new(store) as Arc<dyn Store>, vault, env)
+    };
+    let stores = [memory.await, sqlite.await, postgres.await];
+    for (place, (store, vault, env)) in stores.into_iter().enumerate() {
+        let registry = Registry::default()
+            .activity::<Hide>(Arc::new(Counter::default()))
+            .local::<HideHere>()
+            .workflow(Hides);
+        let engine = Engine::start(store.clone(), vault, registry, env, "test");
+        let sql = Sql::from("select id from secret");
+        for (number, kind) in ["a\0b".to_owned(), "k".repeat(1001), String::new()].into_iter().enumerate() {
+            for here in [false, true] {
+                let new =
+                    engine.new_saga::<Hides>(format!("{number} {here}"), &(here, kind.clone())).unwrap();
+                let saga = engine.begin(new).await.unwrap().saga().clone();
+                // What an activity did before is not known here; what is done in a transaction is undone with it.
+                let is_told = |row: &SagaRow| !here && row.attention.contains(&Attention::NeedsDecision);
+                let row = engine.wait(&saga, PATIENCE, is_told).await.unwrap().unwrap();
+                let error = row.error.clone().unwrap_or_default();
+                assert!(error.contains("the kind of a secret"), "{place} {here} {number}: {row:?}");
+                assert_eq!(row.state.is_ended(), here, "{row:?}");
+            }
+        }
+        if place > 0 {
+            assert_eq!(store.fetch(sql, Vec::new()).await.unwrap().len(), 0, "nothing was written");
+        }
+        let new = engine.new_saga::<Hides>("well", &(false, "k".repeat(1000))).unwrap();
+        let saga = engine.begin(new).await.unwrap().saga().clone();
+        let row = engine.wait(&saga, PATIENCE, |_| false).await.unwrap().unwrap();
+        assert_eq!(row.state, SagaState::Completed, "{row:?}");
+        engine.stop().await;
+    }
+}
+
+/// Makes much text.
+#[derive(Serialize, Deserialize)]
+struct Much;
+
+impl Activity for Much {
+    const NAME: &'static str = "bounds.much";
+    const EFFECT: Effect = Effect::Read;
+    type Client = Counter;
+    type Output = String;
+
+    async fn execute(&self, _: &Counter, _: &Call) -> Result<String, Failure> {
+        Ok("x".repeat(1024 * 1024))
+    }
+}
+
+/// Takes it so often.
+#[derive(Serialize, Deserialize)]
+struct Take {
+    all: Vec<Made<String>>,
+}
+
+impl Activity for Take {
+    const NAME: &'static str = "bounds.take";
+    const EFFECT: Effect = Effect::Repeatable;
+    type Client = Counter;
+    type Output = ();
+
+    async fn execute(&self, counter: &Counter, _: &Call) -> Result<(), Failure> {
+        counter.0.fetch_add(1, SeqCst);
+        Ok(())
+    }
+}
+
+struct Takes;
+
+impl Workflow for Takes {
+    const NAME: &'static str = "takes";
+    const VERSION: u32 = 1;
+    type Input = u32;
+    type Output = ();
+
+    async fn run(&self, saga: &Saga, often: u32) -> saga::Result<()> {
+        let much = saga.step("much", Much).await?;
+        saga.step("take", Take { all: (0..often).map(|_| much.clone()).collect() }).await.map(drop)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_input_with_more_of_what_other_steps_made_than_may_be_is_refused_by_name_before_the_call() {
+    let env = Env::simulated(3);
+    let (store, vault) = MemoryStore::new(&[], &env).await.unwrap();
+    let counter = Arc::new(Counter::default());
+    let registry = Registry::default()
+        .activity::<Much>(counter.clone())
+        .activity::<Take>(counter.clone())
+        .workflow(Takes);
+    let engine = Engine::start(Arc::new(store), vault, registry, env.clone(), "test");
+    let saga = begun::<Takes>(&engine, 15).await;
+    let row = engine.wait(&saga, secs(60), |_| false).await.unwrap().unwrap();
+    assert_eq!(row.state, SagaState::Completed, "{row:?}");
+    assert_eq!(counter.0.load(SeqCst), 1);
+    let saga = begun::<Takes>(&engine, 17).await;
+    let row = engine.wait(&saga, secs(60), |_| false).await.unwrap().unwrap();
+    assert!(row.state.is_ended() && row.state != SagaState::Completed, "{row:?}");
+    assert!(row.error.as_ref().unwrap().contains("what other steps made"), "{row:?}");
+    assert_eq!(counter.0.load(SeqCst), 1, "it was not called");
+}
+
+/// Has so many branches, none of which does anything.
+struct Branches;
+
+impl Workflow for Branches {
+    const NAME: &'static str = "branches";
+    const VERSION: u32 = 1;
+    type Input = (bool, u64);
+    type Output = ();
+
+    async fn run(&self, saga: &Saga, (races, count): (bool, u64)) -> saga::Result<()> {
+        let items = || (0..count).map(|number| (number.to_string(), number));
+        if races {
+            saga.race("race", items(), |_, _| async { Ok(()) }).await.map(drop)
+        } else {
+            saga.each("each", items(), |_, _| async { Ok(()) }).await.map(drop)
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_race_and_an_each_have_so_many_branches_and_no_more() {
+    let env = Env::simulated(3);
+    let (store, vault) = MemoryStore::new(&[], &env).await.unwrap();
+    let registry = Registry::default().workflow(Branches);
+    let engine = Engine::start(Arc::new(store), vault, registry, env.clone(), "test");
+    for (races, most) in [(true, 1_000), (false, 20_000)] {
+        // One that never ends is noticed too.
+        for count in [most + 1, u64::MAX] {
+            let new = engine.new_saga::<Branches>(format!("{races} {count}"), &(races, count)).unwrap();
+            let saga = engine.begin(new).await.unwrap().saga().clone();
+            let row = engine.wait(&saga, secs(60), |_| false).await.unwrap().unwrap();
+            assert_eq!(row.state, SagaState::Failed, "{row:?}");
+            assert!(row.error.as_ref().unwrap().contains(&format!("more than {most} branches")), "{row:?}");
+        }
+        let new = engine.new_saga::<Branches>(format!("{races}"), &(races, most)).unwrap();
+        let saga = engine.begin(new).await.unwrap().saga().clone();
+        let row = engine.wait(&saga, secs(60), |_| false).await.unwrap().unwrap();
+        assert_eq!(row.state, SagaState::Completed, "{row:?}");
+    }
 }
