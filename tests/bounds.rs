@@ -15,11 +15,13 @@ use amends_engine::secret::Vault;
 use amends_engine::store::memory::MemoryStore;
 use amends_engine::store::sqlite::SqliteStore;
 use amends_engine::store::tx::{Beside, Sql};
-use amends_engine::store::{Loose, LooseJob, ResourceFilter, ResourceState, SagaRow, Store};
+use amends_engine::store::{
+    Letter, Loose, LooseJob, Message, NewSaga, ResourceFilter, ResourceState, SagaRow, Store,
+};
 use amends_engine::testing::shaky::{Shakes, ShakyStore};
 use amends_engine::{
-    Activity, Call, Effect, Engine, Env, Failure, Gate, Local, Registry, Saga, SagaId, Tx, Workflow, params,
-    saga, secs,
+    Activity, Call, Effect, Engine, Env, Failure, Gate, Local, Made, Object, Registry, Saga, SagaId,
+    SecretRef, Tx, Workflow, params, saga, secs,
 };
 use amends_tests::postgres::Server;
 use serde::{Deserialize, Serialize};
@@ -642,4 +644,440 @@ async fn who_holds_the_places_of_a_key_and_stands_still_holds_up_no_other_saga()
     other.execute("rollback").await.unwrap();
     house.until(held.saga(), PATIENCE, |row| row.state == SagaState::Completed).await;
     house.engine.stop().await;
+}
+
+/// Passes a gate that lets one pass at a time, and writes to a thing that others may write to.
+#[derive(Serialize, Deserialize)]
+struct Narrow;
+
+impl Activity for Narrow {
+    const NAME: &'static str = "bounds.narrow";
+    const EFFECT: Effect = Effect::Repeatable;
+    type Client = Counter;
+    type Output = ();
+
+    fn gates(&self, _: &Counter) -> Vec<Gate> {
+        vec![Gate::credential("narrow").concurrency(1)]
+    }
+
+    fn object(&self, _: &Call) -> Option<Object> {
+        Some(Object::new("bounds", "thing", "one"))
+    }
+
+    async fn execute(&self, counter: &Counter, _: &Call) -> Result<(), Failure> {
+        counter.0.fetch_add(1, SeqCst);
+        Ok(())
+    }
+}
+
+struct Writes;
+
+impl Workflow for Writes {
+    const NAME: &'static str = "writes";
+    const VERSION: u32 = 1;
+    type Input = u32;
+    type Output = ();
+
+    async fn run(&self, saga: &Saga, _: u32) -> saga::Result<()> {
+        saga.step("narrow", Narrow).await.map(drop)
+    }
+}
+
+/// Over a store that can be told to refuse.
+async fn shaky() -> (Engine, Arc<ShakyStore>, Env, Arc<Counter>) {
+    let env = Env::simulated(3);
+    let (store, vault) = MemoryStore::new(&[], &env).await.unwrap();
+    let store = Arc::new(ShakyStore::new(Arc::new(store), env.clone(), Shakes::default()));
+    let counter = Arc::new(Counter(AtomicUsize::new(1)));
+    let registry = Registry::default()
+        .activity::<Behind>(counter.clone())
+        .activity::<Narrow>(counter.clone())
+        .workflow(Calls)
+        .workflow(Writes);
+    let engine = Engine::start(store.clone(), vault, registry, env.clone(), "test");
+    (engine, store, env, counter)
+}
+
+async fn begun<W: Workflow<Input = u32>>(engine: &Engine, number: u32) -> SagaId {
+    let new = engine.new_saga::<W>(format!("{} {number}", W::NAME), &number).unwrap();
+    engine.begin(new).await.unwrap().saga().clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gate_that_the_store_does_not_let_move_is_said_to_whoever_asks_and_holds_up_no_other() {
+    let (engine, store, env, counter) = shaky().await;
+    store.refuse_gate(Some("narrow"));
+    let stuck = begun::<Writes>(&engine, 1).await;
+    let free = begun::<Calls>(&engine, 2).await;
+    env.sleep(secs(60)).await;
+    assert_eq!(engine.row(&free).await.unwrap().unwrap().state, SagaState::Completed);
+    let gates = engine.gates().await.unwrap();
+    let gate = gates.iter().find(|gate| gate.key == "narrow").unwrap();
+    let said = serde_json::to_string(gate).unwrap();
+    assert!(said.contains("a rule of the table of gates"), "{said}");
+    let why = engine.why(&stuck).await.unwrap().unwrap().to_string();
+    assert!(why.contains("a rule of the table of gates"), "{why}");
+    store.refuse_gate(None);
+    let row = engine.wait(&stuck, secs(60), |_| false).await.unwrap().unwrap();
+    assert_eq!(row.state, SagaState::Completed, "{row:?}");
+    let said = serde_json::to_string(&engine.gates().await.unwrap()).unwrap();
+    assert!(!said.contains("a rule of the table of gates"), "{said}");
+    assert_eq!(counter.0.load(SeqCst), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ledger_that_cannot_be_read_is_said_within_a_minute_and_fills_no_journal() {
+    let (engine, store, env, counter) = shaky().await;
+    store.hide_unsettled(true);
+    let saga = begun::<Writes>(&engine, 1).await;
+    env.sleep(secs(60)).await;
+    let said = engine.trouble().unwrap();
+    assert!(said.contains("the ledger") && said.contains("the page of the ledger is malformed"), "{said}");
+    env.sleep(secs(2 * 3600)).await;
+    assert!(engine.trouble().is_some());
+    let entries = engine.view(&saga).await.unwrap().unwrap().entries.len();
+    assert!(entries < 200, "{entries} entries");
+    assert_eq!(counter.0.load(SeqCst), 1, "nothing is written to it meanwhile");
+    store.hide_unsettled(false);
+    let row = engine.wait(&saga, secs(120), |_| false).await.unwrap().unwrap();
+    assert_eq!(row.state, SagaState::Completed, "{row:?}");
+    assert_eq!(engine.trouble(), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_saga_to_which_somebody_signals_without_end_refuses_that_by_name_and_hears_every_act() {
+    const UNREAD: i64 = 10_000;
+    for house in [House::paced_memory().await, House::sqlite().await, House::postgres().await] {
+        let saga = house.start("a", Wait::Word).await;
+        house.until(&saga, PATIENCE, |row| row.state == SagaState::Waiting).await;
+        if house.name == "memory" {
+            for number in 0..UNREAD {
+                let id = number.to_string();
+                house.engine.signal(&saga, &id, "other", "x".into()).await.unwrap();
+            }
+        } else {
+            let message = r#"{"kind":"signal","name":"other","value":"x"}"#;
+            let sql = Sql {
+                sqlite: "with recursive n (i) as (select 1 union all select i + 1 from n where i < $3)
+                    insert into inbox (id, saga, message, posted_at) select 'm' || i, $1, $2, 0 from n",
+                postgres: "insert into inbox (id, saga, arrived, number, kind, message, posted_at)
+                    select 'm' || i, $1, 0, i, 'other', $2, 0 from generate_series(1, $3::bigint) as n (i)",
+            };
+            house.run(sql, params![saga.as_str(), message, UNREAD]).await;
+        }
+        let refused = house.engine.signal(&saga, "more", "other", "x".into()).await.unwrap_err();
+        assert!(refused.to_string().contains("10000"), "{}: {refused}", house.name);
+        // Another saga is not concerned, and an act always passes.
+        let other = house.start("b", Wait::Word).await;
+        house.engine.signal(&other, "1", "word", "go".into()).await.unwrap();
+        house.until(&other, PATIENCE, |row| row.state == SagaState::Completed).await;
+        house.engine.cancel(&saga, "ann", "enough").await.unwrap();
+        let row = house.until(&saga, PATIENCE, |row| row.state.is_ended()).await;
+        assert_eq!(row.state, SagaState::Failed, "{}: {row:?}", house.name);
+        house.engine.stop().await;
+    }
+}
+
+/// Hears so many words, one after the other.
+struct Hears;
+
+impl Workflow for Hears {
+    const NAME: &'static str = "hears";
+    const VERSION: u32 = 1;
+    type Input = u32;
+    type Output = Vec<u32>;
+
+    async fn run(&self, saga: &Saga, words: u32) -> saga::Result<Vec<u32>> {
+        let mut heard = Vec::new();
+        for number in 0..words {
+            heard.extend(saga.signal::<u32>(&number.to_string(), "word", secs(86_400)).await?);
+        }
+        Ok(heard)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn letters_that_fill_many_pages_are_read_in_their_order_and_none_is_lost() {
+    const WORDS: u32 = 150;
+    let server = Server::shared();
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["memory", "SQLite", "Postgres"] {
+        let env = Env::seeded(7).with_pace(10);
+        let (store, vault): (Arc<dyn Store>, Vault) = match name {
+            "memory" => {
+                let (store, vault) = MemoryStore::new(&[], &env).await.unwrap();
+                (Arc::new(store), vault)
+            }
+            "SQLite" => {
+                let (file, key) = (folder.path().join("a.db"), folder.path().join("key"));
+                let (store, vault) = SqliteStore::open(&file, &key, "test", &[], &env).await.unwrap();
+                (Arc::new(store), vault)
+            }
+            _ => {
+                let (store, vault) = server.database().open(&[], &env).await;
+                (Arc::new(store), vault)
+            }
+        };
+        // They are all there before anybody looks, with what nobody waits for between them.
+        let new = NewSaga::of::<Hears>(&env, "hears", &WORDS).unwrap();
+        let saga = store.start(new).await.unwrap().saga().clone();
+        for number in 0..WORDS {
+            for word in ["other", "word"] {
+                let id = format!("{word} {number}");
+                let message = Message::Signal { name: word.into(), value: number.into() };
+                store.post(Letter { id, saga: saga.clone(), message, at: env.now() }).await.unwrap();
+            }
+        }
+        for number in 0..1_100 {
+            let (id, message) = (format!("wake {number}"), Message::Wake);
+            store.post(Letter { id, saga: saga.clone(), message, at: env.now() }).await.unwrap();
+        }
+        let registry = Registry::default().workflow(Hears);
+        let engine = Engine::start(store.clone(), vault, registry, env.clone(), "test");
+        let row = engine.wait(&saga, PATIENCE, |_| false).await.unwrap().unwrap();
+        assert_eq!(row.state, SagaState::Completed, "{name}: {row:?}");
+        let heard = store.output(&saga).await.unwrap().unwrap();
+        assert_eq!(heard, serde_json::json!((0..WORDS).collect::<Vec<_>>()), "{name}");
+        let left = store.letters(&saga).await.unwrap();
+        let are_others = left.iter().all(|letter| letter.id.starts_with("other"));
+        assert!(left.len() == WORDS as usize && are_others, "{name}: {} are left", left.len());
+        engine.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_done_beside_the_sagas_on_postgres_and_fails_is_said_within_a_minute() {
+    let env = Env::seeded(7).with_pace(10);
+    let server = Server::shared();
+    let base = server.database();
+    let (store, vault) = base.open(&[], &env).await;
+    let house = House::new("Postgres", Arc::new(store), vault, env);
+    let mut other = PgConnection::connect(&base.url).await.unwrap();
+    other.execute("alter table feed_head rename to away").await.unwrap();
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let said = loop {
+        if let Some(said) = house.engine.trouble() {
+            break said;
+        }
+        assert!(tokio::time::Instant::now() < deadline);
+        tokio::time::sleep(secs(1)).await;
+    };
+    assert!(said.contains("the feed") && said.contains("feed_head"), "{said}");
+    other.execute("alter table away rename to feed_head").await.unwrap();
+    while house.engine.trouble().is_some() {
+        assert!(tokio::time::Instant::now() < deadline);
+        tokio::time::sleep(secs(1)).await;
+    }
+    house.engine.stop().await;
+}
+
+/// Puts a secret of this kind away.
+#[derive(Serialize, Deserialize)]
+struct Hide {
+    kind: String,
+}
+
+impl Activity for Hide {
+    const NAME: &'static str = "bounds.hide";
+    const EFFECT: Effect = Effect::Repeatable;
+    type Client = Counter;
+    type Output = SecretRef;
+
+    async fn execute(&self, _: &Counter, call: &Call) -> Result<SecretRef, Failure> {
+        call.seal(&self.kind, &"hush".into())
+    }
+}
+
+/// The same in our own database.
+#[derive(Serialize, Deserialize)]
+struct HideHere {
+    kind: String,
+}
+
+impl Local for HideHere {
+    const NAME: &'static str = "bounds.hide_here";
+    type Output = SecretRef;
+
+    async fn apply(&self, tx: &mut Tx<'_>) -> Result<SecretRef, Failure> {
+        tx.seal(&self.kind, &"hush".into())
+    }
+}
+
+struct Hides;
+
+impl Workflow for Hides {
+    const NAME: &'static str = "hides";
+    const VERSION: u32 = 1;
+    type Input = (bool, String);
+    type Output = ();
+
+    async fn run(&self, saga: &Saga, (here, kind): (bool, String)) -> saga::Result<()> {
+        let done = if here {
+            saga.transact("hide", HideHere { kind }).await
+        } else {
+            saga.step("hide", Hide { kind }).await
+        };
+        done.map(drop)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_kind_of_a_secret_has_the_limits_of_a_name_on_each_store() {
+    let memory = async {
+        let env = Env::seeded(7).with_pace(10);
+        let (store, vault) = MemoryStore::new(&[], &env).await.unwrap();
+        (Arc::new(store) as Arc<dyn Store>, vault, env)
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let sqlite = async {
+        let env = Env::seeded(7).with_pace(10);
+        let (file, key) = (folder.path().join("a.db"), folder.path().join("key"));
+        let (store, vault) = SqliteStore::open(&file, &key, "test", &[], &env).await.unwrap();
+        (Arc::new(store) as Arc<dyn Store>, vault, env)
+    };
+    let server = Server::shared();
+    let postgres = async {
+        let env = Env::seeded(7).with_pace(10);
+        let (store, vault) = server.database().open(&[], &env).await;
+        (Arc::new(store) as Arc<dyn Store>, vault, env)
+    };
+    let stores = [memory.await, sqlite.await, postgres.await];
+    for (place, (store, vault, env)) in stores.into_iter().enumerate() {
+        let registry = Registry::default()
+            .activity::<Hide>(Arc::new(Counter::default()))
+            .local::<HideHere>()
+            .workflow(Hides);
+        let engine = Engine::start(store.clone(), vault, registry, env, "test");
+        let sql = Sql::from("select id from secret");
+        for (number, kind) in ["a\0b".to_owned(), "k".repeat(1001), String::new()].into_iter().enumerate() {
+            for here in [false, true] {
+                let new =
+                    engine.new_saga::<Hides>(format!("{number} {here}"), &(here, kind.clone())).unwrap();
+                let saga = engine.begin(new).await.unwrap().saga().clone();
+                // What an activity did before is not known here; what is done in a transaction is undone with it.
+                let is_told = |row: &SagaRow| !here && row.attention.contains(&Attention::NeedsDecision);
+                let row = engine.wait(&saga, PATIENCE, is_told).await.unwrap().unwrap();
+                let error = row.error.clone().unwrap_or_default();
+                assert!(error.contains("the kind of a secret"), "{place} {here} {number}: {row:?}");
+                assert_eq!(row.state.is_ended(), here, "{row:?}");
+            }
+        }
+        if place > 0 {
+            assert_eq!(store.fetch(sql, Vec::new()).await.unwrap().len(), 0, "nothing was written");
+        }
+        let new = engine.new_saga::<Hides>("well", &(false, "k".repeat(1000))).unwrap();
+        let saga = engine.begin(new).await.unwrap().saga().clone();
+        let row = engine.wait(&saga, PATIENCE, |_| false).await.unwrap().unwrap();
+        assert_eq!(row.state, SagaState::Completed, "{row:?}");
+        engine.stop().await;
+    }
+}
+
+/// Makes much text.
+#[derive(Serialize, Deserialize)]
+struct Much;
+
+impl Activity for Much {
+    const NAME: &'static str = "bounds.much";
+    const EFFECT: Effect = Effect::Read;
+    type Client = Counter;
+    type Output = String;
+
+    async fn execute(&self, _: &Counter, _: &Call) -> Result<String, Failure> {
+        Ok("x".repeat(1024 * 1024))
+    }
+}
+
+/// Takes it so often.
+#[derive(Serialize, Deserialize)]
+struct Take {
+    all: Vec<Made<String>>,
+}
+
+impl Activity for Take {
+    const NAME: &'static str = "bounds.take";
+    const EFFECT: Effect = Effect::Repeatable;
+    type Client = Counter;
+    type Output = ();
+
+    async fn execute(&self, counter: &Counter, _: &Call) -> Result<(), Failure> {
+        counter.0.fetch_add(1, SeqCst);
+        Ok(())
+    }
+}
+
+struct Takes;
+
+impl Workflow for Takes {
+    const NAME: &'static str = "takes";
+    const VERSION: u32 = 1;
+    type Input = u32;
+    type Output = ();
+
+    async fn run(&self, saga: &Saga, often: u32) -> saga::Result<()> {
+        let much = saga.step("much", Much).await?;
+        saga.step("take", Take { all: (0..often).map(|_| much.clone()).collect() }).await.map(drop)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_input_with_more_of_what_other_steps_made_than_may_be_is_refused_by_name_before_the_call() {
+    let env = Env::simulated(3);
+    let (store, vault) = MemoryStore::new(&[], &env).await.unwrap();
+    let counter = Arc::new(Counter::default());
+    let registry = Registry::default()
+        .activity::<Much>(counter.clone())
+        .activity::<Take>(counter.clone())
+        .workflow(Takes);
+    let engine = Engine::start(Arc::new(store), vault, registry, env.clone(), "test");
+    let saga = begun::<Takes>(&engine, 15).await;
+    let row = engine.wait(&saga, secs(60), |_| false).await.unwrap().unwrap();
+    assert_eq!(row.state, SagaState::Completed, "{row:?}");
+    assert_eq!(counter.0.load(SeqCst), 1);
+    let saga = begun::<Takes>(&engine, 17).await;
+    let row = engine.wait(&saga, secs(60), |_| false).await.unwrap().unwrap();
+    assert!(row.state.is_ended() && row.state != SagaState::Completed, "{row:?}");
+    assert!(row.error.as_ref().unwrap().contains("what other steps made"), "{row:?}");
+    assert_eq!(counter.0.load(SeqCst), 1, "it was not called");
+}
+
+/// Has so many branches, none of which does anything.
+struct Branches;
+
+impl Workflow for Branches {
+    const NAME: &'static str = "branches";
+    const VERSION: u32 = 1;
+    type Input = (bool, u64);
+    type Output = ();
+
+    async fn run(&self, saga: &Saga, (races, count): (bool, u64)) -> saga::Result<()> {
+        let items = || (0..count).map(|number| (number.to_string(), number));
+        if races {
+            saga.race("race", items(), |_, _| async { Ok(()) }).await.map(drop)
+        } else {
+            saga.each("each", items(), |_, _| async { Ok(()) }).await.map(drop)
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_race_and_an_each_have_so_many_branches_and_no_more() {
+    let env = Env::simulated(3);
+    let (store, vault) = MemoryStore::new(&[], &env).await.unwrap();
+    let registry = Registry::default().workflow(Branches);
+    let engine = Engine::start(Arc::new(store), vault, registry, env.clone(), "test");
+    for (races, most) in [(true, 1_000), (false, 20_000)] {
+        // One that never ends is noticed too.
+        for count in [most + 1, u64::MAX] {
+            let new = engine.new_saga::<Branches>(format!("{races} {count}"), &(races, count)).unwrap();
+            let saga = engine.begin(new).await.unwrap().saga().clone();
+            let row = engine.wait(&saga, secs(60), |_| false).await.unwrap().unwrap();
+            assert_eq!(row.state, SagaState::Failed, "{row:?}");
+            assert!(row.error.as_ref().unwrap().contains(&format!("more than {most} branches")), "{row:?}");
+        }
+        let new = engine.new_saga::<Branches>(format!("{races}"), &(races, most)).unwrap();
+        let saga = engine.begin(new).await.unwrap().saga().clone();
+        let row = engine.wait(&saga, secs(60), |_| false).await.unwrap().unwrap();
+        assert_eq!(row.state, SagaState::Completed, "{row:?}");
+    }
 }

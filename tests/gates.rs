@@ -460,6 +460,37 @@ async fn a_person_closes_a_gate_and_opens_it_and_both_are_remembered() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_waits_at_a_gate_that_only_a_person_opens_is_told_whenever_it_came() {
+    let house = House::new(15, vec![Gate::credential("desk").concurrency(1)], secs(50)).await;
+    let engine = house.worker();
+    let early = house.begin::<Visit>(&engine, 0..3).await;
+    house.waiting(&engine, 2).await;
+    engine.close_gate("desk", "ann", "the desk is moving").await.unwrap();
+    let late = house.begin::<Visit>(&engine, 3..5).await;
+    house.waiting(&engine, 4).await;
+    house.env.sleep(secs(3600)).await;
+    let mut told = 0;
+    for saga in early.iter().chain(&late) {
+        let row = engine.row(saga).await.unwrap().unwrap();
+        if row.state.is_ended() {
+            continue;
+        }
+        told += 1;
+        let why = engine.why(saga).await.unwrap().unwrap();
+        assert!(why.now.contains("closed until a person opens it: ann: the desk is moving"), "{why}");
+        assert!(why.you.contains("desk"), "{why}");
+    }
+    assert_eq!(told, 4);
+    engine.open_gate("desk", "bob", "it has moved").await.unwrap();
+    for saga in early.iter().chain(&late) {
+        let why = engine.why(saga).await.unwrap().unwrap();
+        assert!(!why.now.contains("a person opens it"), "{why}");
+    }
+    house.all_end(&engine, &early, secs(1200)).await;
+    house.all_end(&engine, &late, secs(1200)).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_credential_that_is_refused_asks_for_a_person_and_turns_nobody_round() {
     let house = House::new(9, vec![Gate::credential("desk")], secs(1)).await;
     let engine = house.worker();

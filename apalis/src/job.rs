@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use amends_engine::{Activity, Call, Effect, Failure, Found, Resource, secs};
+use amends_engine::{Activity, Call, Effect, Failure, Found, Gate, Resource, secs};
 use apalis::prelude::BoxDynError;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -41,6 +41,32 @@ pub trait JobActivity: Serialize + DeserializeOwned + Clone + Send + Sync + 'sta
     /// the task's id, unless this says better; one that has none makes nothing.
     fn resource(&self, call: &Call) -> Option<Resource> {
         Self::Undo::TAKES_BACK.then(|| Resource::new("apalis", Self::NAME, call.key().to_string()))
+    }
+
+    /// The gates that a run of the job passes, its undo too: the credential's first, then those of single operations.
+    /// What says *slow down*, or that the credential is refused, closes the first for everybody who names it.
+    ///
+    /// ```
+    /// # use amends_apalis::{JobActivity, NoUndo};
+    /// # use amends_engine::{Gate, secs};
+    /// # use serde::{Deserialize, Serialize};
+    /// #[derive(Debug, Clone, Serialize, Deserialize)]
+    /// struct Email {
+    ///     account: String,
+    /// }
+    ///
+    /// impl JobActivity for Email {
+    ///     const NAME: &'static str = "post.send_email";
+    ///     type Output = ();
+    ///     type Undo = NoUndo;
+    ///
+    ///     fn gates(&self) -> Vec<Gate> {
+    ///         vec![Gate::credential(format!("post:{}", self.account)).rate(10, secs(1))]
+    ///     }
+    /// }
+    /// ```
+    fn gates(&self) -> Vec<Gate> {
+        Vec::new()
     }
 
     /// What an error of the job, or of its undo, says of whether it happened; `None` where the crate's own table
@@ -84,6 +110,10 @@ impl<A: JobActivity> Activity for Job<A> {
 
     fn resource(&self, call: &Call) -> Option<Resource> {
         self.0.resource(call)
+    }
+
+    fn gates(&self, _: &Handler<A>) -> Vec<Gate> {
+        self.0.gates()
     }
 
     async fn execute(&self, handler: &Handler<A>, call: &Call) -> Result<A::Output, Failure> {

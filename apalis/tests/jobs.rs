@@ -11,7 +11,7 @@ use amends_engine::activity::Found;
 use amends_engine::journal::event::Event;
 use amends_engine::journal::state::{Attention, SagaState};
 use amends_engine::store::{ResourceFilter, ResourceState};
-use desk::stay::stay;
+use desk::stay::{begin, engine, stay};
 use desk::{Desk, Say, booking, telling};
 
 fn needs_decision(row: &amends_engine::store::SagaRow) -> bool {
@@ -145,5 +145,25 @@ async fn what_the_author_says_of_an_error_goes_before_all_else() {
     let row = running.end().await;
     assert_eq!(row.state, SagaState::Failed, "it ended before any effect");
     assert!(row.error.as_ref().unwrap().contains("sold_out"), "{row:#?}");
+    running.engine.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_waits_at_its_gate_and_runs_once_that_is_opened() {
+    let desk = Arc::new(Desk::default());
+    let engine = engine(booking(&desk), telling(&desk)).await;
+    engine.close_gate("desk.word", "ann", "the post is on strike").await.unwrap();
+
+    let running = begin(engine, &["12"]).await;
+
+    let waits = |row: &amends_engine::store::SagaRow| {
+        row.step.as_deref().is_some_and(|step| step.ends_with("waits at a gate"))
+    };
+    let row = running.engine.wait(&running.saga, desk::stay::PATIENCE, waits).await.unwrap().unwrap();
+    assert!(waits(&row), "{row:#?}");
+    assert_eq!((desk.calls("book").len(), desk.calls("tell").len()), (1, 0));
+    running.engine.open_gate("desk.word", "ann", "it is over").await.unwrap();
+    assert_eq!(running.end().await.state, SagaState::Completed);
+    assert_eq!(desk.calls("tell").len(), 1);
     running.engine.stop().await;
 }

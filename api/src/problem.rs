@@ -253,6 +253,7 @@ impl From<store::Error> for Problem {
                 Self::invalid(format!("{error}."))
             }
             store::Error::Unstorable(problem) => Self::invalid(sentence(problem)),
+            store::Error::InboxFull { .. } => Self::new(Code::StateConflict, format!("{error}.")),
             store::Error::Closed => Self::new(Code::Draining, "The database is being closed."),
             store::Error::Job(amends_engine::Failure::Refused(refusal)) => {
                 let code = match refusal.code.as_str() {

@@ -170,7 +170,7 @@ impl Journal {
             ended_at: state.ended.map(|_| state.at),
         };
         let resources = state.ledger.rows().cloned().collect();
-        SagaView { row, state, entries: self.0, resources }
+        SagaView { row, state, entries: self.0, resources, gate: None }
     }
 }
 

@@ -224,6 +224,8 @@ pub struct Gate {
     pub permits_held: u32,
     /// What people did to it, oldest first; the last hundred.
     pub acts: Vec<GateAct>,
+    /// Why it cannot be moved, so that nobody who waits there is let go; null while it can.
+    pub trouble: Option<String>,
 }
 
 /// What a person did to a gate.
@@ -265,6 +267,7 @@ impl Gate {
             waiting_compensations: gate.queue.undo,
             permits_held: gate.in_hand,
             acts: acts.collect(),
+            trouble: gate.trouble.clone(),
         }
     }
 }

@@ -69,6 +69,9 @@ pub fn why(view: &SagaView, now: Timestamp) -> Why {
     if view.row.attention.contains(&Attention::Unreadable) {
         engine::tell_unread_letter(&mut told);
     }
+    if let Some(gate) = &view.gate {
+        engine::tell_gate(&mut told, gate);
+    }
     let engine::Why { happened, now, you } = told;
     Why { happened, now, outside: outside(view), you }
 }

@@ -8,18 +8,18 @@ use crate::activity::{Local, Registry};
 use crate::bulk::BULK_MAX;
 use crate::data::{self, Unstorable, limits};
 use crate::env::Env;
-use crate::gate::{GateAct, GateView, Times};
+use crate::gate::{GateAct, GateView, GateWait, Lane, Times};
 use crate::ids::{OperationId, SagaId, StepKey};
 use crate::journal::act::{Act, Verdict};
 use crate::journal::state::{Attention, SagaState};
-use crate::journal::why::{tell_unread_letter, why_unreadable};
+use crate::journal::why::{tell_gate, tell_unread_letter, why_unreadable};
 use crate::journal::{Entry, Plan, State, Why, plan, why};
 use crate::saga::Workflow;
 use crate::secret::Vault;
 use crate::store::tx::{Beside, Tx};
 use crate::store::{
-    AuditRow, Error, Letter, Loose, LooseJob, Message, NewSaga, ResourceFilter, ResourceRow, SagaFilter,
-    SagaRow, Started, Store,
+    AuditRow, Error, GateRow, Letter, Loose, LooseJob, Message, NewSaga, ResourceFilter, ResourceRow,
+    SagaFilter, SagaRow, Started, Store, UNREAD_MAX,
 };
 use crate::sweep::{FindingClass, FindingFilter, FindingRow};
 use crate::worker::{self, Counts, DryRun, Shared};
@@ -50,6 +50,8 @@ pub struct SagaView {
     pub entries: Vec<Entry>,
     /// The ledger rows it made or holds, as they are now, whoever holds them.
     pub resources: Vec<ResourceRow>,
+    /// The gate at which it waits, as that is now.
+    pub gate: Option<GateView>,
 }
 
 /// Refuses an act of which nobody says who does it and why, or more than is kept of that.
@@ -272,7 +274,8 @@ impl Engine {
         let filter =
             ResourceFilter { holder: Some(saga.to_string()), limit: 1000, ..ResourceFilter::default() };
         let resources = self.shared.store.resources(filter).await?;
-        Ok(Some(SagaView { row, state, entries, resources }))
+        let gate = self.gate_of(&state).await?;
+        Ok(Some(SagaView { row, state, entries, resources, gate }))
     }
 
     /// A saga's situation in three sentences, also when its journal cannot be read; nothing if there is no such saga.
@@ -282,6 +285,9 @@ impl Engine {
             Ok(state) => {
                 let mut why = why(&state, self.shared.env.now());
                 self.tell_ghosts(saga, &mut why).await?;
+                if let Some(gate) = self.gate_of(&state).await? {
+                    tell_gate(&mut why, &gate);
+                }
                 if row.attention.contains(&Attention::Unreadable) {
                     tell_unread_letter(&mut why);
                 }
@@ -297,9 +303,10 @@ impl Engine {
         self.shared.take_counts()
     }
 
-    /// What keeps this engine from working, in words, for a probe and for pages: that nothing has been written for half a
-    /// minute though something was to be, or that nothing is driven any more. Nothing while it is well, and when it was
-    /// [stopped](Self::stop).
+    /// What keeps this engine from working, in words, for a probe and for pages: that for half a minute nothing has been
+    /// written though something was to be, that something else it needs has failed for so long (the ledger cannot be
+    /// read, the [store's own work](Store::trouble)), or that nothing is driven any more. Nothing while it is well, and
+    /// when it was [stopped](Self::stop).
     pub fn trouble(&self) -> Option<String> {
         if self.shared.is_draining() {
             return None;
@@ -309,7 +316,7 @@ impl Engine {
             return Some("the worker has ended, and no saga is driven: start the program again".to_owned());
         }
         drop(worker);
-        self.shared.unwritten()
+        self.shared.trouble.said(&self.shared.env).or_else(|| self.shared.store.trouble())
     }
 
     /// Adds what of the things that a saga holds was found to have vanished.
@@ -453,7 +460,24 @@ impl Engine {
     pub async fn gates(&self) -> Result<Vec<GateView>, Error> {
         let rows = self.shared.store.gates(self.shared.granted_since()).await?;
         let (now, times) = (self.shared.env.now(), Times::of(&self.shared.env));
-        Ok(rows.iter().map(|row| GateView::of(row, now, &times)).collect())
+        let view = |row: &GateRow| GateView::of(row, self.shared.gates.refused(&row.key), now, &times);
+        Ok(rows.iter().map(view).collect())
+    }
+
+    /// Which steps wait at a gate, forward steps first, those that came first before others; at most so many of each.
+    pub async fn waiting_at(&self, key: &str, limit: u32) -> Result<Vec<GateWait>, Error> {
+        let mut all = Vec::new();
+        for lane in [Lane::Forward, Lane::Undo] {
+            all.extend(self.shared.store.gate_queue(key, lane, self.shared.granted_since(), limit).await?);
+        }
+        Ok(all)
+    }
+
+    /// The gate at which a saga waits; nothing if it waits at none.
+    async fn gate_of(&self, state: &State) -> Result<Option<GateView>, Error> {
+        let waits = state.gate_waits();
+        let Some(wait) = waits.last() else { return Ok(None) };
+        Ok(self.gates().await?.into_iter().find(|gate| gate.key == wait.gate))
     }
 
     /// Closes a gate to everybody, compensations too, until a person opens it. What waits there uses no attempts.
@@ -536,7 +560,8 @@ impl Engine {
     /// Leaves a signal for a saga; the same id for the same saga again changes nothing. Null is a value like others.
     ///
     /// # Errors
-    /// There is no such saga, the id, the name or the value exceeds a limit ([`Error::Unstorable`]), or the store cannot.
+    /// There is no such saga, the id, the name or the value exceeds a limit ([`Error::Unstorable`]), 10,000 letters wait
+    /// for the saga already ([`Error::InboxFull`]; what a person does to it passes all the same), or the store cannot.
     pub async fn signal(
         &self,
         saga: &SagaId,
@@ -547,6 +572,10 @@ impl Engine {
         limits::signal_id(id)?;
         limits::name("the name of the signal", name)?;
         data::check("the signal", &value)?;
+        // What is left for a saga that does not read it stays, and is looked through each time.
+        if self.shared.store.unread(saga, UNREAD_MAX).await? >= UNREAD_MAX {
+            return Err(Error::InboxFull { saga: saga.clone(), most: UNREAD_MAX });
+        }
         // Its own: no word of the engine's, and none for another saga, has such an id.
         let id = format!("{saga}:signal:{id}");
         self.post(id, saga, Message::Signal { name: name.to_owned(), value }).await

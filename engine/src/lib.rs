@@ -161,6 +161,7 @@ pub mod store;
 pub mod sweep;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod trouble;
 mod worker;
 
 pub use activity::{

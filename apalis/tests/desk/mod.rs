@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use amends_apalis::{Handler, JobActivity, NoUndo, Undoes};
-use amends_engine::{Effect, Failure};
+use amends_engine::{Effect, Failure, Gate};
 use apalis::prelude::{AbortError, Attempt, BoxDynError, Data, RetryAfterError, TaskId, task_fn};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -186,6 +186,10 @@ impl JobActivity for Tell {
     const EFFECT: Effect = Effect::Repeatable;
     type Output = ();
     type Undo = NoUndo;
+
+    fn gates(&self) -> Vec<Gate> {
+        vec![Gate::credential("desk.word")]
+    }
 }
 
 /// The booking job and its undo as the team has them: handlers and their data.

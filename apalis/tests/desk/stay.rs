@@ -56,10 +56,18 @@ pub async fn stay_within(
     telling: Handler<Tell>,
     rooms: &[&str],
 ) -> Running {
+    begin(engine_within(limit, booking, telling).await, rooms).await
+}
+
+/// An engine in memory that has these jobs.
+pub async fn engine(booking: Handler<Book>, telling: Handler<Tell>) -> Engine {
+    engine_within(secs(2), booking, telling).await
+}
+
+async fn engine_within(limit: Duration, booking: Handler<Book>, telling: Handler<Tell>) -> Engine {
     let env = Env::seeded(7).with_pace(PACE).with_shortest_limit(limit);
     let (store, vault) = MemoryStore::new(&[], &env).await.unwrap();
-    let engine = Engine::start(Arc::new(store), vault, registry(booking, telling), env, "test");
-    begin(engine, rooms).await
+    Engine::start(Arc::new(store), vault, registry(booking, telling), env, "test")
 }
 
 pub fn registry(booking: Handler<Book>, telling: Handler<Tell>) -> Registry {

@@ -47,12 +47,13 @@ fn table(gates: &[Gate]) -> Markup {
                 } }
                 tbody {
                     @for gate in gates {
-                        tr class=[(gate.state == "closed").then_some("troubled")] {
+                        tr class=[(gate.state == "closed" || gate.trouble.is_some()).then_some("troubled")] {
                             td { (gate.state) }
                             td.id { (gate.key) }
                             td { (gate.waiting) " steps, " (gate.waiting_compensations) " undos" }
                             td.number { (gate.permits_held) }
                             td.error {
+                                @if let Some(trouble) = &gate.trouble { "It cannot be moved: " (trouble) }
                                 @if let Some(reason) = &gate.closed_reason {
                                     (gate.closed_by.as_deref().unwrap_or_default()) ": " (reason)
                                 }

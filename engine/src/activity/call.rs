@@ -8,6 +8,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{Cause, Failure};
+use crate::data::limits;
 use crate::env::{Env, Timestamp};
 use crate::ids::{InstallationId, SagaId, SecretRef, StepKey, base32};
 use crate::secret::{Sealed, Vault};
@@ -146,7 +147,13 @@ impl Call {
     }
 
     /// Puts a secret away. It is written, sealed, with the record of this step; the reference is for the output.
+    ///
+    /// # Errors
+    /// The kind is empty, longer than a [name](crate::data::NAME_MAX), or has a NUL: nothing is put away then. What the
+    /// activity did before may be there, so that this is no refusal of the step but a doubt, and a person is told.
     pub fn seal(&self, kind: &str, value: &SecretString) -> Result<SecretRef, Failure> {
+        limits::secret_kind(kind)
+            .map_err(|error| Failure::NoAnswer { cause: Cause::Unstorable, detail: error.to_string() })?;
         let sealed = self.outside.vault.seal(kind, value, &self.outside.env).map_err(secret_failure)?;
         let id = sealed.id.clone();
         self.sealed.lock().unwrap_or_else(PoisonError::into_inner).push(sealed);

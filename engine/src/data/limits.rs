@@ -20,6 +20,10 @@ pub const LABELS_MAX: usize = 64;
 pub const REFERENCES_MAX: usize = 1000;
 /// The largest input, output or signal, as JSON text: 2 MiB.
 pub const VALUE_MAX: usize = 2 * 1024 * 1024;
+/// The most that other steps made in one input, as JSON text, all places together: 16 MiB.
+pub const MADE_MAX: usize = 8 * VALUE_MAX;
+/// The most places in one input that hold what other steps made.
+pub const PLACES_MAX: usize = 10_000;
 /// The deepest input, output or signal: so many lists and maps in one another. A journal's line adds a few, and the
 /// reader of JSON stops at 128.
 pub const DEPTH_MAX: usize = 100;
@@ -78,6 +82,14 @@ pub(crate) fn owner_of_any_length(what: &str, owner: &str) -> Result<(), Unstora
         return Err(Unstorable::new(what, problem));
     }
     Ok(())
+}
+
+/// Refuses a kind of a secret that is empty, too long or holds a NUL: it is part of what the secret is sealed with.
+pub(crate) fn secret_kind(kind: &str) -> Result<(), Unstorable> {
+    if kind.is_empty() {
+        return Err(Unstorable::new("the kind of a secret", "is empty"));
+    }
+    name("the kind of a secret", kind)
 }
 
 /// Refuses a label that is too long, or holds a NUL, in its name or its value.

@@ -10,7 +10,9 @@ mod round_trip;
 mod unseen;
 mod writer;
 
-pub use limits::{DEPTH_MAX, KEY_MAX, LABELS_MAX, NAME_MAX, REASON_MAX, SIGNAL_ID_MAX, VALUE_MAX};
+pub use limits::{
+    DEPTH_MAX, KEY_MAX, LABELS_MAX, MADE_MAX, NAME_MAX, PLACES_MAX, REASON_MAX, SIGNAL_ID_MAX, VALUE_MAX,
+};
 pub(crate) use present::present;
 pub use reference::Reference;
 pub(crate) use reference::{Input, Resolved, Token};

@@ -7,10 +7,12 @@
 //! value itself.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::limits::{MADE_MAX, PLACES_MAX};
 use crate::ids::StepKey;
 
 /// One place in an input that holds what another step made; the input itself has null there.
@@ -45,6 +47,26 @@ pub(crate) struct Resolved {
 }
 
 impl Input {
+    /// What is too much in it, if all places that hold what other steps made are more than an input may have, or what
+    /// they hold is larger together.
+    pub(crate) fn excess(&self, output_of: impl Fn(&StepKey) -> Option<Value>) -> Option<String> {
+        if self.references.len() > PLACES_MAX {
+            let problem = format!("{} places, and {PLACES_MAX} are allowed", self.references.len());
+            return Some(format!("holds what other steps made in too many places: {problem}"));
+        }
+        let (mut lengths, mut sum) = (BTreeMap::new(), 0_usize);
+        for Reference { step, .. } in &self.references {
+            let length = lengths.entry(step).or_insert_with(|| output_of(step).as_ref().map_or(0, length));
+            sum = sum.saturating_add(*length);
+            if sum > MADE_MAX {
+                return Some(format!(
+                    "holds more of what other steps made than is allowed: more than {MADE_MAX} bytes as JSON"
+                ));
+            }
+        }
+        None
+    }
+
     /// The input with each reference followed; the step of one that cannot be.
     pub(crate) fn resolved(
         &self,
@@ -56,6 +78,23 @@ impl Input {
         });
         Ok(Resolved { value: self.value.clone(), held: held.collect::<Result<_, _>>()? })
     }
+}
+
+/// How long a value is as JSON text; it is not written for that.
+fn length(value: &Value) -> usize {
+    struct Count(usize);
+    impl std::io::Write for Count {
+        fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+            self.0 = self.0.saturating_add(text.len());
+            Ok(text.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    // What cannot be written was not kept.
+    serde_json::to_writer(&mut count, value).map_or(usize::MAX, |()| count.0)
 }
 
 impl Resolved {

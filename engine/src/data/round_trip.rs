@@ -20,6 +20,9 @@ pub(crate) fn input<T: Serialize + DeserializeOwned>(
     output_of: impl Fn(&StepKey) -> Option<Value>,
 ) -> Result<Input, Unstorable> {
     let written = write_input(what, value)?;
+    if let Some(excess) = written.excess(&output_of) {
+        return Err(Unstorable::new(what, excess));
+    }
     let resolved = written.resolved(output_of).map_err(|step| {
         Unstorable::new(what, format!("holds what {step} made, and that is no step of it"))
     })?;

@@ -98,7 +98,8 @@ impl Gate {
         self
     }
 
-    /// At most `calls` in each `per`, one at a time unless a [`burst`](Self::burst) is said.
+    /// At most `calls` in each `per`, one at a time unless a [`burst`](Self::burst) is said. What is counted are runs of
+    /// an activity's function, however many requests each makes: to be declared with room for that.
     #[must_use]
     pub fn rate(mut self, calls: u32, per: Duration) -> Self {
         self.rule.bucket = Some(Bucket { calls: calls.max(1), per, burst: 1 });

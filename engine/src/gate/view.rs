@@ -23,11 +23,19 @@ pub struct GateView {
     pub in_hand: u32,
     /// What people did to it, oldest first; the last hundred.
     pub acts: Vec<GateAct>,
+    /// Why this process cannot move it: the database refuses each time. Nobody who waits there is let go before that
+    /// is mended.
+    pub trouble: Option<String>,
 }
 
 impl GateView {
-    /// As it is now.
-    pub(crate) fn of(row: &GateRow, now: Timestamp, times: &Times) -> Self {
+    /// Whether nobody passes before a person has done something: opened it, or mended what does not let it move.
+    pub fn needs_person(&self) -> bool {
+        self.trouble.is_some() || self.closed.as_ref().is_some_and(|closed| closed.until.is_none())
+    }
+
+    /// As it is now; `trouble` is why it cannot be moved.
+    pub(crate) fn of(row: &GateRow, trouble: Option<String>, now: Timestamp, times: &Times) -> Self {
         let state = row.settled(now, times);
         Self {
             key: row.key.clone(),
@@ -37,6 +45,7 @@ impl GateView {
             in_hand: state.shares.values().fold(0, |sum, share| sum.saturating_add(share.permits)),
             rule: state.rule,
             acts: state.acts,
+            trouble,
         }
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::State;
 use super::state::{Phase, Step};
-use crate::data::{Reference, Unstorable, check, limits, present};
+use crate::data::{Input, Reference, Unstorable, check, limits, present};
 use crate::env::Timestamp;
 use crate::ids::StepKey;
 
@@ -319,6 +319,9 @@ impl Act {
             {
                 Some(problem)
             }
+            Self::Patch { input, references, .. } if let Some(excess) = excess(state, input, references) => {
+                Some(excess)
+            }
             Self::Patch { .. } => says(
                 matches!(phase, Some(Phase::Deferred { .. }))
                     && step.is_some_and(|step| step.asked.is_some())
@@ -327,6 +330,16 @@ impl Act {
             ),
         }
     }
+}
+
+/// What is too much of what other steps made in a patched input.
+fn excess(state: &State, input: &Value, references: &[Reference]) -> Option<String> {
+    if references.is_empty() {
+        return None;
+    }
+    let patched = Input { value: input.clone(), references: references.to_vec() };
+    let output_of = |key: &StepKey| state.step(key).and_then(|step| step.output.clone());
+    patched.excess(output_of).map(|excess| format!("the input {excess}"))
 }
 
 /// What stands against these references in an input of this step.

@@ -7,6 +7,7 @@ use super::act::{Act, Verdict};
 use super::state::{Attention, Phase, SagaState, Step, turned};
 use crate::activity::Effect;
 use crate::env::Timestamp;
+use crate::gate::GateView;
 use crate::store::{ResourceRow, ResourceState};
 
 /// What happened, what happens now, what a person can do. Acts are named in backticks, as they are called.
@@ -87,6 +88,24 @@ pub fn tell_unread_letter(why: &mut Why) {
         " If a newer program wrote the letter, start that one; else look for what it said in the table inbox, and say \
          it again.",
     );
+}
+
+/// Adds what the gate at which it waits is now, where only a person changes that: when the step began to wait, that may
+/// have been different.
+pub fn tell_gate(why: &mut Why, gate: &GateView) {
+    let (key, waiting) = (&gate.key, gate.queue.waiting());
+    let wait = if waiting == 1 { "waits" } else { "wait" };
+    if let Some(trouble) = &gate.trouble {
+        why.now.push_str(&format!(" Gate {key} lets nobody go, since it cannot be moved: {trouble}."));
+        why.you.push_str(&format!(
+            " Mend what the database refuses; {waiting} {wait} at gate {key} and go on by themselves then."
+        ));
+    } else if let Some(closed) = gate.closed.as_ref().filter(|closed| closed.until.is_none()) {
+        why.now.push_str(&format!(" Gate {key} is closed until a person opens it: {}.", closed.reason));
+        why.you.push_str(&format!(
+            " {waiting} {wait} at gate {key}; open it once what it was closed for is over."
+        ));
+    }
 }
 
 fn parked(state: &State, attention: Attention, detail: &str) -> Why {

@@ -1,5 +1,6 @@
 //! The context of a saga: the verbs its function is written in.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -23,6 +24,10 @@ const EMPTY: &str = "its key is empty";
 const INPUT: &str = "its input";
 /// So many branches of an `each` are under way at a time; the others wait their turn.
 const SIDE_BY_SIDE: usize = 16;
+/// So many branches has an `each`: as many as a function may ask for steps.
+const EACH_MAX: usize = 20_000;
+/// So many has a race, where all are under way at a time, and each that loses is an entry of the journal.
+const RACE_MAX: usize = 1_000;
 
 /// The context of one saga, or of one scope in it: the verbs that a workflow's function is written in.
 ///
@@ -188,7 +193,8 @@ impl Saga {
         self.child::<W, _>(key, input, ChildRule::Started)
     }
 
-    /// Runs a branch for each item, side by side (16 at a time); each branch is a scope named by its item's key.
+    /// Runs a branch for each item, side by side (16 at a time, at most 20,000 in all); each branch is a scope named by
+    /// its item's key.
     ///
     /// All or unwind: waits for every branch, then yields all outputs in the order of the items, or the
     /// first refusal.
@@ -248,16 +254,17 @@ impl Saga {
         let mut chains = Vec::new();
         let mut branches = Vec::new();
         for (item_key, item) in items {
+            room(&scope, branches.len(), EACH_MAX)?;
             let inner = self.inside(&scope, item_key.as_ref())?;
             chains.push(inner.chain.clone());
             branches.push(branch(inner, item));
         }
         let ended: Vec<Result<T>> = futures::stream::iter(branches).buffered(SIDE_BY_SIDE).collect().await;
         if !chains.is_empty() {
-            let mut joined: Vec<StepKey> = Vec::new();
+            let (mut joined, mut known) = (Vec::new(), HashSet::new());
             for chain in chains {
                 for step in chain.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-                    if !joined.contains(step) {
+                    if known.insert(step.clone()) {
                         joined.push(step.clone());
                     }
                 }
@@ -272,7 +279,7 @@ impl Saga {
 
     /// Runs a branch for each item, side by side, until one gets through: yields its key and its output, and the
     /// other branches are taken back while the saga goes on. A branch that halts is taken back and drops out; when
-    /// all have, the race halts as the last of them did.
+    /// all have, the race halts as the last of them did. A race has at most 1,000 branches.
     pub async fn race<K, I, T, F, Fut>(
         &self,
         key: &str,
@@ -288,6 +295,7 @@ impl Saga {
         let race = self.opened(&self.scope, key, Scope::Race)?;
         let mut open = Vec::new();
         for (item_key, item) in items {
+            room(&race, open.len(), RACE_MAX)?;
             let inner = self.inside(&race, item_key.as_ref())?;
             let body = Box::pin(inner.clone().guarded(branch(inner.clone(), item)));
             open.push((item_key, inner, body));
@@ -415,4 +423,12 @@ impl Saga {
         }
         Step::new(self.clone(), at, kind)
     }
+}
+
+/// Refuses one more branch where there are as many as there may be.
+fn room(scope: &StepKey, branches: usize, most: usize) -> Result<()> {
+    if branches < most {
+        return Ok(());
+    }
+    Err(Halt::Misuse { step: scope.clone(), problem: format!("it has more than {most} branches") })
 }

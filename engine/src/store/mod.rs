@@ -48,6 +48,11 @@ use crate::sweep::{
     CensusClaim, CensusEnd, CensusRow, FindingFilter, FindingRow, Settled as FindingSettled, Sighting,
 };
 
+/// How many letters are read at a time: each may be as large as a value.
+pub(crate) const LETTERS_PAGE: u32 = 64;
+/// How many letters that are not consumed a saga may have before no signal is taken for it.
+pub const UNREAD_MAX: u32 = 10_000;
+
 /// All that one turn of a saga writes: one transaction, fenced.
 #[derive(Debug, Clone)]
 pub struct Append {
@@ -135,6 +140,14 @@ pub enum Error {
     /// The key of a saga that a turn starts was used for another one.
     #[error("the key of a start was taken by saga {0}")]
     KeyTaken(SagaId),
+    /// So many letters wait for the saga that no signal is taken for it until some were read.
+    #[error("{most} letters wait for saga {saga}, and no signal is taken until it has read some")]
+    InboxFull {
+        /// Which saga.
+        saga: SagaId,
+        /// How many may wait.
+        most: u32,
+    },
     /// A row cannot be read.
     #[error("{0}")]
     Unreadable(String),
@@ -249,9 +262,37 @@ pub trait Store: Send + Sync + 'static {
         all
     }
 
-    /// A saga's letters that are not consumed, in the order of their arrival. One that cannot be read is
-    /// [`Message::Unreadable`], and holds up no other.
-    async fn letters(&self, saga: &SagaId) -> Result<Vec<Letter>, Error>;
+    /// A page of a saga's letters that are not consumed, in the order of their arrival: at most `limit`, from the first
+    /// on, or those behind the letter of the id `after`. One that cannot be read is [`Message::Unreadable`], and holds
+    /// up no other.
+    async fn letters_page(
+        &self,
+        saga: &SagaId,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<Letter>, Error>;
+
+    /// All of a saga's letters that are not consumed, as [`letters_page`](Self::letters_page) has them.
+    async fn letters(&self, saga: &SagaId) -> Result<Vec<Letter>, Error> {
+        let mut all: Vec<Letter> = Vec::new();
+        loop {
+            let after = all.last().map(|letter| letter.id.clone());
+            let page = self.letters_page(saga, after.as_deref(), LETTERS_PAGE).await?;
+            if page.is_empty() {
+                return Ok(all);
+            }
+            all.extend(page);
+        }
+    }
+
+    /// How many of a saga's letters are not consumed; it is not counted beyond `most`.
+    async fn unread(&self, saga: &SagaId, most: u32) -> Result<u32, Error>;
+
+    /// What of the store's own work (not of what it was asked for) has failed for a while, in words; nothing while all
+    /// is well.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
 
     /// Returns when something may have become due: a start, a letter; or after a while.
     async fn changed(&self);

@@ -369,7 +369,11 @@ impl Tx<'_> {
     }
 
     /// Puts a secret away with this step; the reference is for the output.
+    ///
+    /// # Errors
+    /// The kind is empty, longer than a [name](crate::data::NAME_MAX), or has a NUL.
     pub fn seal(&mut self, kind: &str, value: &SecretString) -> Result<SecretRef, Failure> {
+        limits::secret_kind(kind)?;
         let sealed = self
             .vault
             .seal(kind, value, self.env)

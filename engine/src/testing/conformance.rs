@@ -708,10 +708,23 @@ async fn letters_are_read_in_the_order_of_their_arrival(subject: &Subject) {
     known.at = Timestamp(99);
     subject.store.post(known).await.unwrap();
     assert_eq!(subject.store.letters(&saga).await.unwrap(), expected, "{}", subject.name);
+    let page = async |after: Option<&Letter>, limit| {
+        let after = after.map(|letter| letter.id.as_str());
+        subject.store.letters_page(&saga, after, limit).await.unwrap()
+    };
+    assert_eq!(page(None, 5).await, expected[..5], "{}", subject.name);
+    assert_eq!(page(Some(&expected[4]), 5).await, expected[5..10], "{}", subject.name);
+    assert_eq!(page(Some(&expected[9]), 5).await, expected[10..], "{}", subject.name);
+    assert_eq!(page(Some(&expected[11]), 5).await, [], "{}", subject.name);
+    assert_eq!(subject.store.unread(&saga, 100).await, Ok(12), "{}", subject.name);
+    assert_eq!(subject.store.unread(&saga, 7).await, Ok(7), "{}", subject.name);
     let mut reads = subject.next(&saga).await;
     reads.consumed = expected.iter().take(5).map(|letter| letter.id.clone()).collect();
     subject.store.append(reads.into()).await.unwrap();
     assert_eq!(subject.store.letters(&saga).await.unwrap(), expected[5..], "{}", subject.name);
+    assert_eq!(page(Some(&expected[4]), 3).await, expected[5..8], "{}", subject.name);
+    assert_eq!(page(None, 3).await, expected[5..8], "{}", subject.name);
+    assert_eq!(subject.store.unread(&saga, 100).await, Ok(7), "{}", subject.name);
 }
 
 async fn every_entry_is_in_the_feed_once_and_no_number_appears_below_one_that_was_read(subject: &Subject) {

@@ -174,8 +174,19 @@ impl Store for CrashingStore {
     async fn mark_unreadable(&self, saga: &SagaId, detail: &str) -> Result<(), Error> {
         self.inner.mark_unreadable(saga, detail).await
     }
-    async fn letters(&self, saga: &SagaId) -> Result<Vec<Letter>, Error> {
-        self.inner.letters(saga).await
+    async fn letters_page(
+        &self,
+        saga: &SagaId,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<Letter>, Error> {
+        self.inner.letters_page(saga, after, limit).await
+    }
+    async fn unread(&self, saga: &SagaId, most: u32) -> Result<u32, Error> {
+        self.inner.unread(saga, most).await
+    }
+    fn trouble(&self) -> Option<String> {
+        self.inner.trouble()
     }
     async fn changed(&self) {
         self.inner.changed().await;

@@ -46,6 +46,10 @@ pub struct ShakyStore {
     damaged: Mutex<Option<SagaId>>,
     /// Everything can be read, and nothing written.
     is_full: AtomicBool,
+    /// The gate whose row is never written again.
+    immovable: Mutex<Option<String>>,
+    /// The ledger does not say which objects are in doubt.
+    hides_unsettled: AtomicBool,
 }
 
 impl ShakyStore {
@@ -65,6 +69,8 @@ impl ShakyStore {
             row_reads,
             damaged,
             is_full,
+            immovable: Mutex::new(None),
+            hides_unsettled: AtomicBool::new(false),
         }
     }
 
@@ -76,6 +82,16 @@ impl ShakyStore {
     /// The journal of this saga cannot be read from now on; of none, if none is named.
     pub fn damage(&self, saga: Option<SagaId>) {
         *self.damaged.lock().unwrap_or_else(PoisonError::into_inner) = saga;
+    }
+
+    /// The row of this gate is refused from now on; of none, if none is named.
+    pub fn refuse_gate(&self, key: Option<&str>) {
+        *self.immovable.lock().unwrap_or_else(PoisonError::into_inner) = key.map(str::to_owned);
+    }
+
+    /// Which objects on the ledger are in doubt cannot be read from now on, or can again.
+    pub fn hide_unsettled(&self, hides: bool) {
+        self.hides_unsettled.store(hides, Ordering::SeqCst);
     }
 
     /// Shakes like that from now on.
@@ -209,8 +225,19 @@ impl Store for ShakyStore {
     async fn mark_unreadable(&self, saga: &SagaId, detail: &str) -> Result<(), Error> {
         self.write(self.inner.mark_unreadable(saga, detail)).await
     }
-    async fn letters(&self, saga: &SagaId) -> Result<Vec<Letter>, Error> {
-        self.read(self.inner.letters(saga)).await
+    async fn letters_page(
+        &self,
+        saga: &SagaId,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<Letter>, Error> {
+        self.read(self.inner.letters_page(saga, after, limit)).await
+    }
+    async fn unread(&self, saga: &SagaId, most: u32) -> Result<u32, Error> {
+        self.read(self.inner.unread(saga, most)).await
+    }
+    fn trouble(&self) -> Option<String> {
+        self.inner.trouble()
     }
     async fn changed(&self) {
         self.inner.changed().await;
@@ -233,6 +260,9 @@ impl Store for ShakyStore {
         self.read(self.inner.sagas(filter)).await
     }
     async fn resources(&self, filter: ResourceFilter) -> Result<Vec<ResourceRow>, Error> {
+        if filter.unsettled.is_some() && self.hides_unsettled.load(Ordering::SeqCst) {
+            return self.shake("the page of the ledger is malformed");
+        }
         self.read(self.inner.resources(filter)).await
     }
     async fn secret(&self, reference: &SecretRef) -> Result<Option<Sealed>, Error> {
@@ -251,6 +281,9 @@ impl Store for ShakyStore {
         self.read(self.inner.gate_queue(key, lane, granted_since, limit)).await
     }
     async fn move_gate(&self, moved: GateMove) -> Result<bool, Error> {
+        if self.immovable.lock().unwrap_or_else(PoisonError::into_inner).as_ref() == Some(&moved.key) {
+            return Err(Error::Refused("a rule of the table of gates".to_owned()));
+        }
         self.write(self.inner.move_gate(moved)).await
     }
     async fn feed(&self, after: i64, limit: u32) -> Result<Vec<Fed>, Error> {

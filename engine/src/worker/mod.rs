@@ -7,7 +7,6 @@ mod function;
 pub(crate) mod gates;
 mod notices;
 mod start;
-mod trouble;
 mod waiting;
 
 use std::collections::{HashMap, HashSet};
@@ -26,6 +25,7 @@ use crate::env::Env;
 use crate::ids::SagaId;
 use crate::store::lease::RENEW;
 use crate::store::{Append, Error, Loaded, NewSaga, SagaRow, Store};
+use crate::trouble::Trouble;
 pub use effects_off::{DryRun, Seen};
 pub(crate) use effects_off::{dry_run, shown};
 use executor::{Executor, Refused, Stop};
@@ -34,13 +34,14 @@ pub use notices::Counts;
 use notices::Notices;
 use start::Handed;
 pub(crate) use start::start;
-use trouble::Trouble;
 use waiting::{Look, Seen as Looked};
 
 /// How many sagas one claim takes.
 const CLAIM: usize = 64;
 /// How many sagas are driven at a time.
 pub(crate) const LIVE_MAX: usize = 4096;
+/// What is said when no write gets through.
+const UNWRITTEN: &str = "nothing can be written";
 /// How long a saga rests before it is loaded again because another had written.
 const RELOAD: Duration = Duration::from_millis(100);
 
@@ -73,7 +74,7 @@ pub(crate) struct Shared {
     looks_here: Mutex<Option<mpsc::UnboundedReceiver<Look>>>,
     draining: watch::Sender<bool>,
     crowded: watch::Sender<bool>,
-    trouble: Trouble,
+    pub(crate) trouble: Trouble,
 }
 
 impl Shared {
@@ -132,6 +133,18 @@ impl Shared {
 
     pub(crate) fn drain(&self) {
         self.draining.send_replace(true);
+    }
+
+    /// Takes note of what a write came to: that the store cannot, or that it can.
+    pub(crate) fn noted<T>(&self, written: Result<T, Error>) -> Result<T, Error> {
+        match &written {
+            Err(error @ (Error::Unavailable(_) | Error::Closed)) => {
+                self.trouble.failed(UNWRITTEN, error.to_string(), &self.env);
+            }
+            // It is about this write alone, and the store looked at it.
+            Ok(_) | Err(_) => self.trouble.went_well(UNWRITTEN),
+        }
+        written
     }
 
     /// Tells the executor of a live saga that it has a letter.

@@ -303,10 +303,28 @@ impl Store for MemoryStore {
         .await
     }
 
-    async fn letters(&self, saga: &SagaId) -> Result<Vec<Letter>, Error> {
+    async fn letters_page(
+        &self,
+        saga: &SagaId,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<Letter>, Error> {
         self.read(|tables| {
             let inbox = tables.sagas.get(saga).map(|known| known.inbox.as_slice()).unwrap_or_default();
-            Ok(inbox.iter().filter(|(_, consumed)| !consumed).map(|(letter, _)| letter.clone()).collect())
+            let read = after.and_then(|after| inbox.iter().position(|(letter, _)| letter.id == after));
+            let unread =
+                inbox.iter().skip(read.map_or(0, |place| place + 1)).filter(|(_, consumed)| !consumed);
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+            Ok(unread.take(limit).map(|(letter, _)| letter.clone()).collect())
+        })
+        .await
+    }
+
+    async fn unread(&self, saga: &SagaId, most: u32) -> Result<u32, Error> {
+        self.read(|tables| {
+            let inbox = tables.sagas.get(saga).map(|known| known.inbox.as_slice()).unwrap_or_default();
+            let unread = inbox.iter().filter(|(_, consumed)| !consumed).count();
+            Ok(u32::try_from(unread).unwrap_or(u32::MAX).min(most))
         })
         .await
     }

@@ -1,16 +1,21 @@
 //! What a store does beside what it is asked for: it tells the others, listens, numbers the feed, and mends.
 //!
 //! A notification is a hint and is sent after the commit, never in a transaction that others wait for; whoever misses
-//! it finds the same by looking.
+//! it finds the same by looking, so that one that fails costs half a second. What is numbered and mended nobody else
+//! would do: that it fails for half a minute is trouble of the store. Each task that panics begins again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use sqlx::postgres::PgListener;
 use tokio::task::JoinSet;
 
 use super::reach::{Reach, in_time};
 use super::{Signals, feed, lease, place};
 use crate::env::Env;
+use crate::trouble::Trouble;
 
 const CHANNEL: &str = "amends";
 /// Many hints within this are one.
@@ -24,29 +29,74 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 /// How often what a process left undone is looked for.
 const MEND: Duration = Duration::from_secs(5);
 
+/// How soon a task that panicked begins again.
+const BEGIN_AGAIN: Duration = Duration::from_secs(1);
+
+/// What it means that these fail.
+const UNTOLD: &str = "other processes are not told, and find what is due half a second later";
+const UNHEARD: &str = "what other processes tell is not heard, and is found half a second later";
+const UNNUMBERED: &str = "the feed stands still";
+const UNMENDED: &str = "what processes that died left undone is not looked for";
+
+/// What a task has to know.
+#[derive(Clone)]
+struct Task {
+    reach: Reach,
+    env: Env,
+    signals: Signals,
+    trouble: Arc<Trouble>,
+}
+
+impl Task {
+    /// Takes note of what one round came to. What others would find by looking is no trouble, and is said in the log.
+    fn noted(&self, what: &str, done: Result<(), sqlx::Error>) {
+        match done {
+            Ok(()) => self.trouble.went_well(what),
+            Err(error) => {
+                tracing::warn!(%error, "{what}");
+                if what == UNNUMBERED || what == UNMENDED {
+                    self.trouble.failed(what, error.to_string(), &self.env);
+                }
+            }
+        }
+    }
+}
+
+/// Runs a task, and again should it panic: nobody else would do what it does.
+async fn kept(task: Task, what: &'static str, run: impl Fn(Task) -> BoxFuture<'static, ()> + Send) {
+    while std::panic::AssertUnwindSafe(run(task.clone())).catch_unwind().await.is_err() {
+        tracing::error!(what, "a task of the store panicked and begins again");
+        task.trouble.failed(what, "its task panicked".to_owned(), &task.env);
+        task.env.sleep(BEGIN_AGAIN).await;
+    }
+}
+
 /// The tasks; they end when the set is dropped.
-pub(super) fn spawn(reach: &Reach, env: &Env, signals: &Signals) -> JoinSet<()> {
+pub(super) fn spawn(reach: &Reach, env: &Env, signals: &Signals, trouble: &Arc<Trouble>) -> JoinSet<()> {
+    let task =
+        Task { reach: reach.clone(), env: env.clone(), signals: signals.clone(), trouble: trouble.clone() };
     let mut tasks = JoinSet::new();
     if !reach.is_pooled {
-        tasks.spawn(tell(reach.clone(), env.clone(), signals.clone()));
-        tasks.spawn(listen(reach.clone(), env.clone(), signals.clone()));
+        tasks.spawn(kept(task.clone(), UNTOLD, |task| tell(task).boxed()));
+        tasks.spawn(kept(task.clone(), UNHEARD, |task| listen(task).boxed()));
     }
-    tasks.spawn(number(reach.clone(), env.clone(), signals.clone()));
-    tasks.spawn(mend(reach.clone(), env.clone(), signals.clone()));
+    tasks.spawn(kept(task.clone(), UNNUMBERED, |task| number(task).boxed()));
+    tasks.spawn(kept(task, UNMENDED, |task| mend(task).boxed()));
     tasks
 }
 
-async fn tell(reach: Reach, env: Env, signals: Signals) {
+async fn tell(task: Task) {
+    let Task { reach, env, signals, .. } = &task;
     loop {
         signals.to_tell.notified().await;
-        if let Err(error) = reach.execute(reach.query("select pg_notify($1, '')").bind(CHANNEL)).await {
-            tracing::debug!(%error, "other processes find it by looking");
-        }
+        let told = reach.execute(reach.query("select pg_notify($1, '')").bind(CHANNEL)).await;
+        task.noted(UNTOLD, told.map(drop));
         env.sleep(TELL).await;
     }
 }
 
-async fn listen(reach: Reach, env: Env, signals: Signals) {
+async fn listen(task: Task) {
+    let Task { reach, env, signals, .. } = &task;
     loop {
         let mut has_listened = false;
         let heard = async {
@@ -64,7 +114,7 @@ async fn listen(reach: Reach, env: Env, signals: Signals) {
             }
         };
         let lost: Result<(), sqlx::Error> = heard.await;
-        tracing::debug!(?lost, "nothing is heard for a moment; what is due is found by looking");
+        task.noted(UNHEARD, lost);
         // One that was there for a while is made again sooner than one that cannot be made.
         env.sleep(if has_listened { LISTEN_AGAIN / 10 } else { LISTEN_AGAIN }).await;
     }
@@ -76,37 +126,70 @@ async fn stay(listener: &mut PgListener) -> Result<(), sqlx::Error> {
     sqlx::query(sql).persistent(false).fetch_all(listener).await.map(drop)
 }
 
-async fn number(reach: Reach, env: Env, signals: Signals) {
+async fn number(task: Task) {
+    let Task { reach, env, signals, .. } = &task;
     loop {
         tokio::select! {
             () = signals.unnumbered.notified() => {}
             () = env.sleep(NUMBER) => {}
         }
-        if let Err(error) = in_time(feed::number(&reach)).await {
-            tracing::debug!(%error, "the feed is numbered later");
-        }
+        task.noted(UNNUMBERED, in_time(feed::number(reach)).await.map(drop));
         env.sleep(TOGETHER).await;
     }
 }
 
-async fn mend(reach: Reach, env: Env, signals: Signals) {
+async fn mend(task: Task) {
+    let Task { reach, env, signals, .. } = &task;
     loop {
         let mended = async {
-            let filled = place::fill_all(&reach, env.now().0).await?;
+            let filled = place::fill_all(reach, env.now().0).await?;
             // A letter that was left while its saga ended, by a process that did not see the end.
             let late = reach.query(
                 "update audit a set outcome = 'too_late: it had ended', state_after = s.state from saga s
                  where a.outcome is null and s.id = a.saga and s.ended_at is not null",
             );
             reach.execute(late).await?;
-            lease::forget(&reach).await?;
+            lease::forget(reach).await?;
             Ok::<_, sqlx::Error>(filled)
         };
-        match mended.await {
-            Ok(0) => {}
-            Ok(_) => signals.something_is_due(),
-            Err(error) => tracing::debug!(%error, "what was left undone is looked for later"),
+        let mended = mended.await;
+        if matches!(mended, Ok(1..)) {
+            signals.something_is_due();
         }
+        task.noted(UNMENDED, mended.map(drop));
         env.sleep(MEND).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_panics_begins_again_and_is_trouble_while_it_does_so_each_time() {
+        let env = Env::simulated(1);
+        let Ok(reach) = Reach::new("postgres://nowhere/d") else { panic!() };
+        let (signals, trouble) = (Signals::default(), Arc::new(Trouble::default()));
+        let task = Task { reach, env: env.clone(), signals, trouble: trouble.clone() };
+        let begun = Arc::new(AtomicU32::new(0));
+        let counted = begun.clone();
+        let run = tokio::spawn(kept(task, UNNUMBERED, move |task| {
+            let begun = counted.clone();
+            async move {
+                if begun.fetch_add(1, Ordering::Relaxed) < 60 {
+                    // As a panic, without its noise.
+                    std::panic::resume_unwind(Box::new(()));
+                }
+                task.noted(UNNUMBERED, Ok(()));
+            }
+            .boxed()
+        }));
+        env.sleep(Duration::from_millis(45_500)).await;
+        let said = trouble.said(&env).unwrap_or_default();
+        assert!(said.contains("the feed stands still") && said.contains("panicked"), "{said}");
+        run.await.unwrap();
+        assert_eq!((begun.load(Ordering::Relaxed), trouble.said(&env)), (61, None));
     }
 }

@@ -47,6 +47,7 @@ use crate::gate::{GateWait, Lane};
 use crate::ids::{self, InstallationId, SagaId, SecretRef};
 use crate::journal::Entry;
 use crate::secret::{Sealed, Vault};
+use crate::trouble::Trouble;
 
 /// How many writes may wait before those who ask have to.
 const WAITING_MAX: usize = 4096;
@@ -67,6 +68,7 @@ pub struct PostgresStore {
     writers: Mutex<JoinSet<()>>,
     background: Mutex<JoinSet<()>>,
     signals: Signals,
+    trouble: Arc<Trouble>,
 }
 
 /// What the tasks of one store tell each other.
@@ -114,7 +116,7 @@ impl PostgresStore {
     ) -> Result<(Self, Vault), OpenError> {
         let reach = Reach::new(url)?;
         let (installation, vault) = open::open(&reach, key_path, environment, own, env).await?;
-        let signals = Signals::default();
+        let (signals, trouble) = (Signals::default(), Arc::new(Trouble::default()));
         let (turns, waiting_turns) = mpsc::channel(WAITING_MAX);
         let (outside, waiting_outside) = mpsc::channel(WAITING_MAX);
         let mut writers = JoinSet::new();
@@ -129,9 +131,10 @@ impl PostgresStore {
             turns: Mutex::new(Some(turns)),
             outside: Mutex::new(Some(outside)),
             writers: Mutex::new(writers),
-            background: Mutex::new(background::spawn(&reach, env, &signals)),
+            background: Mutex::new(background::spawn(&reach, env, &signals, &trouble)),
             reach,
             signals,
+            trouble,
         };
         Ok((store, vault))
     }
@@ -292,8 +295,21 @@ impl Store for PostgresStore {
         .map(drop)
     }
 
-    async fn letters(&self, saga: &SagaId) -> Result<Vec<Letter>, Error> {
-        read::letters(&self.reach, saga).await.map_err(read_error)
+    async fn letters_page(
+        &self,
+        saga: &SagaId,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<Letter>, Error> {
+        read::letters(&self.reach, saga, after, limit).await.map_err(read_error)
+    }
+
+    async fn unread(&self, saga: &SagaId, most: u32) -> Result<u32, Error> {
+        read::unread(&self.reach, saga, most).await.map_err(read_error)
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.trouble.said(&self.env)
     }
 
     async fn changed(&self) {

@@ -144,13 +144,40 @@ fn entry(row: &PgRow) -> Result<Entry, sqlx::Error> {
     Ok(Entry { seq: row.try_get("seq")?, at: time(row, "at")?, epoch: row.try_get("epoch")?, event })
 }
 
-pub(super) async fn letters(reach: &Reach, saga: &SagaId) -> Result<Vec<Letter>, sqlx::Error> {
-    let query = reach
-        .query(
-            "select id, saga, message, posted_at from inbox where saga = $1 and consumed_at is null
-             order by arrived, number, id",
-        )
-        .bind(saga.to_string());
+/// How many letters of a saga are not consumed; counted as far as `most`.
+pub(super) async fn unread(reach: &Reach, saga: &SagaId, most: u32) -> Result<u32, sqlx::Error> {
+    let sql = "select count(*) as count from
+        (select 1 from inbox where saga = $1 and consumed_at is null limit $2) as unread";
+    let rows = reach.fetch(reach.query(sql).bind(saga.to_string()).bind(i64::from(most))).await?;
+    let count = rows.first().map_or(Ok(0), |row| row.try_get::<i64, _>("count"))?;
+    Ok(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+pub(super) async fn letters(
+    reach: &Reach,
+    saga: &SagaId,
+    after: Option<&str>,
+    limit: u32,
+) -> Result<Vec<Letter>, sqlx::Error> {
+    let query = match after {
+        None => reach
+            .query(
+                "select id, saga, message, posted_at from inbox where saga = $1 and consumed_at is null
+                 order by arrived, number, id limit $2",
+            )
+            .bind(saga.to_string())
+            .bind(i64::from(limit)),
+        // An arrival is a time of the server: two may have the same.
+        Some(after) => reach
+            .query(
+                "select id, saga, message, posted_at from inbox where saga = $1 and consumed_at is null
+                   and (arrived, number, id) > (select arrived, number, id from inbox where id = $3)
+                 order by arrived, number, id limit $2",
+            )
+            .bind(saga.to_string())
+            .bind(i64::from(limit))
+            .bind(clean(after).into_owned()),
+    };
     let rows = reach.fetch(query).await?;
     rows.iter()
         .map(|row| {

@@ -300,8 +300,17 @@ impl Store for SqliteStore {
         }
     }
 
-    async fn letters(&self, saga: &SagaId) -> Result<Vec<Letter>, Error> {
-        read::letters(&self.readers, saga).await.map_err(read_error)
+    async fn letters_page(
+        &self,
+        saga: &SagaId,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<Letter>, Error> {
+        read::letters(&self.readers, saga, after, limit).await.map_err(read_error)
+    }
+
+    async fn unread(&self, saga: &SagaId, most: u32) -> Result<u32, Error> {
+        read::unread(&self.readers, saga, most).await.map_err(read_error)
     }
 
     async fn changed(&self) {

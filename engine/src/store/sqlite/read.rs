@@ -156,11 +156,27 @@ pub(super) async fn loaded(
     Ok(sagas.iter().map(&mut take).collect())
 }
 
-pub(super) async fn letters(pool: &SqlitePool, saga: &SagaId) -> Result<Vec<Letter>, sqlx::Error> {
+/// How many letters of a saga are not consumed; counted as far as `most`.
+pub(super) async fn unread(pool: &SqlitePool, saga: &SagaId, most: u32) -> Result<u32, sqlx::Error> {
+    let sql = "select count(*) from (select 1 from inbox where saga = $1 and consumed_at is null limit $2)";
+    let count: i64 = sqlx::query_scalar(sql).bind(saga.as_str()).bind(most).fetch_one(pool).await?;
+    Ok(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+pub(super) async fn letters(
+    pool: &SqlitePool,
+    saga: &SagaId,
+    after: Option<&str>,
+    limit: u32,
+) -> Result<Vec<Letter>, sqlx::Error> {
     let rows = sqlx::query(
-        "select id, saga, message, posted_at from inbox where saga = $1 and consumed_at is null order by number",
+        "select id, saga, message, posted_at from inbox where saga = $1 and consumed_at is null
+           and number > coalesce((select number from inbox where id = $2), -1)
+         order by number limit $3",
     )
     .bind(saga.as_str())
+    .bind(after)
+    .bind(limit)
     .fetch_all(pool)
     .await?;
     rows.iter()

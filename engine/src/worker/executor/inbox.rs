@@ -11,16 +11,34 @@ use crate::env::Timestamp;
 use crate::ids::StepKey;
 use crate::journal::event::{Event, FoundKind};
 use crate::journal::state::{Attention, Phase};
-use crate::store::{Error, Message};
+use crate::store::{Error, LETTERS_PAGE, Letter, Message};
+
+/// So many letters are opened in one turn.
+const OPENED_MAX: usize = 1_000;
 
 impl Executor {
+    /// Looks through the inbox, a page at a time, and opens what the saga waits for. Once so many were opened, what is
+    /// behind them is looked at with the next turn, which follows at once.
     pub(super) async fn read_letters(&mut self) -> Result<(), Error> {
-        let letters = self.shared.store.letters(&self.saga).await?;
         self.waiting_letters.clear();
         let had_unreadable = std::mem::take(&mut self.has_unreadable);
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.shared.store.letters_page(&self.saga, after.as_deref(), LETTERS_PAGE).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.id.clone());
+            self.open_all(page, had_unreadable);
+            if self.turn.consumed.len() >= OPENED_MAX {
+                self.has_mail = true;
+                return Ok(());
+            }
+        }
+    }
+
+    fn open_all(&mut self, letters: Vec<Letter>, had_unreadable: bool) {
         for letter in letters {
             if let Message::Unreadable { detail } = &letter.message {
-                if !had_unreadable {
+                if !had_unreadable && !self.has_unreadable {
                     tracing::error!(saga = %self.saga, letter = letter.id, detail, "a letter cannot be read");
                 }
                 self.has_unreadable = true;
@@ -37,7 +55,6 @@ impl Executor {
                 self.waiting_letters.push(letter.id);
             }
         }
-        Ok(())
     }
 
     /// Turns a letter into events; says whether it is used up.

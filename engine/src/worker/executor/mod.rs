@@ -47,6 +47,8 @@ const UNBEGUN: Duration = Duration::from_secs(1);
 const IDLE_TURNS_MAX: u32 = 20;
 /// When an inbox that could not be read is read again.
 const READ_AGAIN: Duration = Duration::from_secs(1);
+/// The longest wait until a ledger that could not be read is read again.
+const READ_LEDGER_MAX: Duration = Duration::from_secs(60);
 /// How long a shut-down waits for calls that are under way.
 const DRAIN: Duration = Duration::from_secs(20);
 
@@ -367,25 +369,40 @@ impl Executor {
     }
 
     /// Reads from the ledger until when a lost call to these objects, of whichever saga, may still take effect. What
-    /// cannot be read is asked again in a while, and nothing is written to it before.
+    /// cannot be read is asked again in a while, ever more slowly, and nothing is written to it before; that it cannot
+    /// for long is trouble of the engine.
     async fn read_unsettled(&mut self, objects: Vec<Object>) {
         for object in objects {
             let now = self.shared.env.now();
             let filter =
                 ResourceFilter { unsettled: Some((object.clone(), now)), ..ResourceFilter::default() };
+            let Object { provider, kind, id } = &object;
+            let what = format!("the ledger cannot be read for the {provider} {kind} {id:?}");
             let until = match self.shared.store.resources(filter).await {
-                Ok(rows) => rows
-                    .into_iter()
-                    .filter(|row| row.holder != self.saga.as_str())
-                    .filter_map(|row| row.unsettled_until)
-                    .max(),
+                Ok(rows) => {
+                    self.shared.trouble.went_well(&what);
+                    rows.into_iter()
+                        .filter(|row| row.holder != self.saga.as_str())
+                        .filter_map(|row| row.unsettled_until)
+                        .max()
+                }
                 Err(error) => {
                     tracing::warn!(saga = %self.saga, %error, "the ledger could not be read");
-                    Some(now.plus(READ_AGAIN))
+                    self.shared.trouble.failed(&what, error.to_string(), &self.shared.env);
+                    Some(now.plus(self.read_ledger_again(&object)))
                 }
             };
             self.turn.unsettled.insert(object, until);
         }
+    }
+
+    /// How long until the ledger is read again for an object: each time an entry says so, so that it is twice as long as
+    /// before.
+    fn read_ledger_again(&self, object: &Object) -> Duration {
+        let is_of = |step: &&Step| self.state.objects_of(step).contains(object);
+        let before = self.state.steps().iter().filter(is_of).filter_map(|step| step.waits_out).max();
+        let before = before.map_or(Duration::ZERO, |(since, until)| until.since(since));
+        before.saturating_mul(2).clamp(READ_AGAIN, READ_LEDGER_MAX)
     }
 
     async fn turn(&mut self) -> Result<(), Stop> {

@@ -14,7 +14,7 @@ use crate::journal::event::Event;
 use crate::journal::state::Attention;
 use crate::journal::{Entry, State};
 use crate::store::tx::Beside;
-use crate::store::{Append, Error, Letter, Loaded, Message, Settled};
+use crate::store::{Append, Error, LETTERS_PAGE, Letter, Loaded, Message, Settled};
 use crate::worker::Shared;
 
 /// How much is kept of what a database says.
@@ -43,7 +43,7 @@ fn plain(text: &str) -> String {
 /// Another has written meanwhile, or the store does not take this either.
 pub(crate) async fn park(shared: &Shared, saga: &SagaId, refused: &Refused) -> Result<(), Error> {
     let loaded = shared.store.load(saga).await?;
-    let letters = shared.store.letters(saga).await?;
+    let letters = concerned(shared, saga, refused).await?;
     let (append, state) = parking(&shared.env, saga, loaded, letters, refused)?;
     let append = Arc::new(append);
     let mut attempt = 0;
@@ -61,6 +61,24 @@ pub(crate) async fn park(shared: &Shared, saga: &SagaId, refused: &Refused) -> R
     tracing::error!(%saga, detail = state.parked.as_ref().map(|(_, detail)| detail), "the saga is parked");
     shared.written(&append);
     Ok(())
+}
+
+/// The letters that were part of what was refused.
+async fn concerned(shared: &Shared, saga: &SagaId, refused: &Refused) -> Result<Vec<Letter>, Error> {
+    let (mut all, mut after) = (Vec::new(), None::<String>);
+    if refused.acts.is_empty() && refused.letters.is_empty() {
+        return Ok(all);
+    }
+    loop {
+        let page = shared.store.letters_page(saga, after.as_deref(), LETTERS_PAGE).await?;
+        let Some(last) = page.last() else { return Ok(all) };
+        after = Some(last.id.clone());
+        all.extend(page.into_iter().filter(|letter| {
+            let is_act = |operation| refused.acts.contains(operation);
+            let is_theirs = matches!(&letter.message, Message::Act { operation, .. } if is_act(operation));
+            is_theirs || refused.letters.contains(&letter.id)
+        }));
+    }
 }
 
 fn parking(

@@ -98,12 +98,16 @@ pub(in crate::worker) async fn look(shared: &Shared) -> Result<Duration, Error> 
         let row = rows.remove(&key).unwrap_or_else(|| GateRow { key: key.clone(), ..GateRow::default() });
         is_in_use |= !row.queue.is_empty() || gates.is_in_use(&key, now);
         let look = match move_one(shared, row, read_at, &asked).await {
-            // It is this gate's trouble alone; who waits there is parked with the same words.
+            // It is this gate's trouble alone, and is said with it; who waits there goes on once it can be moved.
             Err(error) if error.is_permanent() => {
-                tracing::error!(%error, "a gate is left alone");
+                gates.note_refused(&key, Some(error.to_string()));
                 None
             }
-            other => other?,
+            other => {
+                let look = other?;
+                gates.note_refused(&key, None);
+                look
+            }
         };
         // What is due already and was not enough is waited for together with something else.
         next = [next, look.filter(|at| *at > now)].into_iter().flatten().min();

@@ -47,6 +47,8 @@ pub(crate) struct Gates {
     asked: Mutex<Vec<Asked>>,
     /// There is something for the keeper to do.
     stir: Notify,
+    /// The gates whose move the store refuses each time, with its words.
+    refused: Mutex<HashMap<String, String>>,
 }
 
 /// What this worker has in hand of one gate, and what it knows of it.
@@ -138,6 +140,7 @@ impl Gates {
             hands: Mutex::default(),
             asked: Mutex::default(),
             stir: Notify::new(),
+            refused: Mutex::default(),
         }
     }
 
@@ -288,6 +291,24 @@ impl Gates {
             self.stir.notify_one();
         }
         Closing { key: key.to_owned(), until, reason: reason.to_owned() }
+    }
+
+    /// Why a gate cannot be moved, if the store refuses that.
+    pub(crate) fn refused(&self, key: &str) -> Option<String> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    /// Takes note of what moving a gate came to.
+    fn note_refused(&self, key: &str, refused: Option<String>) {
+        let mut known = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        match refused {
+            Some(error) if known.get(key) == Some(&error) => {}
+            Some(error) => {
+                tracing::error!(gate = key, error, "a gate cannot be moved, and lets nobody go");
+                known.insert(key.to_owned(), error);
+            }
+            None => drop(known.remove(key)),
+        }
     }
 
     /// Tells the keeper that somebody has begun to wait.
