@@ -411,6 +411,69 @@ async fn a_store_that_cannot_be_written_is_said_within_a_minute_and_no_longer_th
     house.until(&saga, secs(3600), |row| row.state.is_ended()).await;
 }
 
+/// What is said in the log from now on in this thread.
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    /// Until what it answers is dropped. The second subscriber hears nothing: with one alone, what a test of another
+    /// thread says first is taken to be of no interest to any.
+    fn begin(&self) -> (tracing::subscriber::DefaultGuard, tracing::Dispatch) {
+        let log = self.clone();
+        let lines = || tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing::Level::INFO);
+        let silent = tracing::Dispatch::new(lines().with_writer(std::io::sink).finish());
+        (tracing::subscriber::set_default(lines().with_writer(move || log.clone()).finish()), silent)
+    }
+
+    /// The lines since the last time, those that warn and the others.
+    fn lines(&self) -> (Vec<String>, Vec<String>) {
+        let text = String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap();
+        text.lines().map(str::to_owned).partition(|line| line.contains("WARN") || line.contains("ERROR"))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_a_line_a_minute_in_the_log_for_each_thing_that_fails_and_one_when_it_is_over() {
+    let log = Log::default();
+    let _guard = log.begin();
+    let env = Env::simulated(3);
+    let (store, vault) = MemoryStore::new(&[], &env).await.unwrap();
+    let store = Arc::new(ShakyStore::new(Arc::new(store), env.clone(), Shakes::default()));
+    let house = House::new("shaky", store.clone(), vault, env);
+    for number in 0..30 {
+        house.start(&format!("k{number}"), Wait::Poll(Timestamp::NEVER, secs(10))).await;
+    }
+    house.env.sleep(secs(3600)).await;
+    let (warned, told) = log.lines();
+    assert!(warned.is_empty() && told.is_empty(), "nothing has changed: {warned:#?} {told:#?}");
+    store.set_shakes(Shakes { fails: 1000, ..Shakes::default() });
+    house.env.sleep(secs(3600)).await;
+    let (warned, told) = log.lines();
+    assert!(!warned.is_empty(), "{told:#?} {:?}", house.engine.trouble());
+    let things: std::collections::BTreeSet<&str> =
+        warned.iter().filter_map(|line| line.split("what=").nth(1)?.split(" since=").next()).collect();
+    assert!(things.iter().any(|thing| thing.contains("nothing can be written")), "{things:?}");
+    assert!(warned.len() <= 61 * things.len(), "{} lines of {things:?}", warned.len());
+    store.set_shakes(Shakes::default());
+    house.env.sleep(secs(60)).await;
+    let (_, told) = log.lines();
+    assert!(told.iter().any(|line| line.contains("it works again")), "{told:#?}");
+    house.env.sleep(secs(3600)).await;
+    let (warned, told) = log.lines();
+    assert!(warned.is_empty() && told.is_empty(), "{warned:#?} {told:#?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_is_closed_under_its_engine_is_said_and_loads_nothing_in_a_circle() {
     let house = House::sqlite().await;

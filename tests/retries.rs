@@ -39,6 +39,9 @@ const WAYS: &[(&str, &str)] = &[
     ("a sign of unreadable", "saga"),
 ];
 
+/// How often a gate is moved before it counts as one that does not.
+const TRIES: usize = 20;
+
 /// Row 1 counts what was written. Row 0 is where a writer can be made to wait; row 2 is what others want first.
 const MEETING: &str = "
     create table meeting (id bigint, place bigint, n bigint) partition by list (place);
@@ -256,10 +259,12 @@ impl Stage {
                 };
                 // It is said to have been moved by others, and whoever moves it looks again.
                 Box::pin(async move {
-                    if !store.move_gate(moved.clone()).await? {
-                        assert!(store.move_gate(moved).await?);
+                    for _ in 0..TRIES {
+                        if store.move_gate(moved.clone()).await? {
+                            return Ok(());
+                        }
                     }
-                    Ok(())
+                    panic!("it never moves")
                 })
             }
             "a sign of unreadable" => {
@@ -355,11 +360,12 @@ async fn what_fails_to_serialize_is_written_again_by_the_store_and_once() {
 async fn what_loses_in_a_deadlock_is_written_again_by_the_store_and_once() {
     let stage = Stage::new(91).await;
     let mut usher = Session::open(&stage.base).await;
-    for (number, (way, table)) in WAYS.iter().enumerate() {
+    for (way, table) in WAYS {
         let mut other = Session::open(&stage.base).await;
         let write = stage.write(way).await;
         stage.meet(way, table);
         let before = (stage.written(), stage.held());
+        let lost = stage.errors("40P01");
         other.run("begin; update meeting set n = n where id = 2").await;
         usher.run("begin; update meeting set n = n where id = 0").await;
         // The store has row 1 and waits at row 0; the other waits for row 1, and only then may the store go on to 2.
@@ -372,7 +378,8 @@ async fn what_loses_in_a_deadlock_is_written_again_by_the_store_and_once() {
         usher.run("rollback").await;
         wants.await.unwrap();
         writing.await.unwrap().unwrap_or_else(|error| panic!("{way}: {error}"));
-        assert_eq!(stage.errors("40P01"), number + 1, "{way}: it was to lose, once");
+        // Once as a rule: what is run again may be faster than whom it lost to, and then it loses once more.
+        assert!(stage.errors("40P01") > lost, "{way}: it was to lose");
         stage.was_written_once(way, before);
         stage.part(table);
     }

@@ -51,12 +51,16 @@ struct Census {
 
 /// Sweeps one provider for as long as the engine runs.
 pub(crate) async fn keep(shared: Arc<Shared>, provider: Arc<dyn Provider>, sweep: Sweep) {
+    let unswept = format!("the sweep of {} cannot be written or read", provider.name());
     loop {
         let run = Run { shared: &shared, provider: &provider, sweep: &sweep };
         let wait = match run.once(false).await {
-            Ok(_) => run.wait().await,
+            Ok(_) => {
+                shared.trouble.went_well(&unswept);
+                run.wait().await
+            }
             Err(error) => {
-                tracing::warn!(provider = provider.name(), %error, "a provider could not be swept");
+                shared.trouble.failed(&unswept, error.to_string(), &shared.env);
                 ELSEWHERE
             }
         };

@@ -42,6 +42,8 @@ const CLAIM: usize = 64;
 pub(crate) const LIVE_MAX: usize = 4096;
 /// What is said when no write gets through.
 const UNWRITTEN: &str = "nothing can be written";
+/// And when it is not known for whom other processes left something.
+const NO_MAIL: &str = "letters of other processes cannot be looked for";
 /// How long a saga rests before it is loaded again because another had written.
 const RELOAD: Duration = Duration::from_millis(100);
 
@@ -254,7 +256,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         let claimed = match shared.noted(shared.store.claim(shared.env.now(), room).await) {
             Ok(claimed) => claimed,
             Err(error) => {
-                tracing::warn!(%error, "due sagas could not be claimed");
+                tracing::debug!(%error, "due sagas could not be claimed");
                 shared.unsure.store(true, Ordering::Relaxed);
                 // A store that cannot just now is not asked in a circle.
                 shared.env.sleep(RELOAD).await;
@@ -278,8 +280,11 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         }
         // What another process left for the sagas that are held here.
         match shared.store.mail().await {
-            Ok(sagas) => sagas.iter().for_each(|saga| shared.poke(saga)),
-            Err(error) => tracing::warn!(%error, "letters of other processes are looked for again"),
+            Ok(sagas) => {
+                shared.trouble.went_well(NO_MAIL);
+                sagas.iter().for_each(|saga| shared.poke(saga));
+            }
+            Err(error) => shared.trouble.failed(NO_MAIL, error.to_string(), &shared.env),
         }
         let mut changed = if took_all { shared.store.changed() } else { Box::pin(std::future::ready(())) };
         loop {
@@ -326,7 +331,7 @@ async fn keep_lease(shared: Arc<Shared>) {
         match shared.noted(shared.store.renew().await) {
             Ok(None) => return,
             Ok(Some(_)) => {}
-            Err(error) => tracing::warn!(%error, "the lease could not be renewed"),
+            Err(error) => tracing::debug!(%error, "the lease could not be renewed"),
         }
         shared.env.sleep(RENEW).await;
     }
@@ -427,7 +432,9 @@ async fn drive(shared: Arc<Shared>, saga: SagaId, poke: Arc<Notify>, loaded: Res
                 shared.env.sleep(RELOAD).await;
             }
             Err(Error::Unavailable(detail)) => {
-                tracing::warn!(%saga, detail, "the journal could not be read, trying again");
+                if unread == 0 {
+                    tracing::warn!(%saga, detail, "the journal could not be read, trying again");
+                }
                 if shared.is_draining() {
                     break;
                 }

@@ -52,12 +52,10 @@ impl Task {
     fn noted(&self, what: &str, done: Result<(), sqlx::Error>) {
         match done {
             Ok(()) => self.trouble.went_well(what),
-            Err(error) => {
-                tracing::warn!(%error, "{what}");
-                if what == UNNUMBERED || what == UNMENDED {
-                    self.trouble.failed(what, error.to_string(), &self.env);
-                }
+            Err(error) if what == UNNUMBERED || what == UNMENDED => {
+                self.trouble.failed(what, error.to_string(), &self.env);
             }
+            Err(error) => self.trouble.retried(what, error.to_string(), &self.env),
         }
     }
 }

@@ -52,6 +52,9 @@ const READ_LEDGER_MAX: Duration = Duration::from_secs(60);
 /// How long a shut-down waits for calls that are under way.
 const DRAIN: Duration = Duration::from_secs(20);
 
+/// What is said of inboxes that cannot be read just now.
+const UNREAD: &str = "inboxes cannot be read";
+
 /// What a call came to.
 enum Outcome {
     Executed(Result<Yield, Failure>),
@@ -387,7 +390,7 @@ impl Executor {
                         .max()
                 }
                 Err(error) => {
-                    tracing::warn!(saga = %self.saga, %error, "the ledger could not be read");
+                    tracing::debug!(saga = %self.saga, %error, "the ledger could not be read");
                     self.shared.trouble.failed(&what, error.to_string(), &self.shared.env);
                     Some(now.plus(self.read_ledger_again(&object)))
                 }
@@ -407,11 +410,14 @@ impl Executor {
 
     async fn turn(&mut self) -> Result<(), Stop> {
         let mut is_unread = false;
-        if std::mem::take(&mut self.has_mail)
-            && let Err(error) = self.read_letters().await
-        {
-            tracing::warn!(saga = %self.saga, %error, "the inbox could not be read, trying again");
-            is_unread = true;
+        if std::mem::take(&mut self.has_mail) {
+            match self.read_letters().await {
+                Ok(()) => self.shared.trouble.went_well(UNREAD),
+                Err(error) => {
+                    self.shared.trouble.retried(UNREAD, error.to_string(), &self.shared.env);
+                    is_unread = true;
+                }
+            }
         }
         loop {
             let before = (self.turn.entries.len(), self.function.asks.len());

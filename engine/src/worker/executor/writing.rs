@@ -248,7 +248,7 @@ where
             }
             Err(Error::Unavailable(detail)) => {
                 attempt += 1;
-                tracing::warn!(saga = %saga, detail, "the journal could not be written, trying again");
+                tracing::debug!(saga = %saga, detail, "the journal could not be written, trying again");
                 shared.env.sleep(retry::delay(attempt.min(5), None, &shared.env)).await;
             }
             // Nobody writes any more, and it is not for this engine's end: nothing is gained by loading anything again.

@@ -22,6 +22,8 @@ const LOOK_IDLE: Duration = Duration::from_secs(5);
 /// How often a move is tried anew when others were faster.
 const TRIES: usize = 8;
 
+const UNREAD: &str = "the gates cannot be looked at";
+
 /// Keeps the gates until the worker ends.
 pub(in crate::worker) async fn keep(shared: Arc<Shared>) {
     let mut wait = Duration::ZERO;
@@ -32,9 +34,12 @@ pub(in crate::worker) async fn keep(shared: Arc<Shared>) {
             () = shared.env.sleep(wait) => {}
         }
         wait = match look(&shared).await {
-            Ok(wait) => wait,
+            Ok(wait) => {
+                shared.trouble.went_well(UNREAD);
+                wait
+            }
             Err(error) => {
-                tracing::warn!(%error, "the gates could not be looked at");
+                shared.trouble.failed(UNREAD, error.to_string(), &shared.env);
                 LOOK
             }
         };
