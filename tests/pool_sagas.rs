@@ -121,6 +121,25 @@ async fn with_one_dead_container_the_other_instance_is_given() {
     }
 }
 
+/// Its gate is closed for an hour: the claim does not wait there for so long.
+#[tokio::test]
+async fn a_container_that_asks_to_be_left_alone_does_not_use_up_the_claim() {
+    let mut shop = with_idle(2).await;
+    let instances = shop.instances().await;
+    let newest = instances.iter().max_by_key(|instance| instance.created_at).unwrap().clone();
+    let mut busy = at("provision", Kind::RateLimited).of(newest.domain.clone().unwrap());
+    busy.retry_after = Some(3600);
+    shop.sandbox.set_fault(busy).unwrap();
+    let claim = shop.claim("tp_plain", "k1").await;
+    assert_eq!(shop.ended(&claim).await.0.state, SagaState::Completed, "{}", shop.story(&claim).await);
+    let given = shop.instances().await.into_iter().find(|one| one.state == "claimed").unwrap();
+    assert_ne!(given.id, newest.id);
+    let gate = format!("runtime:{}", newest.domain.unwrap());
+    let gates = shop.running().engine.gates().await.unwrap();
+    assert!(gates.iter().any(|known| known.key == gate && known.closed.is_some()), "{gates:#?}");
+    shop.stop().await;
+}
+
 #[tokio::test]
 async fn a_container_that_dies_while_it_is_configured_does_not_use_up_the_claim() {
     let mut shop = with_idle(2).await;

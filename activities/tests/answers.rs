@@ -998,6 +998,78 @@ async fn an_error_without_the_runtimes_own_code_is_no_word_of_the_containers() {
 }
 
 #[tokio::test]
+async fn a_container_that_asks_to_be_left_alone_is_left_alone_by_everybody_and_no_other_one_is() {
+    let asked_at = Arc::new(Mutex::new(Vec::new()));
+    let seen = asked_at.clone();
+    let server = Loopback::start(move |asked: &Asked| {
+        let domain = asked.path.split('/').nth(1).unwrap_or_default().to_owned();
+        seen.lock().unwrap().push((domain.clone(), std::time::Instant::now()));
+        if domain == "busy" && seen.lock().unwrap().iter().filter(|(known, _)| *known == "busy").count() == 1
+        {
+            let busy = json!({"error": "busy", "code": "runtime_busy"});
+            return Answer::json(429, &busy).with("retry-after", "3");
+        }
+        Answer::json(200, &json!({"ok": true}))
+    })
+    .await;
+    let client = Arc::new(Runtime::new(format!("{}/{{domain}}", server.url)));
+    let registry = Registry::default()
+        .local::<SealToken>()
+        .activity::<HoldContainer>(client.clone())
+        .activity::<ConfigureAgent>(client)
+        .workflow(Configures);
+    let world = World::of(registry).await;
+    let first = world.begin::<Configures>("first", &"busy".to_owned()).await;
+    let closed = || async {
+        let gates = world.engine.gates().await.unwrap();
+        gates.iter().any(|gate| gate.key == "runtime:busy" && gate.closed.is_some())
+    };
+    let until = std::time::Instant::now() + PATIENCE;
+    while !closed().await {
+        assert!(std::time::Instant::now() < until, "{}", world.story(&first).await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let second = world.begin::<Configures>("second", &"busy".to_owned()).await;
+    world.completes::<Configures>("other", &"quiet".to_owned()).await;
+    for saga in [&first, &second] {
+        assert_eq!(world.ended(saga).await.state, SagaState::Completed, "{}", world.story(saga).await);
+    }
+    let asked: Vec<_> = asked_at.lock().unwrap().clone();
+    let busy: Vec<_> = asked.iter().filter(|(domain, _)| domain == "busy").map(|(_, at)| *at).collect();
+    assert_eq!(busy.len(), 3, "{asked:?}");
+    assert!(busy[1] - busy[0] >= Duration::from_millis(2900), "{asked:?}");
+    let quiet = asked.iter().find(|(domain, _)| domain == "quiet").unwrap().1;
+    assert!(quiet < busy[1], "another container was asked meanwhile: {asked:?}");
+}
+
+/// Configures a container under this domain.
+struct Configures;
+
+impl Workflow for Configures {
+    const NAME: &'static str = "configures";
+    const VERSION: u32 = 1;
+    type Input = String;
+    type Output = ();
+
+    async fn run(&self, saga: &Saga, domain: String) -> saga::Result<()> {
+        let (token, _) = saga.transact("token", SealToken).await?.take();
+        let hold = HoldContainer { instance: "in_a".to_owned(), domain: domain.clone() };
+        let container = saga.step("container", hold).await?;
+        let configure = ConfigureAgent {
+            container,
+            domain,
+            token,
+            epoch: 3,
+            agent_name: "Ada".to_owned(),
+            instructions: "Help.".to_owned(),
+            model: None,
+            tools: Vec::new(),
+        };
+        saga.step("configure", configure).await.map(drop)
+    }
+}
+
+#[tokio::test]
 async fn a_container_that_is_not_ready_says_why() {
     let digest = format!("sha256:{}", "a".repeat(64));
     let health = |ready: bool, digest: &str| {

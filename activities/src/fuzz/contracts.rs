@@ -266,6 +266,7 @@ impl Contracts {
         let specified = match status {
             400 | 409 | 412 | 422 => meanings.contains(&"refused"),
             401 => meanings.contains(&"credential"),
+            429 if provider == "runtime" => meanings.contains(&"rate_limited"),
             _ => false,
         } && self.answer(provider, operation, status).is_some();
         // A code that is known says more than the status does.

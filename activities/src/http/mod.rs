@@ -166,12 +166,12 @@ mod tests {
         };
         assert!(ask("1").is_ok() && ask("a..b").is_ok() && ask(".a").is_ok());
         for step in [".", "..", "%2e"] {
-            let sent = ask(step).and_then(|request| {
+            let parts = ask(step).map(|request| {
                 let url = request.build().unwrap().url().clone();
-                assert_eq!(url.path_segments().unwrap().count(), 4, "{url}");
-                Ok(())
+                url.path_segments().unwrap().count()
             });
-            assert_eq!(sent.is_err(), step != "%2e", "{step}: a percent sign is escaped itself");
+            // A percent sign is escaped itself.
+            assert_eq!(parts.ok(), (step == "%2e").then_some(4), "{step}");
         }
         assert!(has_steps("https://a.example/b/%2E%2e/c") && !has_steps("https://a.example/b.c/..d"));
     }

@@ -15,7 +15,8 @@ const fn row(status: u16, code: &'static str, means: Means) -> Row {
 /// The code of a refusal by which a newer claim speaks to the container.
 pub(crate) const SUPERSEDED: &str = "superseded";
 
-const EVERY: &[Row] = &[row(401, "runtime_unauthorized", Means::Credential)];
+const EVERY: &[Row] =
+    &[row(401, "runtime_unauthorized", Means::Credential), row(429, "runtime_busy", Means::Throttled)];
 const TOLD: &[Row] = &[
     row(400, "runtime_refused", Means::Refused("runtime")),
     row(412, "runtime_superseded", Means::Refused(SUPERSEDED)),

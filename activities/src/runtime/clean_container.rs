@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use amends_engine::{Activity, Call, Effect, Failure, SagaId, SecretRef, secs};
+use amends_engine::{Activity, Call, Effect, Failure, Gate, SagaId, SecretRef, secs};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -72,6 +72,10 @@ impl Activity for CleanContainer {
     const ATTEMPTS_MAX: Option<u32> = Some(1);
     type Client = Runtime;
     type Output = Tried;
+
+    fn gates(&self, _: &Runtime) -> Vec<Gate> {
+        super::gates(&self.domain)
+    }
 
     async fn execute(&self, runtime: &Runtime, call: &Call) -> Result<Tried, Failure> {
         let tried = |seen| Ok(Tried { seen });

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::answer::Answered;
-use amends_engine::{Activity, Call, Effect, Failure, Made, Resource, SecretRef, secs};
+use amends_engine::{Activity, Call, Effect, Failure, Gate, Made, Resource, SecretRef, secs};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -61,6 +61,10 @@ impl Activity for ConfigureAgent {
     fn resource(&self, _: &Call) -> Option<Resource> {
         let resource = Resource::new("runtime", "configuration", self.domain.clone());
         Some(resource.within(self.container.step().clone()))
+    }
+
+    fn gates(&self, _: &Runtime) -> Vec<Gate> {
+        super::gates(&self.domain)
     }
 
     async fn execute(&self, runtime: &Runtime, call: &Call) -> Result<Configured, Failure> {

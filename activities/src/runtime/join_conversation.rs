@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::answer::{Answered, Operation, in_doubt};
 use amends_engine::activity::Cause;
-use amends_engine::{Activity, Call, Effect, Failure, Found, Made, Resource, SecretRef, secs};
+use amends_engine::{Activity, Call, Effect, Failure, Found, Gate, Made, Resource, SecretRef, secs};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -54,6 +54,10 @@ impl Activity for JoinConversation {
 
     fn external_id(made: &Joined) -> Option<String> {
         made.conversation.clone()
+    }
+
+    fn gates(&self, _: &Runtime) -> Vec<Gate> {
+        super::gates(&self.domain)
     }
 
     async fn execute(&self, runtime: &Runtime, call: &Call) -> Result<Joined, Failure> {
