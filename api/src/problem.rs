@@ -27,6 +27,8 @@ pub enum Code {
     UnsupportedMediaType,
     /// The body is too large.
     TooLarge,
+    /// The body took too long to come.
+    TooSlow,
     /// An id that cannot be one.
     MalformedId,
     /// A cursor that no list of ours gave out.
@@ -75,6 +77,7 @@ impl Code {
             }
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::NotFound | Self::NoSandbox => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::StateConflict => StatusCode::CONFLICT,
@@ -97,6 +100,7 @@ impl Code {
             Self::MalformedJson => "The body is not JSON",
             Self::UnsupportedMediaType => "The body must be application/json",
             Self::TooLarge => "The body is too large",
+            Self::TooSlow => "The body took too long to come",
             Self::MalformedId => "This cannot be an id",
             Self::CursorInvalid => "This cursor is not one of ours",
             Self::IdempotencyKeyInvalid => "This cannot be an idempotency key",
@@ -127,6 +131,7 @@ impl Code {
             Self::MalformedJson => "Send one JSON object; detail says where reading stopped.",
             Self::UnsupportedMediaType => "Send Content-Type: application/json.",
             Self::TooLarge => "Send at most one megabyte.",
+            Self::TooSlow => "Nothing was done. Send the request again, its body in one go.",
             Self::MalformedId => "Copy the id again from a list; ids have no spaces or control characters.",
             Self::CursorInvalid => "Begin the list again without a cursor.",
             Self::IdempotencyKeyInvalid => "Use 1 to 255 visible ASCII characters, a UUID for instance.",

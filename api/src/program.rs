@@ -15,6 +15,7 @@ use amends_sandbox::{Config, Fault, Kind, Options, Pace, Provider, Sandbox, Urls
 use amends_workflows::Clients;
 
 use crate::cli::{shell_word, warn};
+use crate::connections::{self, Bounds};
 use crate::routes::sandbox::Control;
 use crate::server::{self, App};
 use crate::settings::{self, Providers, Settings};
@@ -75,8 +76,8 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     let clock = engine.clone();
     let stopped = stops();
     let mut jobs = tokio::spawn(async move { jobs::run(clock, &what, stopped).await });
-    let server = axum::serve(listener, server::router(app)).with_graceful_shutdown(stops());
-    let mut server = tokio::spawn(server.into_future());
+    let server = connections::serve(listener, server::router(app), Bounds::default(), stops());
+    let mut server = tokio::spawn(server);
     let program = std::env::args().next().unwrap_or_else(|| "amends".to_owned());
     warn(format_args!("{}", banner(&program, &environment, providers.is_none(), listens, &database, is_new)));
 

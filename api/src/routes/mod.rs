@@ -18,6 +18,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
+use crate::connections::WaitPlace;
 use crate::problem::{Code, Problem};
 use crate::server::App;
 use crate::view::Saga;
@@ -93,7 +94,7 @@ async fn started(
     app: &App,
     started: Started,
     key: Option<&str>,
-    wait: Option<Duration>,
+    wait: Option<(Duration, WaitPlace)>,
 ) -> Result<Response, Problem> {
     let (saga, replayed) = match started {
         Started::New(saga) => (saga, false),
@@ -115,9 +116,13 @@ async fn started(
 }
 
 /// A saga that goes on after the answer: 202 while it does, 200 once it has ended.
-async fn accepted(app: &App, saga: &SagaId, wait: Option<Duration>) -> Result<Response, Problem> {
+async fn accepted(
+    app: &App,
+    saga: &SagaId,
+    wait: Option<(Duration, WaitPlace)>,
+) -> Result<Response, Problem> {
     let row = match wait {
-        Some(wait) => app.engine.wait(saga, wait, |row| !row.attention.is_empty()).await?,
+        Some((wait, _place)) => app.engine.wait(saga, wait, |row| !row.attention.is_empty()).await?,
         None => app.engine.row(saga).await?,
     };
     let row = row.ok_or_else(|| Problem::not_found(format!("saga {saga}")))?;

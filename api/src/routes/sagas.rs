@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::{limit, page, states};
 use crate::act::Words;
+use crate::connections::Waits;
 use crate::extract::{self, Body, IdempotencyKey, IfMatch, Query, SagaPath};
 use crate::fresh::Tag;
 use crate::problem::{Code, Problem};
@@ -100,6 +101,7 @@ pub struct ShowQuery {
 pub async fn show(
     State(app): State<App>,
     SagaPath(saga): SagaPath,
+    waits: Waits,
     Query(query): Query<ShowQuery>,
 ) -> Result<Response, Problem> {
     let attention = match query.until.as_deref() {
@@ -107,7 +109,11 @@ pub async fn show(
         Some("attention") => true,
         Some(_) => return Err(Problem::invalid("until: ended or attention.")),
     };
-    if let Some(wait) = extract::wait(query.wait.as_deref())? {
+    let wait = extract::wait(query.wait.as_deref())?;
+    let asked = wait.is_some();
+    let allowed = waits.allow(wait);
+    let is_cut = asked && allowed.is_none();
+    if let Some((wait, _place)) = allowed {
         app.engine.wait(&saga, wait, |row| attention && !row.attention.is_empty()).await?;
     }
     let view = app.engine.view(&saga).await?.ok_or_else(|| Problem::not_found(format!("saga {saga}")))?;
@@ -115,6 +121,9 @@ pub async fn show(
     let mut response = axum::Json(SagaDetail::of(&view, app.now())).into_response();
     if let Ok(version) = version {
         response.headers_mut().insert(header::ETAG, version);
+    }
+    if is_cut {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
     }
     Ok(response)
 }
