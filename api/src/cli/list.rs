@@ -2,7 +2,7 @@
 
 use super::{Error, Exit, To, say, table};
 use crate::product::Instance;
-use crate::view::{Page, Resource, Saga, SagaDetail};
+use crate::view::{Gate, Page, Resource, Saga, SagaDetail};
 
 /// How much of a list to show.
 #[derive(Debug, clap::Args)]
@@ -97,6 +97,19 @@ impl Resources {
             ("provider", self.provider),
         ];
         self.part.list::<Resource>("/v1/resources", query, table::resources).await
+    }
+}
+
+/// `amends gate list`
+#[derive(Debug, clap::Args)]
+pub struct Gates {
+    #[command(flatten)]
+    part: Part,
+}
+
+impl Gates {
+    pub(super) async fn run(self) -> anyhow::Result<Exit> {
+        self.part.list::<Gate>("/v1/gates", [], table::gate_page).await
     }
 }
 

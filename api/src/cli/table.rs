@@ -125,6 +125,11 @@ fn number(value: f64) -> String {
     }
 }
 
+/// A page of gates.
+pub fn gate_page(page: &Page<Gate>) -> String {
+    paged(gates(&page.items), page, "amends gate list")
+}
+
 /// Gates, one a line.
 pub fn gates(gates: &[Gate]) -> String {
     if gates.is_empty() {
@@ -222,7 +227,7 @@ fn paged<T>(table: String, page: &Page<T>, command: &str) -> String {
         return "None.\n".to_owned();
     }
     match &page.next_cursor {
-        Some(cursor) => format!("{table}More: {command} --cursor {cursor}\n"),
+        Some(cursor) => format!("{table}More: {command} --cursor {}\n", super::shell_word(&line(cursor))),
         None => table,
     }
 }

@@ -91,7 +91,7 @@ fn body(view: &SagaView, notice: &Markup, key: &str, now: Timestamp) -> Markup {
             h1 { (saga.kind) " " (frame::state(saga.state)) " " (frame::attention(&saga.attention)) }
             p.meta {
                 @if let Some(instance) = &saga.instance {
-                    "of " a.id href={ "/?instance=" (instance) } { (instance) } " · "
+                    "of " a.id href={ "/?instance=" (frame::encoded(instance)) } { (instance) } " · "
                 }
                 "version " (saga.kind_version) " · started " time datetime=(saga.created_at) { (saga.created_at) }
                 " · " @if saga.ended_at.is_some() { "took " } @else { "for " } (saga.age)
