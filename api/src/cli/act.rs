@@ -147,7 +147,7 @@ async fn send(
     let key = amends_engine::Env::system().uuid().to_string();
     let answer = to.client()?.post_keyed::<Accepted>(path, Some(&Value::Object(body)), &key).await?;
     if to.json {
-        say(&format!("{}\n", answer.text))?;
+        say(&table::json(&answer.text))?;
     } else {
         let Accepted { operation, saga } = answer.body;
         let told = format!(
@@ -177,7 +177,7 @@ impl GateAct {
         let body = serde_json::to_value(action)?;
         let answer = self.to.client()?.post::<Gate>("/v1/gates/actions", &body).await?;
         let text = if self.to.json {
-            format!("{}\n", answer.text)
+            table::json(&answer.text)
         } else {
             table::gates(std::slice::from_ref(&answer.body))
         };

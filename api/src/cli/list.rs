@@ -124,7 +124,7 @@ impl Part {
         let query: Vec<(&str, String)> =
             query.into_iter().chain(more).filter_map(|(name, value)| Some((name, value?))).collect();
         let answer = self.to.client()?.get::<Page<T>>(path, &query).await?;
-        let text = if self.to.json { format!("{}\n", answer.text) } else { show(&answer.body) };
+        let text = if self.to.json { table::json(&answer.text) } else { show(&answer.body) };
         say(&text)?;
         Ok(Exit::Done)
     }
@@ -135,6 +135,9 @@ impl Part {
 pub struct One {
     /// Which saga
     saga: String,
+    /// Its steps from behind this one on
+    #[arg(long, value_name = "STEP")]
+    steps_after: Option<String>,
     #[command(flatten)]
     to: To,
 }
@@ -150,8 +153,10 @@ impl One {
 
     async fn look(self, show: impl Fn(&SagaDetail) -> String) -> anyhow::Result<Exit> {
         let path = saga_path(&self.saga)?;
-        let answer = self.to.client()?.get::<SagaDetail>(&path, &[]).await?;
-        let text = if self.to.json { format!("{}\n", answer.text) } else { show(&answer.body) };
+        let query: Vec<(&str, String)> =
+            self.steps_after.map(|step| ("steps_after", step)).into_iter().collect();
+        let answer = self.to.client()?.get::<SagaDetail>(&path, &query).await?;
+        let text = if self.to.json { table::json(&answer.text) } else { show(&answer.body) };
         say(&text)?;
         Ok(Exit::Done)
     }

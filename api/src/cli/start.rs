@@ -89,7 +89,7 @@ impl Start {
     async fn follow(self, client: &Client, started: Answer<Saga>) -> anyhow::Result<Exit> {
         let Some(wait) = self.wait else {
             if self.to.json {
-                say(&format!("{}\n", started.text))?;
+                say(&table::json(&started.text))?;
             } else {
                 let key = started.key.map(|key| format!("   key {key}")).unwrap_or_default();
                 let Saga { id, kind, state, .. } = &started.body;
@@ -122,8 +122,12 @@ impl Start {
                 _ => None,
             };
             if let Some(exit) = exit {
-                let text = if self.to.json { answer.text.clone() } else { table::why(&answer.body) };
-                say(&format!("{text}\n"))?;
+                let text = if self.to.json {
+                    table::json(&answer.text)
+                } else {
+                    format!("{}\n", table::why(&answer.body))
+                };
+                say(&text)?;
                 return Ok(exit);
             }
             // Where too many wait already, the server answers at once.
