@@ -49,6 +49,8 @@ pub enum Code {
     NoSandbox,
     /// This binary does not offer it.
     NotOffered,
+    /// As many claims wait as may.
+    QueueFull,
     /// Another site sent the request.
     CrossSite,
     /// The request was meant for another host.
@@ -83,6 +85,7 @@ impl Code {
             Self::StateConflict => StatusCode::CONFLICT,
             Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
             Self::NotOffered => StatusCode::NOT_IMPLEMENTED,
+            Self::QueueFull => StatusCode::TOO_MANY_REQUESTS,
             Self::CrossSite => StatusCode::FORBIDDEN,
             Self::ForeignHost => StatusCode::MISDIRECTED_REQUEST,
             Self::SandboxUnavailable => StatusCode::BAD_GATEWAY,
@@ -111,6 +114,7 @@ impl Code {
             Self::PreconditionFailed => "It has changed since you read it",
             Self::NoSandbox => "No sandbox runs here",
             Self::NotOffered => "This binary does not offer that",
+            Self::QueueFull => "Too many claims wait",
             Self::CrossSite => "The request came from another site",
             Self::ForeignHost => "The request was meant for another host",
             Self::SandboxUnavailable => "The sandbox did not answer",
@@ -148,6 +152,10 @@ impl Code {
                 "Start amends without provider URLs of your own, or with amends sandbox, to have one."
             }
             Self::NotOffered => "Use a version of the program that offers it.",
+            Self::QueueFull => {
+                "Nothing was started, and the idempotency key is not used up: repeat the request under it later. What was \
+                 accepted before waits on; the pool's page says what holds it up."
+            }
             Self::CrossSite => "Act from the dashboard itself, the command line or a program.",
             Self::ForeignHost => "Without authentication the server answers only to a loopback name.",
             Self::SandboxUnavailable => "See whether the sandbox still runs; ask again.",
@@ -235,8 +243,13 @@ impl IntoResponse for Problem {
         let mut response = (self.code.status(), axum::Json(self.body())).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
-        if self.code.status() == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+        let again = match self.code.status() {
+            StatusCode::SERVICE_UNAVAILABLE => Some("2"),
+            StatusCode::TOO_MANY_REQUESTS => Some("60"),
+            _ => None,
+        };
+        if let Some(again) = again {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(again));
         }
         // The page for people shows the problem too, and takes it from here.
         response.extensions_mut().insert(self);
@@ -262,6 +275,7 @@ impl From<store::Error> for Problem {
             store::Error::Job(amends_engine::Failure::Refused(refusal)) => {
                 let code = match refusal.code.as_str() {
                     "not_found" | "no_such_instance" => Code::NotFound,
+                    "queue_full" => Code::QueueFull,
                     "key_reused" | "idempotency_key_reused" => Code::IdempotencyKeyReused,
                     "invalid" | "malformed" | "too_long" | "unknown_template" | "unstorable" => {
                         Code::ValidationFailed

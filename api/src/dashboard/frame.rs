@@ -33,6 +33,8 @@ fn whole(environment: &str, trouble: Option<&str>, title: &str, live: bool, body
                     nav aria-label="Pages" {
                         a href="/" { "Sagas" }
                         a href="/?attention=any" { "Needs attention" }
+                        a href="/pools" { "Pools" }
+                        a href="/findings" { "Findings" }
                         a href="/gates" { "Gates" }
                     }
                     @if live { span #news .news role="status" { "" } }

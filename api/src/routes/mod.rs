@@ -5,6 +5,7 @@ pub mod findings;
 pub mod gates;
 pub mod health;
 pub mod instances;
+pub mod pools;
 pub mod resources;
 pub mod sagas;
 pub mod sandbox;
@@ -34,6 +35,7 @@ pub fn api() -> Router<App> {
         .route("/v1/findings/{id}/actions/remove", post(findings::remove))
         .route("/v1/instances", get(instances::list))
         .route("/v1/instances/{id}/teardown", post(instances::teardown))
+        .route("/v1/pools", get(pools::list))
         .route("/v1/resources", get(resources::list))
         .route("/v1/sagas", get(sagas::list))
         .route("/v1/sagas/{id}", get(sagas::show))
