@@ -164,8 +164,8 @@ pub struct HeldBack {
 
 /// A page of pools, by id, behind this one.
 pub async fn pools(engine: &Engine, after: &str, limit: u32) -> Result<Page<Pool>, Problem> {
-    let mut all = pool::pool_stocks(engine.store().as_ref(), engine.env()).await?;
-    all.retain(|pool| pool.id.as_str() > after);
+    let most = usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1);
+    let all = pool::pool_stocks(engine.store().as_ref(), engine.env(), after, most).await?;
     Ok(crate::routes::page(all, limit, |pool| pool.id.clone(), show_pool))
 }
 

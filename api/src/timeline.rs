@@ -435,8 +435,7 @@ impl Timeline {
         self.places.get(step).and_then(|place| self.rows.get(*place))
     }
 
-    /// The same with these steps alone, and of each no more than so many of its last spans, marks and things. It begins
-    /// where the first of them does.
+    /// The same with these steps alone, and of each no more than so many of its last spans, marks and things.
     pub fn only(mut self, steps: &BTreeSet<StepKey>, most: usize) -> Self {
         fn last<T>(all: &mut Vec<T>, most: usize) {
             all.drain(..all.len().saturating_sub(most));

@@ -174,11 +174,17 @@ impl Stock {
     }
 }
 
-/// Every pool, by id, as it is now.
-pub async fn pool_stocks(store: &dyn Store, env: &Env) -> Result<Vec<PoolStock>, Error> {
+/// So many pools behind this one, by id, as they are now.
+pub async fn pool_stocks(
+    store: &dyn Store,
+    env: &Env,
+    after: &str,
+    most: usize,
+) -> Result<Vec<PoolStock>, Error> {
     let unreadable = |error: SqlError| Error::Unreadable(error.to_string());
     let mut all = Vec::new();
-    for id in pools(store).await? {
+    let ids = pools(store).await?.into_iter().filter(|id| id.as_str() > after);
+    for id in ids.take(most) {
         let rows = store.fetch(STOCK.into(), params![&id]).await?;
         let newest = store.fetch(NEWEST.into(), params![&id, COUNTED]).await?;
         let Some(row) = rows.first() else { continue };
