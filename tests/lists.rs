@@ -10,12 +10,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use amends_activities::pool;
+use amends_engine::activity::Effect;
+use amends_engine::journal::Event;
+use amends_engine::journal::event::Asked;
 use amends_engine::journal::state::SagaState;
 use amends_engine::secret::Vault;
 use amends_engine::store::sqlite::SqliteStore;
 use amends_engine::store::tx::{Beside, Sql};
 use amends_engine::store::{Loose, LooseJob, ResourceFilter, ResourceState, SagaFilter, Store};
-use amends_engine::{Engine, Env, Registry, SagaId, params};
+use amends_engine::{Engine, Env, Registry, SagaId, StepKey, Timestamp, params};
 use amends_tests::postgres::Server as Postgres;
 use amends_tests::process::{Server, free_port};
 use serde_json::Value;
@@ -393,4 +396,113 @@ async fn every_page_is_answered_over_http() {
         })
         .await;
     }
+}
+
+/// A saga of so many steps, each done at its first attempt, but the last, which is being tried.
+async fn long_saga(store: &SqliteStore, steps: i64) {
+    let event = |event: Event| serde_json::to_string(&event).unwrap();
+    let step = StepKey::parse("step-@@").unwrap();
+    let asked = Asked {
+        activity: "telnyx.order_number".into(),
+        input: serde_json::json!({"name": "agent-sandbox-@@", "tags": ["a", "b"], "size": 7}),
+        references: Vec::new(),
+        after: Vec::new(),
+        said: Vec::new(),
+        local: None,
+        effect: Effect::Searchable { settle_after: Duration::from_secs(30) },
+        settle_after: Duration::from_secs(30),
+        is_consistent: false,
+        object: None,
+        attempts_max: None,
+        pivot: false,
+        every: None,
+        give_up_at: Timestamp(1_760_000_900_000_000),
+        removes: Vec::new(),
+        deferred: false,
+        child: None,
+    };
+    let tried = event(Event::AttemptStarted {
+        step: step.clone(),
+        attempt: 1,
+        generation: 1,
+        not_after: Timestamp(1_760_000_030_000_000),
+        asked: Some(Box::new(asked)),
+        resource: None,
+    });
+    let output = serde_json::json!({"id": "ord_@@", "number": "+15550100"});
+    let done = event(Event::StepCompleted { step, output, external_id: None, by_hand: false });
+    let text = |sqlite: String| -> &'static str { Box::leak(sqlite.into_boxed_str()) };
+    let all = [
+        "insert into saga (id, workflow, workflow_version, state, attention, labels, start_key, start_fingerprint, created_at,
+           updated_at, epoch, seq)
+         values ('sg_09999999999999999999999999', 'long', 1, 'running', '[]', '{}', 'long', 'print', 1760000000000000,
+           1760000000000000, 1, 2 * $1)"
+            .to_owned(),
+        "insert into journal (saga, seq, at, epoch, version, kind, event)
+         values ('sg_09999999999999999999999999', 1, 1760000000000000 + 0 * $1, 1, 1, 'saga_started',
+           '{\"kind\":\"saga_started\",\"workflow\":\"long\",\"workflow_version\":1,\"input\":null}')"
+            .to_owned(),
+        format!(
+            "with recursive n (i) as (select 1 union all select i + 1 from n where i < $1)
+             insert into journal (saga, seq, at, epoch, version, kind, event)
+             select 'sg_09999999999999999999999999', 2 * i, 1760000000000000 + i, 1, 1, 'attempt_started',
+               replace('{tried}', '@@', i) from n"
+        ),
+        format!(
+            "with recursive n (i) as (select 1 union all select i + 1 from n where i < $1 - 1)
+             insert into journal (saga, seq, at, epoch, version, kind, event)
+             select 'sg_09999999999999999999999999', 2 * i + 1, 1760000000000000 + i, 1, 1, 'step_completed',
+               replace('{done}', '@@', i) from n"
+        ),
+    ];
+    for sqlite in all {
+        run(store, Sql { sqlite: text(sqlite), postgres: "" }, steps).await;
+    }
+}
+
+/// `AMENDS_TEST_LIST_STEPS` says how many steps it has, 700 if it is not set; with 5,000 or more, times are printed.
+#[tokio::test]
+async fn a_long_saga_is_shown_in_parts_over_http() {
+    let env = Env::seeded(1);
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let (file, key) = (data.join("amends.db"), data.join("key"));
+    let (store, _) = SqliteStore::open(&file, &key, "sandbox", &[pool::MIGRATIONS], &env).await.unwrap();
+    let steps = std::env::var("AMENDS_TEST_LIST_STEPS").map_or(700, |text| text.parse().unwrap());
+    long_saga(&store, steps).await;
+    store.close().await;
+    let sandbox = ("AMENDS_SANDBOX_LISTEN", format!("127.0.0.1:{}", free_port()));
+    let mut server = Server::new(folder.path(), vec![sandbox]);
+    server.start().await;
+    const PATH: &str = "/sagas/sg_09999999999999999999999999";
+    let times = if steps >= 5_000 { 20 } else { 1 };
+    for path in [PATH, &format!("/v1{PATH}"), &format!("/v1{PATH}?steps_after=step-500")] {
+        timed("HTTP", path, times, || async {
+            let answer = server.client.get(server.url(path)).send().await.unwrap();
+            let status = answer.status();
+            let text = answer.text().await.unwrap();
+            assert!(status.is_success(), "{path}: {status} {text}");
+            assert!(text.len() < 1 << 20, "{path}: {} bytes", text.len());
+        })
+        .await;
+    }
+    let (mut keys, mut after) = (Vec::new(), String::new());
+    loop {
+        let saga = server.get(&format!("/v1{PATH}{after}")).await;
+        let shown = saga["steps"].as_array().unwrap();
+        assert!(
+            shown.len() <= 200 && saga["steps_total"] == steps,
+            "{}, {}",
+            shown.len(),
+            saga["steps_total"]
+        );
+        keys.extend(shown.iter().map(|step| step["key"].as_str().unwrap().to_owned()));
+        let Some(next) = saga["next_steps"].as_str() else { break };
+        after = format!("?steps_after={next}");
+    }
+    let wanted: Vec<String> = (1..=steps).map(|number| format!("step-{number}")).collect();
+    assert_eq!(keys, wanted);
+    let page = server.client.get(server.url(PATH)).send().await.unwrap().text().await.unwrap();
+    assert!(page.contains(&format!("{PATH}?steps_after=step-200")), "a link to more");
 }

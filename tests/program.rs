@@ -504,3 +504,33 @@ async fn a_command_asks_its_server_itself_whatever_proxy_the_environment_names()
         command.env_remove("NO_PROXY").env_remove("no_proxy").args(["gate", "list"]).output().unwrap();
     assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
 }
+
+#[tokio::test]
+async fn a_seed_that_is_too_large_is_refused_by_name_and_leaves_everything_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("seed.json");
+    let pool = |number: usize| {
+        format!(
+            r#"{{"id": "p{number}", "min_idle": 0, "max_total": 1, "workspace": "w", "image": "ghcr.io/o/i", "tag": "t"}}"#
+        )
+    };
+    let many: Vec<String> = (0..1001).map(pool).collect();
+    let many = format!(r#"{{"pools": [{}], "templates": []}}"#, many.join(","));
+    let mut server = server(folder.path());
+    server.settings.push(("AMENDS_SEED", file.display().to_string()));
+    // Without an end, too large, cut off in a character, and with too many pools.
+    let cut = format!("{}é", " ".repeat(4 << 20));
+    for (seed, hint) in [
+        (" ".repeat(5 << 20), "more than 4 MiB"),
+        (cut, "more than 4 MiB"),
+        (many, "1001 pools: at most 1000"),
+    ] {
+        std::fs::write(&file, &seed).unwrap();
+        let said = fails_to_start(&server);
+        assert!(said.contains(hint) && said.contains("AMENDS_SEED"), "{said}");
+        assert!(!server.folder.join("data").exists(), "nothing was opened");
+    }
+    std::fs::write(&file, format!(r#"{{"pools": [{}], "templates": []}}"#, pool(1))).unwrap();
+    server.start().await;
+    assert_eq!(server.get("/v1/pools").await["items"][0]["id"], "p1");
+}

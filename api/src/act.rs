@@ -126,13 +126,20 @@ pub fn meaning(kind: ActKind) -> &'static str {
 pub struct AllowedAct {
     /// Which act.
     pub kind: ActKind,
-    /// The steps it can be done to; none for an act on the whole saga.
+    /// The steps it can be done to, those first of which a person should know; none for an act on the whole saga. Of
+    /// more than 200 the others are left out, and it can be done to them all the same.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<String>,
+    /// Whether some are left out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more_steps: bool,
     /// The fields it takes beside `step` and `reason`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<String>,
 }
+
+/// So many steps an act names.
+const STEPS_MAX: usize = 200;
 
 /// Every act that can be done to a saga in this state, in the order of [`ActKind`].
 pub fn allowed(state: &State, now: Timestamp) -> Vec<AllowedAct> {
@@ -142,13 +149,19 @@ pub fn allowed(state: &State, now: Timestamp) -> Vec<AllowedAct> {
         if possible.is_empty() {
             continue;
         }
-        let mut steps: Vec<String> = Vec::new();
-        for PossibleAct { step, .. } in possible {
-            steps.extend(step.map(|step| step.to_string()));
-        }
+        let mut steps: Vec<StepKey> =
+            possible.into_iter().filter_map(|PossibleAct { step, .. }| step).collect();
         steps.dedup();
+        let more_steps = steps.len() > STEPS_MAX;
+        if more_steps {
+            let is_in_need =
+                |key: &StepKey| state.step(key).is_some_and(|step| !step.attention(now).is_empty());
+            steps.sort_by_cached_key(|key| !is_in_need(key));
+            steps.truncate(STEPS_MAX);
+        }
+        let steps = steps.iter().map(ToString::to_string).collect();
         let fields = fields(kind).iter().map(|field| field.name.to_owned()).collect();
-        all.push(AllowedAct { kind, steps, fields });
+        all.push(AllowedAct { kind, steps, more_steps, fields });
     }
     all
 }

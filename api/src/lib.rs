@@ -3,6 +3,7 @@
 pub mod act;
 pub mod bench;
 pub mod cli;
+pub mod connections;
 pub mod dashboard;
 pub mod extract;
 pub mod fresh;

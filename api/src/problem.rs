@@ -27,6 +27,8 @@ pub enum Code {
     UnsupportedMediaType,
     /// The body is too large.
     TooLarge,
+    /// The body took too long to come.
+    TooSlow,
     /// An id that cannot be one.
     MalformedId,
     /// A cursor that no list of ours gave out.
@@ -47,6 +49,8 @@ pub enum Code {
     NoSandbox,
     /// This binary does not offer it.
     NotOffered,
+    /// As many claims wait as may.
+    QueueFull,
     /// Another site sent the request.
     CrossSite,
     /// The request was meant for another host.
@@ -75,11 +79,13 @@ impl Code {
             }
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::NotFound | Self::NoSandbox => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::StateConflict => StatusCode::CONFLICT,
             Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
             Self::NotOffered => StatusCode::NOT_IMPLEMENTED,
+            Self::QueueFull => StatusCode::TOO_MANY_REQUESTS,
             Self::CrossSite => StatusCode::FORBIDDEN,
             Self::ForeignHost => StatusCode::MISDIRECTED_REQUEST,
             Self::SandboxUnavailable => StatusCode::BAD_GATEWAY,
@@ -97,6 +103,7 @@ impl Code {
             Self::MalformedJson => "The body is not JSON",
             Self::UnsupportedMediaType => "The body must be application/json",
             Self::TooLarge => "The body is too large",
+            Self::TooSlow => "The body took too long to come",
             Self::MalformedId => "This cannot be an id",
             Self::CursorInvalid => "This cursor is not one of ours",
             Self::IdempotencyKeyInvalid => "This cannot be an idempotency key",
@@ -107,6 +114,7 @@ impl Code {
             Self::PreconditionFailed => "It has changed since you read it",
             Self::NoSandbox => "No sandbox runs here",
             Self::NotOffered => "This binary does not offer that",
+            Self::QueueFull => "Too many claims wait",
             Self::CrossSite => "The request came from another site",
             Self::ForeignHost => "The request was meant for another host",
             Self::SandboxUnavailable => "The sandbox did not answer",
@@ -127,6 +135,7 @@ impl Code {
             Self::MalformedJson => "Send one JSON object; detail says where reading stopped.",
             Self::UnsupportedMediaType => "Send Content-Type: application/json.",
             Self::TooLarge => "Send at most one megabyte.",
+            Self::TooSlow => "Nothing was done. Send the request again, its body in one go.",
             Self::MalformedId => "Copy the id again from a list; ids have no spaces or control characters.",
             Self::CursorInvalid => "Begin the list again without a cursor.",
             Self::IdempotencyKeyInvalid => "Use 1 to 255 visible ASCII characters, a UUID for instance.",
@@ -143,6 +152,10 @@ impl Code {
                 "Start amends without provider URLs of your own, or with amends sandbox, to have one."
             }
             Self::NotOffered => "Use a version of the program that offers it.",
+            Self::QueueFull => {
+                "Nothing was started, and the idempotency key is not used up: repeat the request under it later. What was \
+                 accepted before waits on; the pool's page says what holds it up."
+            }
             Self::CrossSite => "Act from the dashboard itself, the command line or a program.",
             Self::ForeignHost => "Without authentication the server answers only to a loopback name.",
             Self::SandboxUnavailable => "See whether the sandbox still runs; ask again.",
@@ -230,8 +243,13 @@ impl IntoResponse for Problem {
         let mut response = (self.code.status(), axum::Json(self.body())).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
-        if self.code.status() == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+        let again = match self.code.status() {
+            StatusCode::SERVICE_UNAVAILABLE => Some("2"),
+            StatusCode::TOO_MANY_REQUESTS => Some("60"),
+            _ => None,
+        };
+        if let Some(again) = again {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(again));
         }
         // The page for people shows the problem too, and takes it from here.
         response.extensions_mut().insert(self);
@@ -258,6 +276,7 @@ impl From<store::Error> for Problem {
             store::Error::Job(amends_engine::Failure::Refused(refusal)) => {
                 let code = match refusal.code.as_str() {
                     "not_found" | "no_such_instance" => Code::NotFound,
+                    "queue_full" => Code::QueueFull,
                     "key_reused" | "idempotency_key_reused" => Code::IdempotencyKeyReused,
                     "invalid" | "malformed" | "too_long" | "unknown_template" | "unstorable" => {
                         Code::ValidationFailed

@@ -128,6 +128,60 @@ fn show(row: &pool::Instance) -> Instance {
     }
 }
 
+/// A pool as a list shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pool {
+    /// Its id.
+    pub id: String,
+    /// How many idle instances there shall be.
+    pub min_idle: u32,
+    /// How many instances there may be at most.
+    pub max_total: u32,
+    /// How many are idle.
+    pub idle: u32,
+    /// How many are being made, or made idle again.
+    pub under_way: u32,
+    /// How many there are, those under way too.
+    pub total: u32,
+    /// How many claims wait for one.
+    pub waiting: u32,
+    /// Why fewer are made than are wanted; null where that is not so.
+    pub held_back: Option<HeldBack>,
+}
+
+/// Why fewer instances are made than are wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldBack {
+    /// In words.
+    pub why: String,
+    /// Since when, where something began it.
+    pub since: Option<String>,
+    /// When it is tried again by itself; null where that hangs on something else.
+    pub next_try_at: Option<String>,
+    /// On what it hangs, or what is done then, in words.
+    pub until: String,
+}
+
+/// A page of pools, by id, behind this one.
+pub async fn pools(engine: &Engine, after: &str, limit: u32) -> Result<Page<Pool>, Problem> {
+    let most = usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1);
+    let all = pool::pool_stocks(engine.store().as_ref(), engine.env(), after, most).await?;
+    Ok(crate::routes::page(all, limit, |pool| pool.id.clone(), show_pool))
+}
+
+fn show_pool(pool: &pool::PoolStock) -> Pool {
+    let text = |at: Option<Timestamp>| at.and_then(Timestamp::ever).map(|at| at.to_string());
+    let pool::PoolStock { id, min_idle, max_total, idle, under_way, total, waiting, held_back } =
+        pool.clone();
+    let held_back = held_back.map(|held| HeldBack {
+        why: held.why.to_owned(),
+        since: text(held.since),
+        next_try_at: text(held.next_try_at),
+        until: held.until.to_owned(),
+    });
+    Pool { id, min_idle, max_total, idle, under_way, total, waiting, held_back }
+}
+
 /// The tables of the pool.
 pub const MIGRATIONS: &[Migrations] = &[pool::MIGRATIONS];
 
@@ -135,8 +189,7 @@ pub const MIGRATIONS: &[Migrations] = &[pool::MIGRATIONS];
 pub const SANDBOX_SEED: &str = include_str!("seed.json");
 
 /// Brings pools and templates to what a seed says.
-pub async fn apply_seed(engine: &Engine, text: &str) -> anyhow::Result<()> {
-    let seed = Seed::parse(text)?;
+pub async fn apply_seed(engine: &Engine, seed: Seed) -> anyhow::Result<()> {
     engine.transact(ApplySeed { seed }).await?;
     Ok(())
 }

@@ -1,11 +1,12 @@
 //! The program: everything opened in order, wired together, and closed in order.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use amends_activities::pool::{SEED_MAX, Seed, SeedError};
 use amends_engine::store::Store;
 use amends_engine::store::sqlite::SqliteStore;
 use amends_engine::{Engine, Env, Timestamp};
@@ -16,6 +17,7 @@ use amends_sandbox::{Config, Fault, Kind, Options, Pace, Provider, Sandbox, Urls
 use amends_workflows::Clients;
 
 use crate::cli::{shell_word, warn};
+use crate::connections::{self, Bounds};
 use crate::routes::sandbox::Control;
 use crate::server::{self, App};
 use crate::settings::{self, Providers, Settings};
@@ -51,6 +53,8 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     let providers = settings.providers(&settings::process)?;
     let environment = settings.environment(providers.is_some())?;
     let database = settings.database()?;
+    // Before anything is opened: a seed that is none leaves everything as it is.
+    let seed = settings.seed.as_deref().map(read_seed).transpose()?;
     let listener = server::listen(settings.listen).await?;
     let listens = listener.local_addr()?;
     make_folder(&settings.data_dir)?;
@@ -69,8 +73,12 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
         tracing::warn!(sagas = paused?, "the database was put back: what has not ended is paused for a day");
     }
     let engine = Engine::start(store, vault, registry, env, &environment);
-    if let Some(seed) = outside.seed(&settings)? {
-        product::apply_seed(&engine, &seed).await.context("the seed was not applied")?;
+    let seed = match seed {
+        None if outside.address.is_some() => Some(Seed::parse(product::SANDBOX_SEED)?),
+        other => other,
+    };
+    if let Some(seed) = seed {
+        product::apply_seed(&engine, seed).await.context("the seed was not applied")?;
     }
     outside.show_a_failure(is_new);
     let control = outside.control()?;
@@ -102,8 +110,8 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
         }
         jobs::run(clock, &what, stopped).await
     });
-    let server = axum::serve(listener, server::router(app)).with_graceful_shutdown(stops());
-    let mut server = tokio::spawn(server.into_future());
+    let server = connections::serve(listener, server::router(app), Bounds::default(), stops());
+    let mut server = tokio::spawn(server);
     let program = std::env::args().next().unwrap_or_else(|| "amends".to_owned());
     warn(format_args!("{}", banner(&program, &environment, providers.is_none(), listens, &database, is_new)));
 
@@ -209,20 +217,6 @@ impl Outside {
         Env::system().with_pace(self.pace.factor())
     }
 
-    fn seed(&self, settings: &Settings) -> anyhow::Result<Option<String>> {
-        match &settings.seed {
-            Some(file) => {
-                let text = std::fs::read_to_string(file);
-                Ok(Some(
-                    text.with_context(|| {
-                        format!("the seed {} cannot be read (AMENDS_SEED)", file.display())
-                    })?,
-                ))
-            }
-            None => Ok(self.address.as_ref().map(|_| product::SANDBOX_SEED.to_owned())),
-        }
-    }
-
     /// The first container of a new sandbox crashes, so that there is a saga to be seen that walks back.
     fn show_a_failure(&self, is_new: bool) {
         if let Some(sandbox) = self.sandbox.as_ref().filter(|_| is_new) {
@@ -237,6 +231,21 @@ impl Outside {
         let Some(address) = &self.address else { return Ok(None) };
         Ok(Some(Control::new(&format!("http://{address}/v1/sandbox"), http(Duration::from_secs(10))?)))
     }
+}
+
+/// The seed in this file, of which no more is read than a seed has.
+fn read_seed(file: &Path) -> anyhow::Result<Seed> {
+    let unread = || format!("the seed {} cannot be read (AMENDS_SEED)", file.display());
+    let most = u64::try_from(SEED_MAX).unwrap_or(u64::MAX).saturating_add(1);
+    let mut bytes = Vec::new();
+    std::fs::File::open(file)
+        .and_then(|file| file.take(most).read_to_end(&mut bytes))
+        .with_context(unread)?;
+    if bytes.len() > SEED_MAX {
+        return Err(SeedError::TooLarge).with_context(unread);
+    }
+    let text = String::from_utf8(bytes).with_context(unread)?;
+    Seed::parse(&text).with_context(|| format!("the seed {} was not applied (AMENDS_SEED)", file.display()))
 }
 
 fn make_folder(folder: &Path) -> anyhow::Result<()> {

@@ -13,12 +13,10 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::csrf::{CsrfLayer, ProtectionError};
 use tower_http::trace::TraceLayer;
 
+use crate::connections::{self, BODY_MAX};
 use crate::problem::{Code, Problem};
 use crate::routes::sandbox::Control;
 use crate::{dashboard, routes};
-
-/// The largest body that is read.
-const BODY_MAX: usize = 1024 * 1024;
 
 /// What every handler shares.
 #[derive(Clone)]
@@ -53,6 +51,7 @@ pub fn router(app: App) -> Router {
         .layer(middleware::from_fn_with_state(app.clone(), dashboard::problems_for_browsers))
         .with_state(app)
         .layer(DefaultBodyLimit::max(BODY_MAX))
+        .layer(middleware::from_fn(connections::whole_request))
         .layer(CsrfLayer::new().with_rejection_response(|error: ProtectionError| {
             tracing::warn!(%error, "a request from another site was refused");
             Problem::new(Code::CrossSite, "A page of another site sent this request.").into_response()

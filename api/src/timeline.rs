@@ -4,6 +4,8 @@
 //! that left of the turning point the work goes down the page and right of it back up. Pure: the same
 //! entries give the same timeline; *now* comes in only where it is drawn.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use amends_engine::journal::event::{FoundKind, SkipReason};
 use amends_engine::journal::failure::Cause;
 use amends_engine::journal::state::Phase;
@@ -28,6 +30,8 @@ pub struct Timeline {
     pub pivot_at: Option<Timestamp>,
     /// What people did to it.
     pub flags: Vec<Flag>,
+    /// Where the row of each step is.
+    places: BTreeMap<StepKey, usize>,
 }
 
 /// One step's row.
@@ -201,8 +205,8 @@ pub fn timeline(entries: &[Entry]) -> Timeline {
         timeline.add(entry, &state);
     }
     for thing in state.ledger.rows() {
-        if let Some(row) = timeline.rows.iter_mut().find(|row| row.step == thing.step) {
-            row.things.push(thing.clone());
+        if let Some(place) = timeline.places.get(&thing.step) {
+            timeline.rows[*place].things.push(thing.clone());
         }
     }
     timeline
@@ -410,7 +414,7 @@ impl Timeline {
     }
 
     fn row(&mut self, step: &StepKey, state: &State) -> &mut Row {
-        let place = self.rows.iter().position(|row| row.step == *step).unwrap_or_else(|| {
+        let place = self.places.get(step).copied().unwrap_or_else(|| {
             let asked = state.step(step).and_then(|step| step.asked.as_ref());
             self.rows.push(Row {
                 step: step.clone(),
@@ -420,9 +424,32 @@ impl Timeline {
                 marks: Vec::new(),
                 things: Vec::new(),
             });
+            self.places.insert(step.clone(), self.rows.len() - 1);
             self.rows.len() - 1
         });
         &mut self.rows[place]
+    }
+
+    /// The row of a step.
+    pub fn row_of(&self, step: &StepKey) -> Option<&Row> {
+        self.places.get(step).and_then(|place| self.rows.get(*place))
+    }
+
+    /// The same with these steps alone, and of each no more than so many of its last spans, marks and things.
+    pub fn only(mut self, steps: &BTreeSet<StepKey>, most: usize) -> Self {
+        fn last<T>(all: &mut Vec<T>, most: usize) {
+            all.drain(..all.len().saturating_sub(most));
+        }
+        self.rows.retain(|row| steps.contains(&row.step));
+        for row in &mut self.rows {
+            last(&mut row.spans, most);
+            last(&mut row.marks, most);
+            last(&mut row.things, most);
+        }
+        self.places = self.rows.iter().map(|row| row.step.clone()).zip(0..).collect();
+        last(&mut self.turns, most);
+        last(&mut self.flags, most);
+        self
     }
 
     /// Where the paper has to end: at the end of the saga, or at the next thing that is planned.

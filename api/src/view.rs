@@ -1,10 +1,10 @@
 //! Views: what a client sees of sagas and resources; our mirror types, not the journal's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use amends_engine::data::Reference;
 use amends_engine::gate::GateView;
-use amends_engine::journal::state::{Attention, Phase, SagaState};
+use amends_engine::journal::state::{self, Attention, Phase, SagaState};
 use amends_engine::store::{ResourceRow, ResourceState, SagaRow};
 use amends_engine::sweep::{CensusRow, FindingClass, FindingRow, Settlement};
 use amends_engine::{SagaView, StepKey, Timestamp};
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::act::{self, AllowedAct};
-use crate::timeline::{self, Wait, What};
+use crate::timeline::{self, Timeline, Wait, What};
 use crate::words::{self, Why};
 
 /// A page of a list.
@@ -92,9 +92,18 @@ pub struct SagaDetail {
     /// Until when a call of it that was lost may still take effect; null once none can any more.
     #[serde(default)]
     pub unsettled_until: Option<String>,
-    /// Its steps, in the order in which they were asked for.
+    /// A part of its steps, in the order in which they were asked for.
     pub steps: Vec<Step>,
-    /// What it made or may have made outside.
+    /// How many it has.
+    #[serde(default)]
+    pub steps_total: usize,
+    /// The last of them here, if there are more: `steps_after` it they go on.
+    #[serde(default)]
+    pub next_steps: Option<String>,
+    /// Steps of the other parts of which a person should know, at most fifty.
+    #[serde(default)]
+    pub steps_in_need: Vec<Step>,
+    /// What it made or may have made outside, the newest first; at most 200, `/v1/resources?saga=` has all.
     pub resources: Vec<Resource>,
     /// What a person can do now.
     pub allowed_actions: Vec<AllowedAct>,
@@ -147,8 +156,68 @@ pub struct Step {
     pub refusal: Option<String>,
     /// The ledger row of what it makes.
     pub resource: Option<String>,
-    /// Every attempt, forward and back, oldest first.
+    /// Its attempts, forward and back, oldest first; the last hundred.
     pub attempts: Vec<Attempt>,
+    /// How many there were before those.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub attempts_before: usize,
+}
+
+fn is_none(number: &usize) -> bool {
+    *number == 0
+}
+
+/// At most so many steps are shown at a time.
+pub const STEPS_MAX: usize = 200;
+/// And no further one once what they were asked and what they yielded comes to so many bytes.
+const STEPS_BYTES_MAX: usize = 4 << 20;
+/// So many steps of other parts are shown since a person should know of them.
+const IN_NEED_MAX: usize = 50;
+/// So many attempts of a step are shown.
+const ATTEMPTS_MAX: usize = 100;
+/// So many things outside are shown.
+const RESOURCES_MAX: usize = 200;
+/// So many spans, marks and things stand on the row of a step.
+const SPANS_MAX: usize = 200;
+
+/// Some of a saga's steps.
+#[derive(Debug)]
+pub struct Part<'s> {
+    /// In the order in which they were asked for.
+    pub steps: Vec<&'s state::Step>,
+    /// Whether others come behind them.
+    pub is_cut: bool,
+    /// Others of which a person should know, before and behind, and not too many.
+    pub in_need: Vec<&'s state::Step>,
+}
+
+/// The steps behind this one, or from the first on: as many as fit. Behind a step that there is not there are none.
+pub fn part<'s>(
+    steps: &'s [state::Step],
+    after: Option<&StepKey>,
+    is_in_need: impl Fn(&state::Step) -> bool,
+) -> Part<'s> {
+    let from = match after {
+        None => 0,
+        Some(after) => steps.iter().position(|step| step.key == *after).map_or(steps.len(), |at| at + 1),
+    };
+    let mut bytes = 0_usize;
+    let fit = steps[from..].iter().take(STEPS_MAX).take_while(|step| {
+        let fits = bytes < STEPS_BYTES_MAX;
+        bytes = bytes.saturating_add(size(step));
+        fits
+    });
+    let shown = fit.count();
+    let (before, rest) = steps.split_at(from);
+    let (shown, behind) = rest.split_at(shown);
+    let in_need = before.iter().chain(behind).filter(|step| is_in_need(step)).take(IN_NEED_MAX).collect();
+    Part { steps: shown.iter().collect(), is_cut: !behind.is_empty(), in_need }
+}
+
+/// How many bytes what it was asked and what it yielded come to.
+fn size(step: &state::Step) -> usize {
+    let asked = step.asked.as_ref().map_or(0, |asked| asked.input.to_string().len());
+    asked.saturating_add(step.output.as_ref().map_or(0, |output| output.to_string().len()))
 }
 
 /// One attempt of a step.
@@ -406,18 +475,25 @@ impl Saga {
 }
 
 impl SagaDetail {
-    /// All that is known of a saga, as it is at `now`.
+    /// A saga with its first steps, as it is at `now`.
     pub fn of(view: &SagaView, now: Timestamp) -> Self {
+        Self::behind(view, None, now).0
+    }
+
+    /// A saga with its steps behind this one, as it is at `now`, and the timeline of those that are shown.
+    pub fn behind(view: &SagaView, after: Option<&StepKey>, now: Timestamp) -> (Self, Timeline) {
         let state = &view.state;
+        let is_in_need = |step: &state::Step| !step.attention(now).is_empty();
+        let Part { steps, is_cut, in_need } = part(state.steps(), after, is_in_need);
+        let shown: BTreeSet<StepKey> = steps.iter().chain(&in_need).map(|step| step.key.clone()).collect();
         let timeline = timeline::timeline(&view.entries);
-        let steps = state.steps().iter().map(|step| {
-            let row = timeline.rows.iter().find(|row| row.step == step.key);
-            Step::of(step, row, state.pivot.as_ref(), now)
-        });
+        let show =
+            |step: &&state::Step| Step::of(step, timeline.row_of(&step.key), state.pivot.as_ref(), now);
+        let next_steps = steps.last().filter(|_| is_cut).map(|step| step.key.to_string());
         let lost = state.steps().iter().filter_map(lost_until);
         // What it took over may have come with calls that others lost.
         let came = view.resources.iter().filter_map(|row| row.unsettled_until);
-        Self {
+        let detail = Self {
             saga: Saga::of(&view.row, now),
             why: words::why(view, now),
             input: state.input.clone(),
@@ -430,10 +506,14 @@ impl SagaDetail {
                 message: unwinding.refusal.message.clone(),
             }),
             unsettled_until: text(lost.chain(came).max().filter(|until| *until > now)),
-            steps: steps.collect(),
-            resources: view.resources.iter().map(Resource::of).collect(),
+            steps: steps.iter().map(show).collect(),
+            steps_total: state.steps().len(),
+            next_steps,
+            steps_in_need: in_need.iter().map(show).collect(),
+            resources: view.resources.iter().take(RESOURCES_MAX).map(Resource::of).collect(),
             allowed_actions: act::allowed(state, now),
-        }
+        };
+        (detail, timeline.only(&shown, SPANS_MAX))
     }
 }
 
@@ -445,6 +525,9 @@ impl Step {
         now: Timestamp,
     ) -> Self {
         let asked = step.asked.as_ref();
+        let mut attempts = row.map(attempts).unwrap_or_default();
+        let attempts_before = attempts.len().saturating_sub(ATTEMPTS_MAX);
+        attempts.drain(..attempts_before);
         let phase = if step.at_gate.is_some() { "at_gate" } else { phase(&step.phase) };
         Self {
             key: step.key.to_string(),
@@ -463,7 +546,8 @@ impl Step {
             output: step.output.clone(),
             refusal: step.refusal.as_ref().map(ToString::to_string),
             resource: step.resource.as_ref().map(ToString::to_string),
-            attempts: row.map(attempts).unwrap_or_default(),
+            attempts,
+            attempts_before,
         }
     }
 }
@@ -564,5 +648,76 @@ mod tests {
         assert!(detail.steps.iter().all(|step| step.next_at.is_none()), "{sent}");
         assert!(detail.why.now.contains("a new token comes"), "{:?}", detail.why.now);
         assert!(detail.why.you.contains("open gate railway"), "{:?}", detail.why.you);
+    }
+
+    fn long(steps: usize, output: &str) -> SagaView {
+        let mut journal = samples::Journal::of("long");
+        for number in 0..steps {
+            let key = format!("step-{number}");
+            journal = journal.tries(5, &key, "test.make", None).completes(6, &key, Some(output));
+        }
+        journal.view()
+    }
+
+    #[test]
+    fn every_step_is_in_one_part_and_none_is_too_long() {
+        for (steps, output, sizes) in [
+            (0, "", vec![0]),
+            (STEPS_MAX, "", vec![STEPS_MAX]),
+            (2 * STEPS_MAX + 1, "", vec![STEPS_MAX, STEPS_MAX, 1]),
+            // Of large ones there are fewer, and one at the least.
+            (5, &*"x".repeat(STEPS_BYTES_MAX / 2), vec![2, 2, 1]),
+            (2, &*"x".repeat(STEPS_BYTES_MAX), vec![1, 1]),
+        ] {
+            let view = long(steps, output);
+            let (mut keys, mut seen, mut after) = (Vec::new(), Vec::new(), None);
+            loop {
+                let (detail, timeline) = SagaDetail::behind(&view, after.as_ref(), samples::at(10));
+                assert_eq!((timeline.rows.len(), detail.steps_total), (detail.steps.len(), steps));
+                seen.push(detail.steps.len());
+                keys.extend(detail.steps.into_iter().map(|step| step.key));
+                let Some(next) = detail.next_steps else { break };
+                after = Some(StepKey::parse(&next).unwrap());
+            }
+            assert_eq!(seen, sizes, "{steps} steps");
+            let wanted: Vec<String> = (0..steps).map(|number| format!("step-{number}")).collect();
+            assert_eq!(keys, wanted);
+        }
+        let (none, _) = SagaDetail::behind(&long(3, ""), Some(&"elsewhere".into()), samples::at(10));
+        assert!(none.steps.is_empty() && none.next_steps.is_none());
+    }
+
+    #[test]
+    fn a_step_of_which_a_person_should_know_is_shown_with_each_part() {
+        let view = long(500, "");
+        let is_in_need = |key: &'static str| move |step: &state::Step| step.key == StepKey::from(key);
+        let keys = |steps: &[&state::Step]| steps.iter().map(|step| step.key.to_string()).collect::<Vec<_>>();
+        for (after, key, in_need) in [
+            (None, "step-450", 1),
+            (None, "step-10", 0),
+            (Some("step-300"), "step-10", 1),
+            (Some("step-300"), "step-301", 0),
+        ] {
+            let after = after.map(StepKey::from);
+            let part = part(view.state.steps(), after.as_ref(), is_in_need(key));
+            assert_eq!(part.in_need.len(), in_need, "{key}");
+            let all = [keys(&part.steps), keys(&part.in_need)].concat();
+            assert_eq!(all.iter().filter(|shown| *shown == key).count(), 1, "{key} is shown once");
+        }
+        assert_eq!(part(view.state.steps(), None, |_| true).in_need.len(), IN_NEED_MAX);
+    }
+
+    #[test]
+    fn of_a_step_that_is_tried_again_and_again_the_last_attempts_are_shown() {
+        let mut journal = samples::Journal::of("long").tries(5, "one", "test.make", None);
+        for attempt in 1..=300 {
+            let ms = i64::from(attempt) * 1_000;
+            journal = journal.deferred(ms, "one", attempt, "it is down", ms + 500);
+            journal = journal.again(ms + 500, "one", attempt + 1);
+        }
+        let detail = SagaDetail::of(&journal.view(), samples::at(301_000));
+        let step = &detail.steps[0];
+        assert_eq!((step.attempts.len(), step.attempts_before), (ATTEMPTS_MAX, 301 - ATTEMPTS_MAX));
+        assert_eq!(step.attempts.last().unwrap().number, 301);
     }
 }

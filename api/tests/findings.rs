@@ -314,3 +314,84 @@ async fn on_a_database_that_was_put_back_nothing_is_claimed_or_torn_down_before_
     let (_, answer) = claim(&setup).await;
     assert_ne!(answer["code"], "not_compared", "{answer}");
 }
+
+impl Setup {
+    async fn page(&self, path: &str) -> String {
+        let request =
+            Request::get(path).header(header::HOST, "localhost").header(header::ACCEPT, "text/html");
+        let answer = router(self.app.clone()).oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "{path}");
+        String::from_utf8(to_bytes(answer.into_body(), usize::MAX).await.unwrap().to_vec()).unwrap()
+    }
+
+    async fn form(&self, path: &str, fields: &str) -> StatusCode {
+        let request = Request::post(path)
+            .header(header::HOST, "localhost")
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(Body::from(fields.to_owned()));
+        router(self.app.clone()).oneshot(request.unwrap()).await.unwrap().status()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_page_of_findings_shows_each_with_what_can_be_done_and_does_it() {
+    let setup = Setup::with(3).await;
+    let all = setup.items("/v1/findings").await;
+    let id = |number: usize| all[number]["id"].as_str().unwrap().to_owned();
+    let page = setup.page("/findings").await;
+    assert!(setup.page("/").await.contains("<a href=\"/findings\">Findings</a>"), "it is linked");
+    for finding in &all {
+        for shown in
+            ["id", "name", "external_id", "provider", "class", "kind", "first_seen_at", "last_seen_at"]
+        {
+            let value = finding[shown].as_str().unwrap();
+            assert!(page.contains(value), "{shown} {value}: {page}");
+        }
+        assert!(page.contains(&format!("action=\"/findings/{}/actions\"", finding["id"].as_str().unwrap())));
+    }
+    assert!(!page.contains("value=\"remove\""), "what is foreign is not removed from here");
+    // Of the page's own size there is a link to the rest, which keeps what was asked for.
+    let part = setup.page("/findings?class=foreign&limit=2").await;
+    let link = format!("/findings?class=foreign&amp;cursor={}", id(1));
+    assert!(part.contains(&link) && !part.contains(&id(2)), "{part}");
+    assert!(setup.page(&link.replace("&amp;", "&")).await.contains(&id(2)));
+
+    let path = format!("/findings/{}/actions", id(0));
+    for (fields, status) in [
+        ("kind=settle&how=ignored", StatusCode::UNPROCESSABLE_ENTITY),
+        ("kind=settle&how=ignored&reason=+", StatusCode::UNPROCESSABLE_ENTITY),
+        ("kind=settle&how=eaten&reason=x", StatusCode::UNPROCESSABLE_ENTITY),
+        ("kind=dance&reason=x", StatusCode::UNPROCESSABLE_ENTITY),
+        ("kind=remove&reason=x", StatusCode::CONFLICT),
+        ("kind=settle&how=ignored&reason=a+colleague%27s", StatusCode::SEE_OTHER),
+        // What is ignored may be settled otherwise later.
+        ("kind=settle&how=removed&reason=a+colleague%27s", StatusCode::SEE_OTHER),
+        ("kind=settle&how=ignored&reason=again", StatusCode::CONFLICT),
+    ] {
+        assert_eq!(setup.form(&path, fields).await, status, "{fields}");
+    }
+    let open = setup.page("/findings").await;
+    assert!(!open.contains(&id(0)) && open.contains(&id(1)), "{open}");
+    let settled = setup.page("/findings?state=settled").await;
+    assert!(settled.contains(&id(0)) && !settled.contains(&path), "{settled}");
+    assert!(
+        settled.contains("removed by operator (dashboard)") && settled.contains("a colleague's"),
+        "{settled}"
+    );
+    assert_eq!(setup.items("/v1/findings?state=settled").await[0]["settled"], "removed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_page_of_findings_says_how_old_it_is_and_offers_to_believe_an_absence() {
+    let setup = Setup::with(1).await;
+    assert!(!setup.page("/findings").await.contains("accept_absence"));
+    *setup.cloud.is_down.lock().unwrap() = true;
+    setup.engine.env().sleep(secs(90)).await;
+    setup.sweep().await;
+    let page = setup.page("/findings").await;
+    assert!(page.contains("1m 30s ago") && page.contains("it is down"), "{page}");
+    assert!(page.contains("action=\"/censuses/cloud/actions\""), "{page}");
+    assert_eq!(setup.form("/censuses/cloud/actions", "reason=+").await, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(setup.form("/censuses/nobody/actions", "reason=x").await, StatusCode::NOT_IMPLEMENTED);
+    assert_eq!(setup.form("/censuses/cloud/actions", "reason=all+removed").await, StatusCode::SEE_OTHER);
+}

@@ -141,7 +141,7 @@ fn create(world: &mut World, request: &Request) -> Answer {
         listed_from: world.listed_from(Provider::Openrouter, "createKeys"),
         gone_from: None,
     };
-    world.secrets.push(secret.clone());
+    world.secrets.push_back(secret.clone());
     let answer = Answer::json(201, json!({"data": key.json(), "key": secret}));
     world.keys.push(key);
     answer

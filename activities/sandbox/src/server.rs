@@ -149,6 +149,7 @@ pub(crate) fn act(
     }
     let when = (world.now(), world.is_landing);
     world.deeds.push_back(Deed::new((provider, operation), request, &answer, when));
+    world.forget();
     answer
 }
 

@@ -87,9 +87,42 @@ pub(crate) struct World {
     /// Of each quota and credential: since when, and how many calls.
     #[serde(skip)]
     pub(crate) quotas: BTreeMap<(usize, String), (Moment, u32)>,
-    /// Every secret that was handed out; never kept.
+    /// The secrets that were handed out, the last ones; never kept.
     #[serde(skip)]
-    pub(crate) secrets: Vec<String>,
+    pub(crate) secrets: VecDeque<String>,
+    /// How many projects, keys, inboxes and numbers were made and are not remembered any more.
+    #[serde(default)]
+    pub(crate) forgotten: [usize; 4],
+}
+
+/// So many of a kind that are gone are remembered, those that went last. All of the world is written at each change.
+const GONE_MAX: usize = 1_000;
+/// So many calls wait to do their work; of more the next one does it at once.
+pub(crate) const LATE_MAX: usize = 1_000;
+/// So many secrets are remembered.
+const SECRETS_MAX: usize = 100_000;
+/// So many orders, profiles, and numbers of others are remembered.
+const OTHERS_MAX: usize = 10_000;
+
+/// Forgets what went first, where more is gone than is remembered; how many those are.
+fn forget<T>(all: &mut Vec<T>, now: Moment, gone_from: impl Fn(&T) -> Option<Moment>) -> usize {
+    let is_gone = |one: &T| gone_from(one).filter(|at| *at <= now);
+    let mut gone: Vec<Moment> = all.iter().filter_map(is_gone).collect();
+    let Some(many) = gone.len().checked_sub(GONE_MAX).filter(|many| *many > 0) else { return 0 };
+    gone.sort();
+    let last = gone[many - 1];
+    // Of those that went at the same moment the ones that were made first.
+    let mut left = many;
+    all.retain(|one| {
+        let is_forgotten = left > 0 && is_gone(one).is_some_and(|at| at <= last);
+        left -= usize::from(is_forgotten);
+        !is_forgotten
+    });
+    many
+}
+
+fn keep_last<T>(all: &mut Vec<T>, most: usize) {
+    all.drain(..all.len().saturating_sub(most));
 }
 
 /// A call that was answered, or whose line dropped, before it did its work.
@@ -134,7 +167,8 @@ impl World {
             late: Vec::new(),
             is_landing: false,
             quotas: BTreeMap::new(),
-            secrets: Vec::new(),
+            secrets: VecDeque::new(),
+            forgotten: [0; 4],
         }
     }
 
@@ -156,13 +190,33 @@ impl World {
         self.later(Duration::try_from_secs_f64(seconds).unwrap_or_default())
     }
 
+    /// Forgets what is beyond the bounds: things that are gone, never one that is there.
+    pub(crate) fn forget(&mut self) {
+        let now = self.now();
+        let forgotten = [
+            forget(&mut self.projects, now, |project| project.gone_from),
+            forget(&mut self.keys, now, |key| key.gone_from),
+            forget(&mut self.inboxes, now, |inbox| inbox.gone_from),
+            forget(&mut self.numbers, now, |number| number.gone_from),
+        ];
+        for (all, more) in self.forgotten.iter_mut().zip(forgotten) {
+            *all += more;
+        }
+        keep_last(&mut self.orders, OTHERS_MAX);
+        keep_last(&mut self.profiles, OTHERS_MAX);
+        keep_last(&mut self.foreign_numbers, OTHERS_MAX);
+        let many = self.secrets.len().saturating_sub(SECRETS_MAX);
+        self.secrets.drain(..many);
+    }
+
     /// Brings everything to the present: late calls that are due do their work, joins that are due are accepted.
     /// Answers whether anything changed.
     pub(crate) fn settle(&mut self) -> bool {
         let mut has_changed = false;
         loop {
             let now = self.now();
-            let due = self.late.iter().enumerate().filter(|(_, late)| late.at <= now);
+            let too_many = self.late.len() > LATE_MAX;
+            let due = self.late.iter().enumerate().filter(|(_, late)| too_many || late.at <= now);
             let Some(index) = due.min_by_key(|(_, late)| late.at).map(|(index, _)| index) else { break };
             let late = self.late.remove(index);
             self.is_landing = true;
@@ -206,5 +260,71 @@ impl Deleting {
         if !self.is_ignored {
             *gone_from = Some(gone_from.map_or(self.gone_from, |before| before.min(self.gone_from)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+
+    fn world(clock: &ManualClock) -> World {
+        World::new(1, 7, clock.into(), Memory::default())
+    }
+
+    fn request(method: &str, path: &[&str], body: serde_json::Value) -> Request {
+        Request {
+            method: method.into(),
+            path: path.iter().map(|part| (*part).to_owned()).collect(),
+            query: BTreeMap::new(),
+            headers: BTreeMap::from([(
+                "authorization".to_owned(),
+                format!("Bearer {}", crate::CREDENTIALS.openrouter),
+            )]),
+            body,
+        }
+    }
+
+    #[test]
+    fn what_is_gone_is_forgotten_in_its_order_and_what_is_there_never_is() {
+        let clock = ManualClock::new();
+        let mut world = world(&clock);
+        for number in 0..GONE_MAX + 30 {
+            let body = serde_json::json!({"name": format!("key-{number}")});
+            let make = request("POST", &["keys"], body);
+            crate::server::act(&mut world, Provider::Openrouter, "createKeys", &make);
+            let hash = world.keys.last().unwrap().hash.clone();
+            // The first ten stay.
+            if number >= 10 {
+                clock.advance(Duration::from_secs(1));
+                let delete = request("DELETE", &["keys", &hash], serde_json::Value::Null);
+                crate::server::act(&mut world, Provider::Openrouter, "deleteKeys", &delete);
+            }
+            assert!(world.keys.len() <= GONE_MAX + 11, "{}", world.keys.len());
+        }
+        let names: Vec<&str> = world.keys.iter().map(|key| key.name.as_str()).collect();
+        assert_eq!((names.len(), names[9], names[10]), (GONE_MAX + 10, "key-9", "key-30"));
+        assert_eq!(names.last(), Some(&&*format!("key-{}", GONE_MAX + 29)));
+        assert_eq!((world.forgotten, world.secrets.len()), ([0, 20, 0, 0], GONE_MAX + 30));
+        // What lingers is not gone yet.
+        let mut lingers = vec![(1, None), (2, Some(Moment::MAX))];
+        assert_eq!(forget(&mut lingers, world.now(), |one: &(i32, Option<Moment>)| one.1), 0);
+    }
+
+    #[test]
+    fn of_very_many_late_calls_the_next_one_does_its_work_at_once() {
+        let clock = ManualClock::new();
+        let mut world = world(&clock);
+        for number in 0..LATE_MAX + 5 {
+            let body = serde_json::json!({"name": format!("key-{number}")});
+            let at = world.in_seconds(3_600.0 + number as f64);
+            let request = request("POST", &["keys"], body);
+            let (provider, operation) = (Provider::Openrouter, "createKeys");
+            world.late.push(LateCall { at, provider, operation, request });
+        }
+        world.settle();
+        let names: Vec<&str> = world.keys.iter().map(|key| key.name.as_str()).collect();
+        assert_eq!(names, ["key-0", "key-1", "key-2", "key-3", "key-4"]);
+        assert_eq!(world.late.len(), LATE_MAX);
     }
 }

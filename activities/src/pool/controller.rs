@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use amends_engine::journal::state::SagaState;
+use amends_engine::store::tx::{Error as SqlError, Row};
 use amends_engine::store::{Error, Store};
-use amends_engine::{Failure, SagaId, Timestamp, Tx, params};
+use amends_engine::{Env, Failure, SagaId, Timestamp, Tx, params};
 use serde::{Deserialize, Serialize};
 
 use super::one;
@@ -47,6 +48,8 @@ struct Stock {
     broken_in_a_row: u32,
     /// When the last of those was seen to be broken.
     broken_at: Timestamp,
+    /// When the third of them was: since then one at a time is made.
+    stopped_at: Timestamp,
     now: Timestamp,
 }
 
@@ -62,41 +65,45 @@ const COUNTED: u32 = 16;
 pub async fn count_missing(tx: &mut Tx<'_>, pool: &str) -> Result<Refilled, Failure> {
     settle_refills(tx, pool).await?;
     // What may cost something: every instance of which something may be left, and those without a row as yet.
-    let row = tx
-        .fetch(
-            "select min_idle, max_total,
-               (select count(*) from instance where pool = $1 and state = 'idle') as idle,
-               (select count(*) from refill where pool = $1 and settled_at is null)
-                 + (select count(*) from instance
-                    join instance_saga on instance = id and kind = 'recheck' and ended_at is null
-                    where pool = $1 and state = 'tainted') as under_way,
-               (select count(*) from instance where pool = $1 and state not in ('gone', 'failed'))
-                 + (select count(*) from refill where pool = $1 and settled_at is null
-                      and instance not in (select id from instance)) as total,
-               (select count(*) from claim_queue where pool = $1) as waiting
-             from pool where id = $1",
-            params![pool],
-        )
-        .await?;
+    let row = tx.fetch(STOCK, params![pool]).await?;
     let row = one(row, || Failure::refused("no_such_pool", format!("there is no pool {pool}")))?;
-    let newest = tx
-        .fetch(
-            "select outcome, settled_at from refill where pool = $1 and settled_at is not null
-             order by settled_at desc, saga desc limit $2",
-            params![pool, COUNTED],
-        )
-        .await?;
-    let mut broken_in_a_row = 0;
-    for row in &newest {
+    let newest = tx.fetch(NEWEST, params![pool, COUNTED]).await?;
+    let stock = stock(&row, &newest, tx.now())?;
+    Ok(missing(stock, tx.paced(cool_down(stock.broken_in_a_row))))
+}
+
+/// What a pool has, is to have, and who waits for it.
+const STOCK: &str = "select min_idle, max_total,
+     (select count(*) from instance where pool = $1 and state = 'idle') as idle,
+     (select count(*) from refill where pool = $1 and settled_at is null)
+       + (select count(*) from instance
+          join instance_saga on instance = id and kind = 'recheck' and ended_at is null
+          where pool = $1 and state = 'tainted') as under_way,
+     (select count(*) from instance where pool = $1 and state not in ('gone', 'failed'))
+       + (select count(*) from refill where pool = $1 and settled_at is null
+            and instance not in (select id from instance)) as total,
+     (select count(*) from claim_queue where pool = $1) as waiting
+   from pool where id = $1";
+
+/// How the last attempts to make an instance ended.
+const NEWEST: &str = "select outcome, settled_at from refill where pool = $1 and settled_at is not null
+   order by settled_at desc, saga desc limit $2";
+
+fn stock(row: &Row, newest: &[Row], now: Timestamp) -> Result<Stock, SqlError> {
+    let mut broken_in_a_row = 0_u32;
+    for row in newest {
         if row.text("outcome")? != "broken" {
             break;
         }
         broken_in_a_row += 1;
     }
-    let now = tx.now();
-    let broken_at = newest.first().map_or(Ok(now.0), |row| row.int("settled_at")).map(Timestamp)?;
+    let settled = |row: Option<&Row>| row.map_or(Ok(now.0), |row| row.int("settled_at")).map(Timestamp);
+    let broken_at = settled(newest.first())?;
+    // The third of them is so far behind the newest.
+    let third = usize::try_from(broken_in_a_row.saturating_sub(BREAKER)).unwrap_or(usize::MAX);
+    let stopped_at = settled(newest.get(third))?;
     let number = |name: &str| row.int(name).map(|number| u32::try_from(number).unwrap_or(u32::MAX));
-    let stock = Stock {
+    Ok(Stock {
         min_idle: number("min_idle")?,
         max_total: number("max_total")?,
         idle: number("idle")?,
@@ -105,9 +112,95 @@ pub async fn count_missing(tx: &mut Tx<'_>, pool: &str) -> Result<Refilled, Fail
         waiting: number("waiting")?,
         broken_in_a_row,
         broken_at,
+        stopped_at,
         now,
-    };
-    Ok(missing(stock, tx.paced(cool_down(broken_in_a_row))))
+    })
+}
+
+/// A pool as people see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolStock {
+    /// Its id.
+    pub id: String,
+    /// How many idle instances there shall be.
+    pub min_idle: u32,
+    /// How many instances there may be.
+    pub max_total: u32,
+    /// How many are idle.
+    pub idle: u32,
+    /// How many are being made, or made idle again.
+    pub under_way: u32,
+    /// How many there are, those under way too.
+    pub total: u32,
+    /// How many claims wait.
+    pub waiting: u32,
+    /// Why fewer are made than are wanted.
+    pub held_back: Option<HeldBack>,
+}
+
+/// Why fewer instances of a pool are made than are wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldBack {
+    /// In words.
+    pub why: &'static str,
+    /// Since when, where something began it: a claim that cannot be served, or the third boot in a row that broke.
+    pub since: Option<Timestamp>,
+    /// When it is tried again by itself; nothing where that hangs on something else.
+    pub next_try_at: Option<Timestamp>,
+    /// On what it hangs, in words.
+    pub until: &'static str,
+}
+
+impl Stock {
+    /// How many of the claims that wait can be served by what may be made; nothing where even what shall be idle cannot be.
+    fn room(&self) -> Option<u32> {
+        let may_have = self.max_total.saturating_sub(self.total).saturating_add(self.idle);
+        may_have.saturating_add(self.under_way).checked_sub(self.min_idle)
+    }
+
+    /// What is said of a pool that is held back; `waits_since` is when the first claim came that is not served.
+    fn held_back(&self, refilled: &Refilled, waits_since: Option<Timestamp>) -> Option<HeldBack> {
+        let why = refilled.held_back()?;
+        if refilled.is_capped {
+            let until = "an instance of it is torn down, or it may have more";
+            return Some(HeldBack { why, since: waits_since, next_try_at: None, until });
+        }
+        let until = match refilled.probe_at {
+            Some(_) => "one more is made then, to see whether that one works",
+            None if self.under_way > 0 => "the one that is being made works, or breaks too",
+            None => "one is made with the next look, to see whether that one works",
+        };
+        Some(HeldBack { why, since: Some(self.stopped_at), next_try_at: refilled.probe_at, until })
+    }
+}
+
+/// So many pools behind this one, by id, as they are now.
+pub async fn pool_stocks(
+    store: &dyn Store,
+    env: &Env,
+    after: &str,
+    most: usize,
+) -> Result<Vec<PoolStock>, Error> {
+    let unreadable = |error: SqlError| Error::Unreadable(error.to_string());
+    let mut all = Vec::new();
+    let ids = pools(store).await?.into_iter().filter(|id| id.as_str() > after);
+    for id in ids.take(most) {
+        let rows = store.fetch(STOCK.into(), params![&id]).await?;
+        let newest = store.fetch(NEWEST.into(), params![&id, COUNTED]).await?;
+        let Some(row) = rows.first() else { continue };
+        let stock = stock(row, &newest, env.now()).map_err(unreadable)?;
+        let refilled = missing(stock, env.paced(cool_down(stock.broken_in_a_row)));
+        let first = "select since from claim_queue where pool = $1 order by since limit 1 offset $2";
+        let waits = match stock.room().filter(|_| refilled.is_capped) {
+            Some(room) => store.fetch(first.into(), params![&id, room]).await?,
+            None => Vec::new(),
+        };
+        let waits_since = waits.first().map(|row| row.int("since")).transpose().map_err(unreadable)?;
+        let Stock { min_idle, max_total, idle, under_way, total, waiting, .. } = stock;
+        let held_back = stock.held_back(&refilled, waits_since.map(Timestamp));
+        all.push(PoolStock { id, min_idle, max_total, idle, under_way, total, waiting, held_back });
+    }
+    Ok(all)
 }
 
 /// Writes that a saga was started to make this instance: from now on it is counted.
@@ -201,6 +294,7 @@ mod tests {
         waiting: 0,
         broken_in_a_row: 0,
         broken_at: Timestamp(0),
+        stopped_at: Timestamp(0),
         now: Timestamp(0),
     };
 
@@ -213,6 +307,30 @@ mod tests {
         assert_eq!(missing(EMPTY).held_back(), None);
         assert!(missing(Stock { max_total: 2, ..EMPTY }).held_back().unwrap().contains("may have"));
         assert!(missing(Stock { broken_in_a_row: 3, ..EMPTY }).held_back().unwrap().contains("broke"));
+    }
+
+    #[test]
+    fn a_pool_that_is_held_back_says_since_when_and_until_when() {
+        let told = |stock: Stock| stock.held_back(&missing(stock), Some(Timestamp(5)));
+        assert_eq!(told(EMPTY), None);
+        let capped = told(Stock { max_total: 2, ..EMPTY }).unwrap();
+        assert_eq!((capped.since, capped.next_try_at), (Some(Timestamp(5)), None));
+        let hot = Stock { broken_in_a_row: 3, stopped_at: Timestamp(7), now: Timestamp(9), ..EMPTY };
+        let cools = told(hot).unwrap();
+        assert_eq!(
+            (cools.since, cools.next_try_at),
+            (Some(Timestamp(7)), Some(Timestamp(0).plus(COOL_DOWN)))
+        );
+        let probes = told(Stock { under_way: 1, total: 1, now: Timestamp(i64::MAX), ..hot }).unwrap();
+        assert_eq!((probes.next_try_at, probes.until.contains("being made")), (None, true));
+    }
+
+    #[test]
+    fn the_first_claim_that_is_not_served_is_behind_what_may_be_made() {
+        let full = Stock { min_idle: 0, max_total: 4, total: 4, waiting: 9, ..EMPTY };
+        assert_eq!(full.room(), Some(0));
+        assert_eq!(Stock { idle: 1, under_way: 1, ..full }.room(), Some(2));
+        assert_eq!(Stock { min_idle: 3, total: 2, ..full }.room(), None);
     }
 
     #[test]
@@ -272,8 +390,10 @@ mod tests {
             waiting: huge,
             broken_in_a_row: huge,
             broken_at: Timestamp(i64::MAX),
+            stopped_at: Timestamp(i64::MAX),
             now: Timestamp(i64::MAX),
         };
         assert_eq!(missing(stock).missing, 0);
+        stock.room();
     }
 }

@@ -20,7 +20,7 @@ use amends_engine::store::open::Migrations;
 use amends_engine::store::tx::{Row, Tx};
 use amends_engine::{Failure, params};
 pub use commit_claim::{Committed, NoteConversation, RecordClaim};
-pub use controller::{Refilled, count_missing, pools, record_refill};
+pub use controller::{HeldBack, PoolStock, Refilled, count_missing, pool_stocks, pools, record_refill};
 pub use enter_queue::{EnterQueue, Queued};
 pub use fence_instance::{AwaitSagaEnd, FenceInstance, Fenced, SagaEnd, TakeResources, Taken};
 pub use finding::{RetireNumber, TaintIncomplete};
@@ -35,10 +35,11 @@ pub use recheck::{Container, Fate, ReadContainer, RecheckRequest, Settled, settl
 pub use record_gone::RecordGone;
 pub use reserve_instance::{RESERVE_GIVE_UP, ReserveInstance, Reserved};
 pub use seed::{
-    ApplySeed, PoolSeed, PoolSettings, Seed, SeedError, TemplateDefinition, TemplateSeed, Tool, ToolSpec,
+    ApplySeed, PoolSeed, PoolSettings, SEED_MAX, Seed, SeedError, TemplateDefinition, TemplateSeed, Tool,
+    ToolSpec,
 };
 use serde::{Deserialize, Serialize};
-pub use start::{ClaimRequest, Requested, StartClaim, StartTeardown, TeardownRequest};
+pub use start::{ClaimRequest, Requested, StartClaim, StartTeardown, TeardownRequest, WAITING_MAX};
 
 /// The tables of the pool.
 pub const MIGRATIONS: Migrations = Migrations {

@@ -185,6 +185,17 @@ pub enum Tool {
 /// What is wrong with a seed file.
 #[derive(Debug, thiserror::Error)]
 pub enum SeedError {
+    /// It is larger than a seed is.
+    #[error("the seed has more than {} MiB", SEED_MAX >> 20)]
+    TooLarge,
+    /// It is applied in one transaction, in which nobody else writes.
+    #[error("the seed has {number} {what}: at most {ENTRIES_MAX}")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many.
+        number: usize,
+    },
     /// It is not JSON, or has fields that it should not have.
     #[error("the seed is not one: {0}")]
     Malformed(#[from] serde_json::Error),
@@ -207,10 +218,23 @@ pub enum SeedError {
     Image(String),
 }
 
+/// So large a seed may be, in bytes.
+pub const SEED_MAX: usize = 4 << 20;
+/// So many pools, and so many templates, it may have.
+const ENTRIES_MAX: usize = 1_000;
+
 impl Seed {
     /// Reads a seed file.
     pub fn parse(text: &str) -> Result<Self, SeedError> {
+        if text.len() > SEED_MAX {
+            return Err(SeedError::TooLarge);
+        }
         let seed: Self = serde_json::from_str(text)?;
+        for (what, number) in [("pools", seed.pools.len()), ("templates", seed.templates.len())] {
+            if number > ENTRIES_MAX {
+                return Err(SeedError::TooMany { what, number });
+            }
+        }
         let mut ids = std::collections::BTreeSet::new();
         let all =
             seed.pools.iter().map(|pool| &pool.id).chain(seed.templates.iter().map(|template| &template.id));
@@ -327,6 +351,22 @@ mod tests {
         assert!(matches!(Seed::parse(&elsewhere), Err(SeedError::NoSuchPool { .. })));
         assert!(matches!(Seed::parse(&SEED.replace("tp_demo", "tp demo")), Err(SeedError::Id(_))));
         assert!(matches!(Seed::parse("{"), Err(SeedError::Malformed(_))));
+        assert!(matches!(Seed::parse(&"x".repeat(SEED_MAX + 1)), Err(SeedError::TooLarge)));
+        for (what, list, first) in [("pools", "default", 0), ("templates", "tp_demo", 1)] {
+            let mut many: serde_json::Value = serde_json::from_str(SEED).unwrap();
+            let copy = many[what][0].clone();
+            let more = |all: &mut serde_json::Value, number: usize| {
+                let mut one = copy.clone();
+                one["id"] = format!("{list}-{number}").into();
+                all[what].as_array_mut().unwrap().push(one);
+            };
+            (1..ENTRIES_MAX).for_each(|number| more(&mut many, number));
+            let seed = Seed::parse(&many.to_string()).unwrap();
+            assert_eq!([seed.pools.len(), seed.templates.len()][first], ENTRIES_MAX);
+            more(&mut many, ENTRIES_MAX);
+            let error = Seed::parse(&many.to_string()).unwrap_err();
+            assert_eq!(error.to_string(), format!("the seed has 1001 {what}: at most 1000"));
+        }
         let long = SEED.replace("Help.", &"x".repeat(INSTRUCTIONS_MAX + 1));
         assert!(matches!(Seed::parse(&long), Err(SeedError::Instructions(_))));
         for tag in ["x/../production", "latest?a=", "..", "", "a b", "pro\\nd"] {

@@ -11,6 +11,9 @@ use super::one;
 /// How long a claim may take before it is undone.
 const CLAIM_LIMIT: Duration = Duration::from_secs(3600);
 
+/// So many claims may wait for an instance of one pool.
+pub const WAITING_MAX: i64 = 10_000;
+
 /// What a claim asks for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -58,10 +61,24 @@ impl StartClaim {
             return Ok(requested);
         }
         // A refusal takes the start back with it, and does not use up the key.
-        let found = tx.fetch("select archived_at from template where id = $1", params![template]).await?;
+        let found = tx
+            .fetch(
+                "select archived_at, pool,
+                   (select count(*) from claim_queue where claim_queue.pool = template.pool) as waiting
+                 from template where id = $1",
+                params![template],
+            )
+            .await?;
         let unknown = || Failure::refused("unknown_template", format!("there is no template {template:?}"));
-        if one(found, unknown)?.optional_int("archived_at")?.is_some() {
+        let found = one(found, unknown)?;
+        if found.optional_int("archived_at")?.is_some() {
             return Err(Failure::refused("template_archived", format!("template {template} is archived")));
+        }
+        // None of them is lost for it: whoever was told that it is accepted waits on.
+        if found.int("waiting")? >= WAITING_MAX {
+            let message =
+                format!("{WAITING_MAX} claims wait for an instance of pool {} already", found.text("pool")?);
+            return Err(Failure::refused("queue_full", message));
         }
         // The reservation decides; whoever comes late enough is told at once.
         if let Some(target) = &request.join_url

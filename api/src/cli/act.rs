@@ -10,7 +10,7 @@ use strum::IntoEnumIterator;
 use super::list::saga_path;
 use super::{Error, Exit, To, say, table};
 use crate::act::{Field, FieldForm, Words, fields, meaning};
-use crate::routes::gates::{GateAction, GateActionKind, Gates};
+use crate::routes::gates::{GateAction, GateActionKind};
 use crate::routes::sagas::Accepted;
 use crate::view::Gate;
 
@@ -147,7 +147,7 @@ async fn send(
     let key = amends_engine::Env::system().uuid().to_string();
     let answer = to.client()?.post_keyed::<Accepted>(path, Some(&Value::Object(body)), &key).await?;
     if to.json {
-        say(&format!("{}\n", answer.text))?;
+        say(&table::json(&answer.text))?;
     } else {
         let Accepted { operation, saga } = answer.body;
         let told = format!(
@@ -157,22 +157,6 @@ async fn send(
         say(&format!("{}\n", table::line(&told)))?;
     }
     Ok(Exit::Done)
-}
-
-/// `amends gate list`
-#[derive(Debug, clap::Args)]
-pub struct GateList {
-    #[command(flatten)]
-    to: To,
-}
-
-impl GateList {
-    pub(super) async fn run(self) -> anyhow::Result<Exit> {
-        let answer = self.to.client()?.get::<Gates>("/v1/gates", &[]).await?;
-        let text = if self.to.json { format!("{}\n", answer.text) } else { table::gates(&answer.body.items) };
-        say(&text)?;
-        Ok(Exit::Done)
-    }
 }
 
 /// `amends gate open` and `amends gate close`
@@ -193,7 +177,7 @@ impl GateAct {
         let body = serde_json::to_value(action)?;
         let answer = self.to.client()?.post::<Gate>("/v1/gates/actions", &body).await?;
         let text = if self.to.json {
-            format!("{}\n", answer.text)
+            table::json(&answer.text)
         } else {
             table::gates(std::slice::from_ref(&answer.body))
         };

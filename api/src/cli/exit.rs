@@ -42,7 +42,7 @@ impl Exit {
             403 | 421 => Self::Forbidden,
             404 => Self::NotFound,
             409 | 412 => Self::Conflict,
-            429 | 502 | 503 => Self::Unavailable,
+            408 | 429 | 502 | 503 => Self::Unavailable,
             400..=499 => Self::Rejected,
             _ => Self::Unexpected,
         }

@@ -2,7 +2,7 @@
 
 use super::{Error, Exit, To, say, table};
 use crate::product::Instance;
-use crate::view::{Page, Resource, Saga, SagaDetail};
+use crate::view::{Gate, Page, Resource, Saga, SagaDetail};
 
 /// How much of a list to show.
 #[derive(Debug, clap::Args)]
@@ -100,6 +100,19 @@ impl Resources {
     }
 }
 
+/// `amends gate list`
+#[derive(Debug, clap::Args)]
+pub struct Gates {
+    #[command(flatten)]
+    part: Part,
+}
+
+impl Gates {
+    pub(super) async fn run(self) -> anyhow::Result<Exit> {
+        self.part.list::<Gate>("/v1/gates", [], table::gate_page).await
+    }
+}
+
 impl Part {
     async fn list<T: serde::de::DeserializeOwned>(
         self,
@@ -111,7 +124,7 @@ impl Part {
         let query: Vec<(&str, String)> =
             query.into_iter().chain(more).filter_map(|(name, value)| Some((name, value?))).collect();
         let answer = self.to.client()?.get::<Page<T>>(path, &query).await?;
-        let text = if self.to.json { format!("{}\n", answer.text) } else { show(&answer.body) };
+        let text = if self.to.json { table::json(&answer.text) } else { show(&answer.body) };
         say(&text)?;
         Ok(Exit::Done)
     }
@@ -122,6 +135,9 @@ impl Part {
 pub struct One {
     /// Which saga
     saga: String,
+    /// Its steps from behind this one on
+    #[arg(long, value_name = "STEP")]
+    steps_after: Option<String>,
     #[command(flatten)]
     to: To,
 }
@@ -137,8 +153,10 @@ impl One {
 
     async fn look(self, show: impl Fn(&SagaDetail) -> String) -> anyhow::Result<Exit> {
         let path = saga_path(&self.saga)?;
-        let answer = self.to.client()?.get::<SagaDetail>(&path, &[]).await?;
-        let text = if self.to.json { format!("{}\n", answer.text) } else { show(&answer.body) };
+        let query: Vec<(&str, String)> =
+            self.steps_after.map(|step| ("steps_after", step)).into_iter().collect();
+        let answer = self.to.client()?.get::<SagaDetail>(&path, &query).await?;
+        let text = if self.to.json { table::json(&answer.text) } else { show(&answer.body) };
         say(&text)?;
         Ok(Exit::Done)
     }

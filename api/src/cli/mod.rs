@@ -117,7 +117,7 @@ enum SagaCommand {
 #[derive(Debug, Subcommand)]
 enum GateCommand {
     /// Every gate that was ever closed, is limited, or holds somebody up
-    List(act::GateList),
+    List(list::Gates),
     /// Let calls pass again: one first, then in growing waves
     Open(act::GateAct),
     /// Let nothing pass until it is opened

@@ -11,6 +11,11 @@ use super::{Error, Exit, To, say, table};
 use crate::extract;
 use crate::view::{Saga, SagaDetail};
 
+/// An answer that comes so soon was not waited for, though the saga has not ended.
+const AT_ONCE: Duration = Duration::from_millis(500);
+/// How long it is left alone then.
+const AGAIN: Duration = Duration::from_secs(2);
+
 /// How long to wait for a saga, and where.
 #[derive(Debug, clap::Args)]
 struct Start {
@@ -84,7 +89,7 @@ impl Start {
     async fn follow(self, client: &Client, started: Answer<Saga>) -> anyhow::Result<Exit> {
         let Some(wait) = self.wait else {
             if self.to.json {
-                say(&format!("{}\n", started.text))?;
+                say(&table::json(&started.text))?;
             } else {
                 let key = started.key.map(|key| format!("   key {key}")).unwrap_or_default();
                 let Saga { id, kind, state, .. } = &started.body;
@@ -105,6 +110,7 @@ impl Start {
             let part = Duration::from_millis(u64::try_from(part.as_millis()).unwrap_or(1));
             let query =
                 [("wait", humantime::format_duration(part).to_string()), ("until", "attention".to_owned())];
+            let asked = env.now();
             let answer = client.get::<SagaDetail>(&format!("/v1/sagas/{id}"), &query).await?;
             let saga = &answer.body.saga;
             let exit = match saga.state {
@@ -116,9 +122,17 @@ impl Start {
                 _ => None,
             };
             if let Some(exit) = exit {
-                let text = if self.to.json { answer.text.clone() } else { table::why(&answer.body) };
-                say(&format!("{text}\n"))?;
+                let text = if self.to.json {
+                    table::json(&answer.text)
+                } else {
+                    format!("{}\n", table::why(&answer.body))
+                };
+                say(&text)?;
                 return Ok(exit);
+            }
+            // Where too many wait already, the server answers at once.
+            if env.now().since(asked) < AT_ONCE {
+                env.sleep(AGAIN.min(deadline.since(env.now()))).await;
             }
         }
     }

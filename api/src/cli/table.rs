@@ -126,6 +126,11 @@ fn number(value: f64) -> String {
     }
 }
 
+/// A page of gates.
+pub fn gate_page(page: &Page<Gate>) -> String {
+    paged(gates(&page.items), page, "amends gate list")
+}
+
 /// Gates, one a line.
 pub fn gates(gates: &[Gate]) -> String {
     if gates.is_empty() {
@@ -152,14 +157,25 @@ pub fn gates(gates: &[Gate]) -> String {
     )
 }
 
+const STEP_HEAD: [&str; 7] = ["STEP", "ACTIVITY", "STANDS", "TRIES", "UNDO TRIES", "LAST FAILURE", "NEXT"];
+
 /// Everything about one saga.
 pub fn saga(detail: &SagaDetail) -> String {
     let mut text = format!("{}\n", why(detail));
     text.push_str("\nSTEPS\n");
-    text.push_str(&table(
-        &["STEP", "ACTIVITY", "STANDS", "TRIES", "UNDO TRIES", "LAST FAILURE", "NEXT"],
-        detail.steps.iter().map(step),
-    ));
+    text.push_str(&table(&STEP_HEAD, detail.steps.iter().map(step)));
+    if let Some(next) = &detail.next_steps {
+        let (shown, total) = (detail.steps.len(), detail.steps_total);
+        let next = super::shell_word(&line(next));
+        text.push_str(&format!(
+            "{shown} of {total}. More: amends saga show {} --steps-after {next}\n",
+            line(&detail.saga.id)
+        ));
+    }
+    if !detail.steps_in_need.is_empty() {
+        text.push_str("\nOTHER STEPS THAT NEED A LOOK\n");
+        text.push_str(&table(&STEP_HEAD, detail.steps_in_need.iter().map(step)));
+    }
     if !detail.resources.is_empty() {
         text.push_str("\nOUTSIDE\n");
         text.push_str(&resource_rows(&detail.resources));
@@ -169,13 +185,16 @@ pub fn saga(detail: &SagaDetail) -> String {
 
 fn step(step: &Step) -> Vec<String> {
     let forward = step.attempts.iter().filter(|attempt| attempt.lane == "forward").count();
+    // Of one with very many attempts only the last are told.
+    let more = if step.attempts_before > 0 { "+" } else { "" };
+    let tries = |number: usize| format!("{number}{more}");
     let failure = step.attempts.iter().rev().find_map(|attempt| attempt.detail.clone());
     vec![
         step.key.clone(),
         step.activity.clone().unwrap_or_default(),
         step.phase.clone(),
-        forward.to_string(),
-        (step.attempts.len() - forward).to_string(),
+        tries(forward),
+        tries(step.attempts.len() - forward),
         failure.unwrap_or_default(),
         step.next_at.clone().unwrap_or_default(),
     ]
@@ -223,7 +242,7 @@ fn paged<T>(table: String, page: &Page<T>, command: &str) -> String {
         return "None.\n".to_owned();
     }
     match &page.next_cursor {
-        Some(cursor) => format!("{table}More: {command} --cursor {cursor}\n"),
+        Some(cursor) => format!("{table}More: {command} --cursor {}\n", super::shell_word(&line(cursor))),
         None => table,
     }
 }
@@ -243,8 +262,28 @@ fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
 
 /// Text from outside, without what would steer a terminal, or show its letters in another order than they have.
 pub(super) fn plain(text: &str) -> String {
-    let stays = |char: char| !is_unseen(char) || matches!(char, '\n' | '\u{2028}' | '\u{2029}');
-    text.chars().map(|char| if stays(char) { char } else { char::REPLACEMENT_CHARACTER }).collect()
+    let hides = |char: char| is_unseen(char) && !matches!(char, '\n' | '\u{2028}' | '\u{2029}');
+    text.chars().map(|char| if hides(char) { char::REPLACEMENT_CHARACTER } else { char }).collect()
+}
+
+/// JSON as it came, on a line of its own. What cannot be seen in a text of it is written as its number, which reads as the
+/// same; outside of texts JSON has no such character but line breaks and tabs.
+pub(super) fn json(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len() + 1);
+    for char in text.chars() {
+        match char {
+            '\n' | '\t' => safe.push(char),
+            '\r' => safe.push(' '),
+            char if is_unseen(char) => {
+                char.encode_utf16(&mut [0; 2])
+                    .iter()
+                    .for_each(|unit| safe.push_str(&format!("\\u{unit:04x}")));
+            }
+            char => safe.push(char),
+        }
+    }
+    safe.push('\n');
+    safe
 }
 
 /// The same on one line, so that no text can pass for a line of ours.
@@ -294,6 +333,29 @@ mod tests {
         let text = why(&detail);
         assert_eq!(text.lines().count(), before, "{text}");
         assert!(!text.contains(['\u{1b}', '\u{202e}', '\u{2028}']), "{text:?}");
+    }
+
+    #[test]
+    fn json_is_printed_with_what_cannot_be_seen_as_its_number_and_reads_as_the_same() {
+        let value = serde_json::json!({
+            "a\u{202e}b": "\u{1b}[2J\u{9b}2J\u{7f}", "c": ["\u{200b}\u{2066}x\u{2069}\u{feff}", "é ünï 😀\n\t"],
+            "tag": "\u{e0041}", "e": "\\u202e \\", "line": "\u{2028}",
+        });
+        for text in [value.to_string(), serde_json::to_string_pretty(&value).unwrap().replace('\n', "\r\n")] {
+            let printed = json(&text);
+            assert!(!printed.chars().any(|char| is_unseen(char) && char != '\n'), "{printed:?}");
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&printed).unwrap(), value);
+        }
+        assert_eq!(json("{\"a\": \"\u{202e}é\"}"), "{\"a\": \"\\u202eé\"}\n");
+    }
+
+    #[test]
+    fn no_cell_holds_a_mark_that_turns_text_round_or_has_no_width() {
+        let mut saga = detail().saga;
+        saga.error = Some("a\u{202e}b\u{200b}c\u{2066}d\u{feff}e\u{61c}f\u{9b}g\u{2060}h".into());
+        let text = sagas(&Page { items: vec![saga], next_cursor: Some("a\u{202e}b; rm".into()) });
+        assert!(!text.chars().any(|char| is_unseen(char) && char != '\n'), "{text:?}");
+        assert!(text.contains("--cursor 'a\u{fffd}b; rm'"), "{text}");
     }
 
     #[test]

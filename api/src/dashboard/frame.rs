@@ -33,6 +33,8 @@ fn whole(environment: &str, trouble: Option<&str>, title: &str, live: bool, body
                     nav aria-label="Pages" {
                         a href="/" { "Sagas" }
                         a href="/?attention=any" { "Needs attention" }
+                        a href="/pools" { "Pools" }
+                        a href="/findings" { "Findings" }
                         a href="/gates" { "Gates" }
                     }
                     @if live { span #news .news role="status" { "" } }
@@ -74,6 +76,18 @@ pub fn attention(all: &[Attention]) -> Markup {
             span.attention title=(words::attention(*one)) { "⚠ " (one.to_string().replace('_', " ")) } " "
         }
     }
+}
+
+/// A value inside a query string.
+pub fn encoded(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b',' => {
+                char::from(byte).to_string()
+            }
+            other => format!("%{other:02X}"),
+        })
+        .collect()
 }
 
 #[cfg(test)]

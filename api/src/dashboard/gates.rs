@@ -7,18 +7,21 @@ use maud::{Markup, html};
 
 use super::frame;
 use super::saga::{ACTOR, Form};
+use crate::extract::Query;
 use crate::problem::Problem;
-use crate::routes::gates::{GateAction, acted};
+use crate::routes::gates::{GateAction, ListQuery, acted, listed};
 use crate::server::App;
-use crate::view::Gate;
+use crate::view::{Gate, Page};
 
 /// `GET /gates`
-pub async fn list(State(app): State<App>) -> Result<Response, Problem> {
-    let gates: Vec<Gate> = app.engine.gates().await?.iter().map(Gate::of).collect();
+pub async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> Result<Response, Problem> {
+    let Page { items: gates, next_cursor } = listed(&app, &query).await?;
+    let next = next_cursor.map(|cursor| format!("/gates?cursor={}", frame::encoded(&cursor)));
     let body = html! {
         h1 { "Gates" }
         p.lead { "Each call passes the gate of its credential. A closed gate holds steps back without using their attempts." }
         div #gates data-live { (table(&gates)) }
+        @if let Some(next) = next { p { a href=(next) { "More" } } }
         (act_form(&gates))
     };
     Ok(super::page(StatusCode::OK, frame::frame(&app, "Gates", true, &body)))
@@ -84,7 +87,7 @@ fn act_form(gates: &[Gate]) -> Markup {
             h2 #acts-title { "Open or close a gate" }
             form method="post" action="/gates" {
                 label for="gate" { "Gate" }
-                input #gate name="gate" required maxlength="128" list="known" autocomplete="off";
+                input #gate name="gate" required maxlength="1000" list="known" autocomplete="off";
                 datalist #known { @for gate in gates { option value=(gate.key) {} } }
                 label for="reason" { "Reason" }
                 input #reason name="reason" required maxlength="500" autocomplete="off"

@@ -4,8 +4,10 @@
 //! (`assets/live.js`) only what changed is replaced, so that a reason half written is not lost.
 
 pub mod drawing;
+mod findings;
 mod frame;
 mod gates;
+mod pools;
 mod saga;
 mod sagas;
 pub mod scale;
@@ -29,6 +31,10 @@ pub fn pages() -> Router<App> {
         .route("/sagas/{id}", get(saga::show))
         .route("/sagas/{id}/actions", post(saga::act))
         .route("/gates", get(gates::list).post(gates::act))
+        .route("/pools", get(pools::list))
+        .route("/findings", get(findings::list))
+        .route("/findings/{id}/actions", post(findings::act))
+        .route("/censuses/{provider}/actions", post(findings::accept))
         .route("/docs/errors/{slug}", get(error_page))
         .route("/assets/style.css", get(style))
         .route("/assets/live.js", get(live))

@@ -4,7 +4,7 @@ use amends_engine::ids::OperationId;
 use amends_engine::journal::act::ActKind;
 use amends_engine::journal::story;
 use amends_engine::store::AuditRow;
-use amends_engine::{SagaView, Timestamp};
+use amends_engine::{SagaView, StepKey, Timestamp};
 use axum::extract::{FromRequest, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
@@ -16,8 +16,8 @@ use crate::act::{Field, FieldForm, Words, fields, meaning};
 use crate::extract::{self, Query, SagaPath};
 use crate::fresh::Tag;
 use crate::problem::Problem;
+use crate::routes::sagas::steps_after;
 use crate::server::App;
-use crate::timeline::timeline;
 use crate::view::{Resource, SagaDetail, Step};
 
 /// What the page was opened with.
@@ -26,6 +26,10 @@ use crate::view::{Resource, SagaDetail, Step};
 pub struct PageQuery {
     /// The operation of the act that was just accepted.
     pub asked: Option<String>,
+    /// Its steps from behind this one on.
+    pub steps_after: Option<String>,
+    /// Its story up to before this entry.
+    pub story_before: Option<i64>,
 }
 
 /// `GET /sagas/{id}`
@@ -35,6 +39,7 @@ pub async fn show(
     headers: HeaderMap,
     Query(query): Query<PageQuery>,
 ) -> Result<Response, Problem> {
+    let after = steps_after(query.steps_after.as_deref())?;
     let row = app.engine.row(&saga).await?.ok_or_else(|| Problem::not_found(format!("saga {saga}")))?;
     let tag = Tag::of_saga(&row, app.now());
     if let Some(unchanged) = tag.unchanged(&headers) {
@@ -45,7 +50,8 @@ pub async fn show(
     let notice = query.asked.map_or_else(|| html! {}, |operation| notice(&audit, &operation));
     // A form that was drawn at one version is one act, however often it is sent.
     let key = format!("form-{}", view.row.seq);
-    let body = body(&view, &notice, &key, app.now());
+    let part = Shown { after, story_before: query.story_before };
+    let body = body(&view, &part, &notice, &key, app.now());
     let title = format!("{} {}", view.row.workflow, view.row.state);
     // One that has ended stays as it is.
     let live = !view.row.state.is_ended();
@@ -82,8 +88,18 @@ impl<S: Send + Sync> FromRequest<S> for Form {
     }
 }
 
-fn body(view: &SagaView, notice: &Markup, key: &str, now: Timestamp) -> Markup {
-    let detail = SagaDetail::of(view, now);
+/// Which part of a long saga is shown.
+#[derive(Debug, Default)]
+struct Shown {
+    after: Option<StepKey>,
+    story_before: Option<i64>,
+}
+
+/// So many entries of its story are told at a time, the last ones first.
+const STORY_MAX: usize = 500;
+
+fn body(view: &SagaView, part: &Shown, notice: &Markup, key: &str, now: Timestamp) -> Markup {
+    let (detail, timeline) = SagaDetail::behind(view, part.after.as_ref(), now);
     let saga = &detail.saga;
     html! {
         p.crumbs { a href="/" { "Sagas" } " › " (saga.kind) " › " span.id { (saga.id) } }
@@ -91,7 +107,7 @@ fn body(view: &SagaView, notice: &Markup, key: &str, now: Timestamp) -> Markup {
             h1 { (saga.kind) " " (frame::state(saga.state)) " " (frame::attention(&saga.attention)) }
             p.meta {
                 @if let Some(instance) = &saga.instance {
-                    "of " a.id href={ "/?instance=" (instance) } { (instance) } " · "
+                    "of " a.id href={ "/?instance=" (frame::encoded(instance)) } { (instance) } " · "
                 }
                 "version " (saga.kind_version) " · started " time datetime=(saga.created_at) { (saga.created_at) }
                 " · " @if saga.ended_at.is_some() { "took " } @else { "for " } (saga.age)
@@ -112,21 +128,30 @@ fn body(view: &SagaView, notice: &Markup, key: &str, now: Timestamp) -> Markup {
         section #timeline data-live aria-labelledby="timeline-title" {
             h2 #timeline-title { "Timeline" }
             div.scroll tabindex="0" role="region" aria-label="Timeline" {
-                (drawing::drawing(&timeline(&view.entries), now))
+                (drawing::drawing(&timeline, now))
             }
             (drawing::legend())
         }
         section #outside data-live aria-labelledby="outside-title" {
             h2 #outside-title { "Outside" }
             (resources(&detail.resources))
+            @if detail.resources.len() < view.resources.len() {
+                p { "The newest are shown; all of them: " code { "amends resource list --saga " (saga.id) } }
+            }
         }
         section #steps data-live aria-labelledby="steps-title" {
             h2 #steps-title { "Steps" }
-            (steps(&detail.steps))
+            @if !detail.steps_in_need.is_empty() {
+                p.lead.trouble { "⚠ Of the steps that are not on this page a person should know of these." }
+                (steps(&detail.steps_in_need, "in-need"))
+                p { "The others:" }
+            }
+            (steps(&detail.steps, "step"))
+            (parts(&detail, part))
         }
         section #story data-live aria-labelledby="story-title" {
             h2 #story-title { "Story" }
-            (told(view))
+            (told(view, part.story_before))
         }
         section #payload data-live aria-labelledby="payload-title" {
             h2 #payload-title { "Input and output" }
@@ -156,7 +181,7 @@ fn acts(detail: &SagaDetail, key: &str) -> Markup {
                     form method="post" action=(path) {
                         input type="hidden" name="kind" value=(kind);
                         input type="hidden" name="key" value={ (key) "-" (kind) };
-                        @if !allowed.steps.is_empty() { (step_choice(kind, &allowed.steps)) }
+                        @if !allowed.steps.is_empty() { (step_choice(kind, &allowed.steps, allowed.more_steps)) }
                         @for field in fields(kind) { (field_input(kind, field)) }
                         label for={ "reason-" (kind) } { "Reason" }
                         input id={ "reason-" (kind) } name="reason" required maxlength="500" autocomplete="off"
@@ -169,7 +194,14 @@ fn acts(detail: &SagaDetail, key: &str) -> Markup {
     }
 }
 
-fn step_choice(kind: ActKind, steps: &[String]) -> Markup {
+fn step_choice(kind: ActKind, steps: &[String], more: bool) -> Markup {
+    if more {
+        return html! {
+            label for={ "step-" (kind) } { "Step" }
+            input id={ "step-" (kind) } name="step" required list={ "steps-" (kind) } autocomplete="off";
+            datalist id={ "steps-" (kind) } { @for step in steps { option value=(step) {} } }
+        };
+    }
     html! {
         label for={ "step-" (kind) } { "Step" }
         select id={ "step-" (kind) } name="step" required {
@@ -257,7 +289,24 @@ fn resources(all: &[Resource]) -> Markup {
     }
 }
 
-fn steps(all: &[Step]) -> Markup {
+/// Where the steps that are not shown are.
+fn parts(detail: &SagaDetail, part: &Shown) -> Markup {
+    let path = format!("/sagas/{}", detail.saga.id);
+    html! {
+        @if part.after.is_some() || detail.next_steps.is_some() {
+            p {
+                (detail.steps.len()) " of " (detail.steps_total) " steps. "
+                @if part.after.is_some() { a href=(path) { "The first ones" } " " }
+                @if let Some(next) = &detail.next_steps {
+                    a href={ (path) "?steps_after=" (frame::encoded(next)) } { "The next ones" }
+                }
+            }
+        }
+    }
+}
+
+/// A table of steps; `id` begins the ids of what can be unfolded in it.
+fn steps(all: &[Step], id: &str) -> Markup {
     if all.is_empty() {
         return html! { p.empty { "No step has begun." } };
     }
@@ -273,7 +322,7 @@ fn steps(all: &[Step]) -> Markup {
                     tbody {
                         @for (number, attempt) in step.attempts.iter().enumerate() {
                             tr {
-                                @if number == 0 { (head(step, place)) }
+                                @if number == 0 { (head(step, &format!("{id}-{place}"))) }
                                 td { (lane(&attempt.lane)) (attempt.number) }
                                 td { (attempt.began_at) }
                                 td.number { (attempt.took.as_deref().unwrap_or("…")) }
@@ -285,7 +334,7 @@ fn steps(all: &[Step]) -> Markup {
                             }
                         }
                         @if step.attempts.is_empty() {
-                            tr { (head(step, place)) td colspan="5" { (step.next_at.as_deref().unwrap_or_default()) } }
+                            tr { (head(step, &format!("{id}-{place}"))) td colspan="5" { (step.next_at.as_deref().unwrap_or_default()) } }
                         }
                     }
                 }
@@ -294,16 +343,17 @@ fn steps(all: &[Step]) -> Markup {
     }
 }
 
-fn head(step: &Step, place: usize) -> Markup {
+fn head(step: &Step, id: &str) -> Markup {
     let rows = step.attempts.len().max(1);
     html! {
         th scope="rowgroup" rowspan=(rows) {
             (step.key)
             @if step.pivot { " ⇥" }
             @if let Some(activity) = &step.activity { br; small { (activity) } }
+            @if step.attempts_before > 0 { br; small { (step.attempts_before) " attempts before these" } }
             @if !step.after.is_empty() { br; small { "after " (step.after.join(", ")) } }
             @if step.input.is_some() || step.output.is_some() {
-                details id={ "step-" (place) } {
+                details id=(id) {
                     summary { "data" }
                     @if let Some(input) = &step.input { pre { (pretty(input)) } }
                     @if let Some(output) = &step.output { pre { (pretty(output)) } }
@@ -330,10 +380,16 @@ fn lane(lane: &str) -> &'static str {
     }
 }
 
-fn told(view: &SagaView) -> Markup {
+fn told(view: &SagaView, before: Option<i64>) -> Markup {
+    let end = before.map_or(view.entries.len(), |seq| view.entries.partition_point(|entry| entry.seq < seq));
+    let begin = end.saturating_sub(STORY_MAX);
+    let path = format!("/sagas/{}", view.row.id);
     html! {
+        @if let Some(first) = view.entries.get(begin).filter(|_| begin > 0) {
+            p { a href={ (path) "?story_before=" (first.seq) "#story" } { "Before that: " (begin) " entries" } }
+        }
         ol.story {
-            @for entry in &view.entries {
+            @for entry in &view.entries[begin..end] {
                 @let (what, detail) = story::words(&entry.event);
                 li {
                     time datetime=(entry.at) { (entry.at) } " "
@@ -356,7 +412,8 @@ mod tests {
 
     #[test]
     fn the_page_of_a_stuck_saga_says_everything_without_its_picture() {
-        let page = body(&samples::stuck().view(), &html! {}, "key", samples::at(320_000)).into_string();
+        let page = body(&samples::stuck().view(), &Shown::default(), &html! {}, "key", samples::at(320_000))
+            .into_string();
         // The picture has a snapshot of its own.
         let (before, after) = page.split_once("<svg").unwrap();
         let (_, after) = after.split_once("</svg>").unwrap();
@@ -365,7 +422,9 @@ mod tests {
 
     #[test]
     fn no_time_that_stands_for_never_is_on_a_page() {
-        let page = body(&samples::without_end().view(), &html! {}, "key", samples::at(300_000)).into_string();
+        let page =
+            body(&samples::without_end().view(), &Shown::default(), &html! {}, "key", samples::at(300_000))
+                .into_string();
         assert!(!samples::says_never(&page), "{page}");
     }
 
@@ -375,7 +434,7 @@ mod tests {
         let journal = samples::Journal::of("claim")
             .tries(5, "join", "runtime.join", None)
             .deferred(10, "join", 1, evil, 1_000);
-        let page = body(&journal.view(), &html! {}, "key", samples::at(20)).into_string();
+        let page = body(&journal.view(), &Shown::default(), &html! {}, "key", samples::at(20)).into_string();
         assert!(!page.contains("<script>alert"));
         assert!(page.contains("&lt;script&gt;alert"));
     }

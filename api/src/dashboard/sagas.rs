@@ -132,7 +132,7 @@ fn table(sagas: &[Saga]) -> Markup {
                             td { a.id href=(saga.links.ui) { (saga.id) } }
                             td {
                                 @if let Some(instance) = &saga.instance {
-                                    a.id href={ "/?instance=" (instance) } { (instance) }
+                                    a.id href={ "/?instance=" (frame::encoded(instance)) } { (instance) }
                                 }
                             }
                         }
@@ -161,23 +161,11 @@ fn with_cursor(query: &ListQuery, cursor: &str) -> String {
     ];
     for (name, value) in given {
         if let Some(value) = value.as_ref().filter(|value| !value.is_empty()) {
-            parts.push(format!("{name}={}", encoded(value)));
+            parts.push(format!("{name}={}", frame::encoded(value)));
         }
     }
     parts.push(format!("cursor={cursor}"));
     parts.join("&")
-}
-
-/// A value inside a query string.
-fn encoded(text: &str) -> String {
-    text.bytes()
-        .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b',' => {
-                char::from(byte).to_string()
-            }
-            other => format!("%{other:02X}"),
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::response::Response;
 use serde::Deserialize;
 
+use crate::connections::Waits;
 use crate::extract::{self, Body, IdempotencyKey, Query};
 use crate::problem::Problem;
 use crate::product::{self, ClaimRequest};
@@ -36,6 +37,7 @@ fn checked(request: ClaimRequest) -> Result<ClaimRequest, Problem> {
 /// `POST /v1/claims`
 pub async fn claim(
     State(app): State<App>,
+    waits: Waits,
     Query(query): Query<StartQuery>,
     IdempotencyKey(key): IdempotencyKey,
     Body(request): Body<ClaimRequest>,
@@ -46,5 +48,5 @@ pub async fn claim(
     // A client that sent none can still repeat the request: under the key that we answer with.
     let key = key.unwrap_or_else(|| app.engine.env().uuid().to_string());
     let started = product::claim(&app.engine, &key, request).await?;
-    super::started(&app, started, Some(&key), wait).await
+    super::started(&app, started, Some(&key), waits.allow(wait)).await
 }

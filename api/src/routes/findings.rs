@@ -37,6 +37,11 @@ pub async fn list(
     State(app): State<App>,
     Query(query): Query<ListQuery>,
 ) -> Result<axum::Json<Page<Finding>>, Problem> {
+    listed(&app, query).await.map(axum::Json)
+}
+
+/// A page of findings, the newest first.
+pub(crate) async fn listed(app: &App, query: ListQuery) -> Result<Page<Finding>, Problem> {
     let limit = limit(query.limit)?;
     let given = |text: Option<String>| text.filter(|text| !text.is_empty());
     let class = given(query.class).map(|text| {
@@ -62,14 +67,18 @@ pub async fn list(
         limit: limit + 1,
     };
     let rows = app.engine.findings(filter).await?;
-    Ok(axum::Json(page(rows, limit, |row| row.id.to_string(), Finding::of)))
+    Ok(page(rows, limit, |row| row.id.to_string(), Finding::of))
 }
 
 /// `GET /v1/censuses`
 pub async fn censuses(State(app): State<App>) -> Result<axum::Json<Page<Census>>, Problem> {
+    Ok(axum::Json(Page { items: all_censuses(&app).await?, next_cursor: None }))
+}
+
+/// How old what is known of each provider is.
+pub(crate) async fn all_censuses(app: &App) -> Result<Vec<Census>, Problem> {
     let now = app.now();
-    let items = app.engine.censuses().await?.iter().map(|row| Census::of(row, now)).collect();
-    Ok(axum::Json(Page { items, next_cursor: None }))
+    Ok(app.engine.censuses().await?.iter().map(|row| Census::of(row, now)).collect())
 }
 
 /// How a person settles a finding.
@@ -111,12 +120,17 @@ pub async fn accept_absence(
     Path(provider): Path<String>,
     Body(body): Body<Reason>,
 ) -> Result<StatusCode, Problem> {
-    let provider = extract::name("provider", &provider)?;
-    app.engine.accept_absence(&provider, ACTOR, &extract::reason(&body.reason)?).await?;
+    accepted(&app, &provider, &body.reason, ACTOR).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn finding_id(text: &str) -> Result<FindingId, Problem> {
+/// Says that what the ledger has at a provider may well be absent.
+pub(crate) async fn accepted(app: &App, provider: &str, reason: &str, actor: &str) -> Result<(), Problem> {
+    let provider = extract::name("provider", provider)?;
+    Ok(app.engine.accept_absence(&provider, actor, &extract::reason(reason)?).await?)
+}
+
+pub(crate) fn finding_id(text: &str) -> Result<FindingId, Problem> {
     FindingId::parse(text).map_err(|error| Problem::new(Code::MalformedId, format!("{error}.")))
 }
 

@@ -6,22 +6,44 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
-use crate::extract::{self, Body};
-use crate::problem::Problem;
+use super::{limit, page};
+use crate::extract::{self, Body, Query};
+use crate::problem::{Code, Problem};
 use crate::server::App;
-use crate::view::Gate;
+use crate::view::{Gate, Page};
 
-/// Every gate that was ever closed, is limited, or holds somebody up.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Gates {
-    /// By key.
-    pub items: Vec<Gate>,
+/// Where so many gates are known no further one can be closed by its name alone.
+pub const GATES_MAX: usize = 1_000;
+
+/// Which gates to list.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListQuery {
+    /// Where the page before ended.
+    pub cursor: Option<String>,
+    /// At most so many.
+    pub limit: Option<u32>,
 }
 
-/// `GET /v1/gates`
-pub async fn list(State(app): State<App>) -> Result<axum::Json<Gates>, Problem> {
-    let items = app.engine.gates().await?.iter().map(Gate::of).collect();
-    Ok(axum::Json(Gates { items }))
+/// `GET /v1/gates`: every gate that was ever closed, is limited, or holds somebody up, by key.
+pub async fn list(
+    State(app): State<App>,
+    Query(query): Query<ListQuery>,
+) -> Result<axum::Json<Page<Gate>>, Problem> {
+    listed(&app, &query).await.map(axum::Json)
+}
+
+/// A page of gates, by key.
+pub(crate) async fn listed(app: &App, query: &ListQuery) -> Result<Page<Gate>, Problem> {
+    let limit = limit(query.limit)?;
+    Ok(part(app.engine.gates().await?, query.cursor.as_deref().unwrap_or_default(), limit))
+}
+
+/// The gates behind this key, at most so many.
+fn part(mut gates: Vec<GateView>, after: &str, limit: u32) -> Page<Gate> {
+    gates.retain(|gate| gate.key.as_str() > after);
+    gates.sort_by(|one, other| one.key.cmp(&other.key));
+    page(gates, limit, |gate| gate.key.clone(), Gate::of)
 }
 
 /// What to do to a gate.
@@ -73,20 +95,25 @@ pub async fn act(State(app): State<App>, Body(action): Body<GateAction>) -> Resu
 /// Does it, and yields the gate as it is then.
 pub(crate) async fn acted(app: &App, action: GateAction, actor: &str) -> Result<GateView, Problem> {
     let reason = extract::reason(&action.reason)?;
-    let key = extract::name("gate", &action.gate)?;
-    let find = async || {
-        let all = app.engine.gates().await?;
-        Ok::<_, Problem>(all.into_iter().find(|gate| gate.key == key))
-    };
+    let gates = app.engine.gates().await?;
+    // One that is known is named by its key, whatever characters that has; what else is asked for has to be a name.
+    let is_known = gates.iter().any(|gate| gate.key == action.gate);
+    let key = if is_known { action.gate } else { extract::name("gate", &action.gate)? };
     let unknown =
         || Problem::not_found(format!("gate {key}: it was never closed or limited, and nobody waits at it"));
     match action.kind {
-        GateActionKind::Open => {
-            find().await?.ok_or_else(unknown)?;
-            app.engine.open_gate(&key, actor, &reason).await?;
+        GateActionKind::Open if !is_known => return Err(unknown()),
+        GateActionKind::Open => app.engine.open_gate(&key, actor, &reason).await?,
+        // Its row stays, so that there may not be any number of them.
+        GateActionKind::Close if !is_known && gates.len() >= GATES_MAX => {
+            let detail = format!(
+                "gate: {key} is not known, and {GATES_MAX} gates are already: only those can be closed."
+            );
+            return Err(Problem::new(Code::StateConflict, detail));
         }
         // Also one that no call has passed yet: a credential can be closed before it is used.
         GateActionKind::Close => app.engine.close_gate(&key, actor, &reason).await?,
     }
-    find().await?.ok_or_else(unknown)
+    let gates = app.engine.gates().await?;
+    gates.into_iter().find(|gate| gate.key == key).ok_or_else(unknown)
 }

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::claims::StartQuery;
 use super::{limit, states};
+use crate::connections::Waits;
 use crate::extract::{self, InstancePath, Query};
 use crate::problem::Problem;
 use crate::product::{self, Instance, InstanceFilter, InstanceState};
@@ -52,10 +53,11 @@ pub async fn list(
 pub async fn teardown(
     State(app): State<App>,
     InstancePath(instance): InstancePath,
+    waits: Waits,
     Query(query): Query<StartQuery>,
 ) -> Result<Response, Problem> {
     let wait = extract::wait(query.wait.as_deref())?;
     super::compared(&app).await?;
     let started = product::teardown(&app.engine, &instance).await?;
-    super::started(&app, started, None, wait).await
+    super::started(&app, started, None, waits.allow(wait)).await
 }

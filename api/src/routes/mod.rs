@@ -5,6 +5,7 @@ pub mod findings;
 pub mod gates;
 pub mod health;
 pub mod instances;
+pub mod pools;
 pub mod resources;
 pub mod sagas;
 pub mod sandbox;
@@ -18,6 +19,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
+use crate::connections::WaitPlace;
 use crate::problem::{Code, Problem};
 use crate::product;
 use crate::server::App;
@@ -34,6 +36,7 @@ pub fn api() -> Router<App> {
         .route("/v1/findings/{id}/actions/remove", post(findings::remove))
         .route("/v1/instances", get(instances::list))
         .route("/v1/instances/{id}/teardown", post(instances::teardown))
+        .route("/v1/pools", get(pools::list))
         .route("/v1/resources", get(resources::list))
         .route("/v1/sagas", get(sagas::list))
         .route("/v1/sagas/{id}", get(sagas::show))
@@ -106,7 +109,7 @@ async fn started(
     app: &App,
     started: Started,
     key: Option<&str>,
-    wait: Option<Duration>,
+    wait: Option<(Duration, WaitPlace)>,
 ) -> Result<Response, Problem> {
     let (saga, replayed) = match started {
         Started::New(saga) => (saga, false),
@@ -128,9 +131,13 @@ async fn started(
 }
 
 /// A saga that goes on after the answer: 202 while it does, 200 once it has ended.
-async fn accepted(app: &App, saga: &SagaId, wait: Option<Duration>) -> Result<Response, Problem> {
+async fn accepted(
+    app: &App,
+    saga: &SagaId,
+    wait: Option<(Duration, WaitPlace)>,
+) -> Result<Response, Problem> {
     let row = match wait {
-        Some(wait) => app.engine.wait(saga, wait, |row| !row.attention.is_empty()).await?,
+        Some((wait, _place)) => app.engine.wait(saga, wait, |row| !row.attention.is_empty()).await?,
         None => app.engine.row(saga).await?,
     };
     let row = row.ok_or_else(|| Problem::not_found(format!("saga {saga}")))?;

@@ -1,9 +1,9 @@
 //! Sagas: list them, look at one, act on one.
 
-use amends_engine::SagaId;
 use amends_engine::ids::OperationId;
 use amends_engine::journal::Act;
 use amends_engine::store::SagaFilter;
+use amends_engine::{SagaId, StepKey};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::{limit, page, states};
 use crate::act::Words;
+use crate::connections::Waits;
 use crate::extract::{self, Body, IdempotencyKey, IfMatch, Query, SagaPath};
 use crate::fresh::Tag;
 use crate::problem::{Code, Problem};
@@ -94,12 +95,15 @@ pub struct ShowQuery {
     pub wait: Option<String>,
     /// `ended` (if nothing is said) or `attention`: also when a person should look.
     pub until: Option<String>,
+    /// Its steps from behind this one on, as `next_steps` names it.
+    pub steps_after: Option<String>,
 }
 
 /// `GET /v1/sagas/{id}`
 pub async fn show(
     State(app): State<App>,
     SagaPath(saga): SagaPath,
+    waits: Waits,
     Query(query): Query<ShowQuery>,
 ) -> Result<Response, Problem> {
     let attention = match query.until.as_deref() {
@@ -107,16 +111,35 @@ pub async fn show(
         Some("attention") => true,
         Some(_) => return Err(Problem::invalid("until: ended or attention.")),
     };
-    if let Some(wait) = extract::wait(query.wait.as_deref())? {
+    let after = steps_after(query.steps_after.as_deref())?;
+    let wait = extract::wait(query.wait.as_deref())?;
+    let asked = wait.is_some();
+    let allowed = waits.allow(wait);
+    let is_cut = asked && allowed.is_none();
+    if let Some((wait, _place)) = allowed {
         app.engine.wait(&saga, wait, |row| attention && !row.attention.is_empty()).await?;
     }
     let view = app.engine.view(&saga).await?.ok_or_else(|| Problem::not_found(format!("saga {saga}")))?;
     let version = HeaderValue::from_str(&format!("\"{}\"", view.row.seq));
-    let mut response = axum::Json(SagaDetail::of(&view, app.now())).into_response();
+    let mut response = axum::Json(SagaDetail::behind(&view, after.as_ref(), app.now()).0).into_response();
     if let Ok(version) = version {
         response.headers_mut().insert(header::ETAG, version);
     }
+    if is_cut {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+    }
     Ok(response)
+}
+
+/// Reads behind which step a saga's steps are shown; from the first on if nothing is said.
+pub(crate) fn steps_after(text: Option<&str>) -> Result<Option<StepKey>, Problem> {
+    let given = text.filter(|text| !text.is_empty());
+    given
+        .map(|text| {
+            let problem = |error| Problem::new(Code::CursorInvalid, format!("steps_after: {error}."));
+            StepKey::parse(text).map_err(problem)
+        })
+        .transpose()
 }
 
 /// Why a person acts.

@@ -11,6 +11,11 @@ use crate::server::App;
 /// Where the API's paths of the sandbox begin; what follows is the control API's own path.
 const HERE: &str = "/v1/sandbox";
 
+/// The largest answer that is passed on.
+const ANSWER_MAX: usize = 2 << 20;
+/// So much of what a sandbox says is told.
+const TOLD_MAX: usize = 500;
+
 /// The control API of a sandbox.
 #[derive(Debug, Clone)]
 pub struct Control {
@@ -45,15 +50,23 @@ pub async fn forward(
     if !body.is_empty() {
         request = request.header(header::CONTENT_TYPE, "application/json").body(body);
     }
-    let answer = request.send().await.map_err(unavailable)?;
+    let mut answer = request.send().await.map_err(unavailable)?;
     let status = StatusCode::from_u16(answer.status().as_u16()).unwrap_or(StatusCode::BAD_GATEWAY);
-    let body = answer.bytes().await.map_err(unavailable)?;
+    let mut body = Vec::new();
+    while let Some(part) = answer.chunk().await.map_err(unavailable)? {
+        if body.len() + part.len() > ANSWER_MAX {
+            let detail = format!("Its answer has more than {} MiB.", ANSWER_MAX >> 20);
+            return Err(Problem::new(Code::SandboxUnavailable, detail));
+        }
+        body.extend_from_slice(&part);
+    }
     if status.is_client_error() {
         let told = String::from_utf8_lossy(&body).into_owned();
         let detail = serde_json::from_slice::<serde_json::Value>(&body)
             .ok()
             .and_then(|value| Some(value.get("detail").or(value.get("error"))?.as_str()?.to_owned()));
-        return Err(Problem::invalid(detail.unwrap_or(told)));
+        let told: String = detail.unwrap_or(told).chars().take(TOLD_MAX).collect();
+        return Err(Problem::invalid(told));
     }
     if !status.is_success() {
         return Err(Problem::new(Code::SandboxUnavailable, format!("The sandbox answered {status}.")));

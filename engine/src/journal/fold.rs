@@ -55,13 +55,14 @@ impl State {
             Event::UnwindingStarted { .. } | Event::ScopeTurned { .. } | Event::RaceDecided { .. }
         );
         let settles = matches!(event, Event::AttemptDeferred { .. } | Event::StepFound { .. });
-        let is_over = |step: &&Step| {
-            matches!(step.phase, Phase::Deferred { .. })
-                && (turns || settles && event.step() == Some(&step.key))
-                && self.goes_back(&step.key)
-        };
+        let is_over =
+            |step: &&Step| matches!(step.phase, Phase::Deferred { .. }) && self.goes_back(&step.key);
+        let its_own = event.step().filter(|_| settles).and_then(|key| self.step(key));
+        // Nearly all entries are neither, and a long saga has very many.
+        let concerned =
+            if turns { self.steps.as_slice() } else { its_own.map_or(&[][..], std::slice::from_ref) };
         let rows: Vec<_> =
-            self.steps.iter().filter(is_over).filter_map(|step| step.resource.clone()).collect();
+            concerned.iter().filter(is_over).filter_map(|step| step.resource.clone()).collect();
         for row in rows {
             self.ledger.set(&row, ResourceState::Gone, at);
         }

@@ -363,7 +363,7 @@ impl Step {
     }
 
     /// What a person should know of it now.
-    pub(super) fn attention(&self, now: Timestamp) -> Vec<Attention> {
+    pub fn attention(&self, now: Timestamp) -> Vec<Attention> {
         let mut all = Vec::new();
         // Time at a gate is no time of trying.
         let for_long = |since: Timestamp| {
