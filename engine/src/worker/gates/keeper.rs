@@ -19,6 +19,8 @@ use crate::worker::Shared;
 const LOOK: Duration = Duration::from_secs(1);
 /// And those that are not, of which another worker may have left somebody waiting.
 const LOOK_IDLE: Duration = Duration::from_secs(5);
+/// What is said when gates cannot be looked at: nobody passes one of which nothing is known, or is let go.
+const UNSEEN: &str = "the gates cannot be looked at";
 /// How often a move is tried anew when others were faster.
 const TRIES: usize = 8;
 
@@ -32,9 +34,13 @@ pub(in crate::worker) async fn keep(shared: Arc<Shared>) {
             () = shared.env.sleep(wait) => {}
         }
         wait = match look(&shared).await {
-            Ok(wait) => wait,
+            Ok(wait) => {
+                shared.trouble.went_well(UNSEEN);
+                wait
+            }
             Err(error) => {
                 tracing::warn!(%error, "the gates could not be looked at");
+                shared.trouble.failed(UNSEEN, error.to_string(), &shared.env);
                 LOOK
             }
         };
