@@ -789,6 +789,22 @@ async fn a_gate_that_the_store_does_not_let_move_is_said_to_whoever_asks_and_hol
 }
 
 #[tokio::test(start_paused = true)]
+async fn gates_that_cannot_be_looked_at_are_said_within_a_minute() {
+    let (engine, store, env, counter) = shaky().await;
+    env.sleep(secs(1)).await;
+    store.hide_gates(true);
+    let saga = begun::<Calls>(&engine, 1).await;
+    env.sleep(secs(60)).await;
+    let said = engine.trouble().unwrap();
+    assert!(said.contains("gates") && said.contains("the page of gates is malformed"), "{said}");
+    assert_eq!(counter.0.load(SeqCst), 1, "nobody passes what is not known");
+    store.hide_gates(false);
+    let row = engine.wait(&saga, secs(60), |_| false).await.unwrap().unwrap();
+    assert_eq!(row.state, SagaState::Completed, "{row:?}");
+    assert_eq!(engine.trouble(), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_ledger_that_cannot_be_read_is_said_within_a_minute_and_fills_no_journal() {
     let (engine, store, env, counter) = shaky().await;
     store.hide_unsettled(true);

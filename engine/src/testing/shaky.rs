@@ -50,6 +50,8 @@ pub struct ShakyStore {
     immovable: Mutex<Option<String>>,
     /// The ledger does not say which objects are in doubt.
     hides_unsettled: AtomicBool,
+    /// The table of gates cannot be read.
+    hides_gates: AtomicBool,
 }
 
 impl ShakyStore {
@@ -71,6 +73,7 @@ impl ShakyStore {
             is_full,
             immovable: Mutex::new(None),
             hides_unsettled: AtomicBool::new(false),
+            hides_gates: AtomicBool::new(false),
         }
     }
 
@@ -92,6 +95,11 @@ impl ShakyStore {
     /// Which objects on the ledger are in doubt cannot be read from now on, or can again.
     pub fn hide_unsettled(&self, hides: bool) {
         self.hides_unsettled.store(hides, Ordering::SeqCst);
+    }
+
+    /// Gates cannot be read from now on, or can again.
+    pub fn hide_gates(&self, hides: bool) {
+        self.hides_gates.store(hides, Ordering::SeqCst);
     }
 
     /// Shakes like that from now on.
@@ -269,6 +277,9 @@ impl Store for ShakyStore {
         self.read(self.inner.secret(reference)).await
     }
     async fn gates(&self, granted_since: Timestamp) -> Result<Vec<GateRow>, Error> {
+        if self.hides_gates.load(Ordering::SeqCst) {
+            return self.shake("the page of gates is malformed");
+        }
         self.read(self.inner.gates(granted_since)).await
     }
     async fn gate_queue(

@@ -19,10 +19,10 @@ use crate::worker::Shared;
 const LOOK: Duration = Duration::from_secs(1);
 /// And those that are not, of which another worker may have left somebody waiting.
 const LOOK_IDLE: Duration = Duration::from_secs(5);
+/// What is said when gates cannot be looked at: nobody passes one of which nothing is known, or is let go.
+const UNSEEN: &str = "the gates cannot be looked at";
 /// How often a move is tried anew when others were faster.
 const TRIES: usize = 8;
-
-const UNREAD: &str = "the gates cannot be looked at";
 
 /// Keeps the gates until the worker ends.
 pub(in crate::worker) async fn keep(shared: Arc<Shared>) {
@@ -35,11 +35,11 @@ pub(in crate::worker) async fn keep(shared: Arc<Shared>) {
         }
         wait = match look(&shared).await {
             Ok(wait) => {
-                shared.trouble.went_well(UNREAD);
+                shared.trouble.went_well(UNSEEN);
                 wait
             }
             Err(error) => {
-                shared.trouble.failed(UNREAD, error.to_string(), &shared.env);
+                shared.trouble.failed(UNSEEN, error.to_string(), &shared.env);
                 LOOK
             }
         };
