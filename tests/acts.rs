@@ -13,6 +13,7 @@ use amends_engine::journal::state::{Attention, SagaState};
 use amends_engine::journal::{self, Event};
 use amends_engine::store::memory::MemoryStore;
 use amends_engine::store::{NewSaga, ResourceState, SagaFilter, SagaRow, Started, Store};
+use amends_engine::testing::shaky::{Shakes, ShakyStore};
 use amends_engine::{
     ActError, Activity, Call, Effect, Engine, Env, Failure, Found, Made, Registry, Resource, Saga, SagaId,
     Seen, Workflow, saga, secs,
@@ -234,13 +235,22 @@ async fn of_a_database_that_was_put_back_nothing_goes_on_before_a_person_says_so
     }
     let before = room.shed.things();
 
-    let store: Arc<dyn Store> = Arc::new(room.store.another(&room.env));
+    // Their inboxes cannot be read at first: what may be a pause is no reason to go on.
+    let another = Arc::new(room.store.another(&room.env));
+    let shaky = Arc::new(ShakyStore::new(another, room.env.clone(), Shakes::default()));
+    shaky.hide_letters(true);
+    let store: Arc<dyn Store> = shaky.clone();
     let (_, vault) = MemoryStore::new(&[], &room.env).await.unwrap();
     let paused = Engine::pause_all(&store, &vault, &room.env, secs(24 * 3600), "amends", "put back").await;
     assert_eq!(paused.unwrap(), 3);
     let registry = Registry::default().activity::<Put>(room.shed.clone()).workflow(Stack);
     let engine = Engine::start(store, vault, registry, room.env.clone(), "test");
+    room.env.sleep(secs(90)).await;
+    assert_eq!(room.shed.things(), before, "nothing is begun whose inbox is not known");
+    assert!(engine.trouble().is_some_and(|said| said.contains("inbox")), "{:?}", engine.trouble());
+    shaky.hide_letters(false);
     room.env.sleep(secs(20 * 3600)).await;
+    assert_eq!(engine.trouble(), None);
     assert_eq!(room.shed.things(), before, "nothing is made and nothing removed");
     for (saga, end) in
         [(&forward, SagaState::Completed), (&back, SagaState::Compensated), (&later, SagaState::Completed)]

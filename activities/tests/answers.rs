@@ -901,8 +901,11 @@ async fn a_no_of_railways_in_open_words_is_looked_for_before_it_is_believed() {
             assert_eq!((row.state, creates), (SagaState::Completed, 1), "{story}");
         } else {
             assert!(row.error.unwrap_or_default().contains("is not a valid name"), "{story}");
-            assert_eq!(creates, 3, "{story}");
-            assert!(asked.len() - creates >= 4, "two looks behind each doubt at the least: {story}");
+            assert!(creates > 1, "{story}");
+            assert!(
+                asked.len() - creates >= 2 * (creates - 1),
+                "two looks behind each doubt at the least: {story}"
+            );
         }
     }
 }

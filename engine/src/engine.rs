@@ -160,18 +160,21 @@ impl Engine {
         let engine = Self::within(&Arc::new(shared));
         let states = SagaState::iter().filter(|state| !state.is_ended()).collect();
         let mut filter = SagaFilter { states, limit: 1000, ..SagaFilter::default() };
+        let act = Act::Pause { until: env.now().plus(wait) };
+        named(actor, reason)?;
+        act.check()?;
         let mut paused = 0;
         loop {
             let page = store.sagas(filter.clone()).await?;
             let Some(last) = page.last() else { return Ok(paused) };
             filter.before = Some(last.id.clone());
             for row in page {
-                match engine.pause(&row.id, wait, actor, reason).await {
-                    Ok(_) => paused += 1,
-                    // It has ended since; or nobody drives it, since its journal does not read.
-                    Err(ActError::TooLate { .. } | ActError::Store(Error::Unreadable(_))) => {}
-                    Err(error) => return Err(error),
-                }
+                // Whether it can be done is looked at when it is read; a journal that does not read just now may later.
+                let operation = OperationId::from_uuid(env.uuid());
+                let (actor, reason) = (actor.to_owned(), reason.to_owned());
+                let message = Message::Act { operation: operation.clone(), act: act.clone(), actor, reason };
+                engine.post(operation.to_string(), &row.id, message).await?;
+                paused += 1;
             }
         }
     }
@@ -572,12 +575,12 @@ impl Engine {
         limits::signal_id(id)?;
         limits::name("the name of the signal", name)?;
         data::check("the signal", &value)?;
+        // Its own: no word of the engine's, and none for another saga, has such an id.
+        let id = format!("{saga}:signal:{id}");
         // What is left for a saga that does not read it stays, and is looked through each time.
         if self.shared.store.unread(saga, UNREAD_MAX).await? >= UNREAD_MAX {
             return Err(Error::InboxFull { saga: saga.clone(), most: UNREAD_MAX });
         }
-        // Its own: no word of the engine's, and none for another saga, has such an id.
-        let id = format!("{saga}:signal:{id}");
         self.post(id, saga, Message::Signal { name: name.to_owned(), value }).await
     }
 

@@ -48,6 +48,9 @@ impl Trouble {
         let now = env.now();
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|_, failing| now.since(failing.last) < UNTIL);
+        if known.len() >= KEPT && !known.contains_key(what) {
+            known.retain(|_, failing| !failing.is_over);
+        }
         let is_full = known.len() >= KEPT;
         let failing = match known.get_mut(what) {
             Some(failing) => failing,

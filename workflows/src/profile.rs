@@ -18,6 +18,14 @@ impl Workflow for MakeProfile {
     type Output = String;
 
     async fn run(&self, saga: &Saga, ensure: EnsureMessagingProfile) -> saga::Result<String> {
+        // What the saga before this one made may not be listed yet.
+        let look = LookUpMessagingProfile { name: ensure.name.clone() };
+        for at in ["shown", "shown-later"] {
+            if let Some(shown) = saga.step(at, look.clone()).await?.take() {
+                return Ok(shown.id);
+            }
+            saga.sleep(&format!("{at}-not"), LISTED_IN).await?;
+        }
         Ok(saga.step("profile", ensure).await?.take().id)
     }
 }
@@ -43,6 +51,9 @@ impl Local for StartProfile {
         Ok(Requested { is_new: saga == id, saga })
     }
 }
+
+/// A profile that was made is listed within that.
+const LISTED_IN: std::time::Duration = secs(10);
 
 /// So long a profile that was made may not show.
 const SHOWS_WITHIN: std::time::Duration = secs(60);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use amends_engine::activity::Cause;
-use amends_engine::{Call, Failure, Refusal, secs};
+use amends_engine::{Failure, Refusal, secs};
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 
@@ -64,15 +64,6 @@ impl Answered {
         }
     }
 
-    /// What was asked for by a write that is looked for: of a no in open words each attempt is in doubt, and behind
-    /// each the engine has looked and found nothing, until it is believed.
-    pub(crate) fn written(self, call: &Call) -> Result<Reply, Failure> {
-        match self {
-            Self::SaysNo(refusal) if call.attempt() >= TOLD => Err(Failure::Refused(refusal)),
-            other => other.done(),
-        }
-    }
-
     /// What was asked for, if it is there.
     pub(crate) fn found(self) -> Result<Option<Reply>, Failure> {
         match self {
@@ -81,9 +72,6 @@ impl Answered {
         }
     }
 }
-
-/// So often a no in open words is said before it is believed.
-const TOLD: u32 = 3;
 
 /// What an answer comes to.
 pub(crate) fn settle(operation: &Operation, answer: Answer) -> Result<Answered, Failure> {

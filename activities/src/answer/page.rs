@@ -26,7 +26,7 @@ So a gateway's 404 is not *gone*, a page of HTML is not *refused*, and a list th
 |---|---|
 | done | the output |
 | refused | refused, by this code |
-| says no | of a read: refused, by this code. After a write it is in doubt, since another failure may read so; said a third time, and nothing found behind any of them, it is refused |
+| says no | of a read: refused, by this code. After a write it is in doubt, since another failure may read so; it is looked for behind each, and given up with these words like any step that is tried in vain |
 | taken | our own is looked for by its mark; without one it is refused, or in doubt as long as ours may not show yet |
 | gone | for a removal and for the read behind it: gone. For what was just made: not yet |
 | not yet | unavailable; it is asked again after 3 seconds. After a write of Railway's, which says so in words alone, in doubt |

@@ -92,7 +92,7 @@ impl Activity for AttachVolume {
         Some(made.id.clone())
     }
 
-    async fn execute(&self, railway: &Railway, call: &Call) -> Result<Volume, Failure> {
+    async fn execute(&self, railway: &Railway, _: &Call) -> Result<Volume, Failure> {
         let input = json!({
             "projectId": self.project.id, "environmentId": self.environment.id, "serviceId": self.service.id,
             "mountPath": self.mount_path,
@@ -100,7 +100,7 @@ impl Activity for AttachVolume {
         let workspace = &self.project.workspace;
         let made =
             railway.call(&answers::VOLUME_CREATE, workspace, VOLUME_CREATE, json!({"input": input})).await?;
-        Ok(Volume { id: made.written(call)?.needed("/id")? })
+        Ok(Volume { id: made.done()?.needed("/id")? })
     }
 
     async fn find(&self, railway: &Railway, _: &Call) -> Result<Found<Volume>, Failure> {

@@ -82,7 +82,7 @@ impl Activity for CreateDomain {
         Some(made.id.clone())
     }
 
-    async fn execute(&self, railway: &Railway, call: &Call) -> Result<Domain, Failure> {
+    async fn execute(&self, railway: &Railway, _: &Call) -> Result<Domain, Failure> {
         // A service has one; the one that is there is it.
         if let Some(there) = self.look(railway).await? {
             return Ok(there);
@@ -91,7 +91,7 @@ impl Activity for CreateDomain {
         let workspace = &self.project.workspace;
         let made =
             railway.call(&answers::DOMAIN_CREATE, workspace, DOMAIN_CREATE, json!({"input": input})).await?;
-        read(&made.written(call)?.body)
+        read(&made.done()?.body)
             .ok_or_else(|| in_doubt(unreadable("Railway answered a domain without a name")))
     }
 

@@ -66,7 +66,7 @@ impl Activity for CreateProject {
         let made = railway
             .call(&answers::PROJECT_CREATE, &self.workspace, PROJECT_CREATE, json!({"input": input}))
             .await?
-            .written(call)?;
+            .done()?;
         Ok(self.project(made.needed("/id")?))
     }
 

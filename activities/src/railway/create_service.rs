@@ -81,7 +81,7 @@ impl Activity for CreateService {
                 let there = self.look(railway, call).await.map_err(in_doubt)?;
                 there.ok_or_else(|| in_doubt(not_yet("the service does not show yet")))
             }
-            made => Ok(Service { id: made.written(call)?.needed("/id")? }),
+            made => Ok(Service { id: made.done()?.needed("/id")? }),
         }
     }
 

@@ -107,7 +107,7 @@ impl Activity for DeployImage {
         });
         let committed =
             railway.call(&answers::PATCH_COMMIT, &self.project.workspace, PATCH_COMMIT, patch).await?;
-        let workflow = Some(committed.written(call)?.needed("")?);
+        let workflow = Some(committed.done()?.needed("")?);
         Ok(Deployment { message: call.tag(), image: self.image.clone(), workflow })
     }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::Telnyx;
 use super::order_number::{Order, OrderNumber};
 
-/// Asks for the order of a number under a reference of ours; none where there is none, or where it failed.
+/// Asks for the order of a number under a reference of ours; none where there is none. One that failed is an order too.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LookUpOrder {
     /// In E.164.

@@ -92,6 +92,11 @@ pub async fn act(State(app): State<App>, Body(action): Body<GateAction>) -> Resu
     Ok((StatusCode::OK, axum::Json(Gate::of(&gate))).into_response())
 }
 
+/// How many gates a person has closed or opened. Others there are as many as calls have named.
+fn named_by_hand(gates: &[GateView]) -> usize {
+    gates.iter().filter(|gate| !gate.acts.is_empty()).count()
+}
+
 /// Does it, and yields the gate as it is then.
 pub(crate) async fn acted(app: &App, action: GateAction, actor: &str) -> Result<GateView, Problem> {
     let reason = extract::reason(&action.reason)?;
@@ -105,9 +110,9 @@ pub(crate) async fn acted(app: &App, action: GateAction, actor: &str) -> Result<
         GateActionKind::Open if !is_known => return Err(unknown()),
         GateActionKind::Open => app.engine.open_gate(&key, actor, &reason).await?,
         // Its row stays, so that there may not be any number of them.
-        GateActionKind::Close if !is_known && gates.len() >= GATES_MAX => {
+        GateActionKind::Close if !is_known && named_by_hand(&gates) >= GATES_MAX => {
             let detail = format!(
-                "gate: {key} is not known, and {GATES_MAX} gates are already: only those can be closed."
+                "gate: {key} is not known, and {GATES_MAX} gates were closed by hand already: only what calls name can be closed."
             );
             return Err(Problem::new(Code::StateConflict, detail));
         }

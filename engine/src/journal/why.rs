@@ -126,7 +126,8 @@ fn parked(state: &State, attention: Attention, detail: &str) -> Why {
     };
     let you = match attention {
         Attention::NoWorker if state.unwinding.is_some() => {
-            "Start a program that offers it: it goes on by itself then. Or take the thing back by hand and say `done`."
+            "Start a program that offers it: it goes on by itself then. Or have the thing left where it is: `skip`, or \
+             `release` to whom it belongs from then on."
                 .to_owned()
         }
         Attention::NoWorker => "Start a program that offers it: it goes on by itself then.".to_owned(),

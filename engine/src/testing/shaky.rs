@@ -50,6 +50,7 @@ pub struct ShakyStore {
     immovable: Mutex<Option<String>>,
     /// The ledger does not say which objects are in doubt.
     hides_unsettled: AtomicBool,
+    hides_letters: AtomicBool,
     /// The table of gates cannot be read.
     hides_gates: AtomicBool,
 }
@@ -73,6 +74,7 @@ impl ShakyStore {
             is_full,
             immovable: Mutex::new(None),
             hides_unsettled: AtomicBool::new(false),
+            hides_letters: AtomicBool::new(false),
             hides_gates: AtomicBool::new(false),
         }
     }
@@ -100,6 +102,11 @@ impl ShakyStore {
     /// Gates cannot be read from now on, or can again.
     pub fn hide_gates(&self, hides: bool) {
         self.hides_gates.store(hides, Ordering::SeqCst);
+    }
+
+    /// No inbox can be read from now on, or each can again.
+    pub fn hide_letters(&self, hides: bool) {
+        self.hides_letters.store(hides, Ordering::SeqCst);
     }
 
     /// Shakes like that from now on.
@@ -239,6 +246,9 @@ impl Store for ShakyStore {
         after: Option<&str>,
         limit: u32,
     ) -> Result<Vec<Letter>, Error> {
+        if self.hides_letters.load(Ordering::SeqCst) {
+            return Err(Error::Unavailable("the inbox cannot be read".to_owned()));
+        }
         self.read(self.inner.letters_page(saga, after, limit)).await
     }
     async fn unread(&self, saga: &SagaId, most: u32) -> Result<u32, Error> {

@@ -95,6 +95,8 @@ create table claim_queue (
   since integer not null
 ) strict, without rowid;
 
+create index claim_queue_of_pool on claim_queue (pool, since);
+
 -- A row is a telephone number that we bought, or are about to buy.
 create table number (
   phone_number text primary key,

@@ -52,10 +52,15 @@ impl Task {
     fn noted(&self, what: &str, done: Result<(), sqlx::Error>) {
         match done {
             Ok(()) => self.trouble.went_well(what),
-            Err(error) if what == UNNUMBERED || what == UNMENDED => {
-                self.trouble.failed(what, error.to_string(), &self.env);
-            }
-            Err(error) => self.trouble.retried(what, error.to_string(), &self.env),
+            Err(error) => self.failed(what, error.to_string()),
+        }
+    }
+
+    fn failed(&self, what: &str, detail: String) {
+        if what == UNNUMBERED || what == UNMENDED {
+            self.trouble.failed(what, detail, &self.env);
+        } else {
+            self.trouble.retried(what, detail, &self.env);
         }
     }
 }
@@ -64,7 +69,7 @@ impl Task {
 async fn kept(task: Task, what: &'static str, run: impl Fn(Task) -> BoxFuture<'static, ()> + Send) {
     while std::panic::AssertUnwindSafe(run(task.clone())).catch_unwind().await.is_err() {
         tracing::error!(what, "a task of the store panicked and begins again");
-        task.trouble.failed(what, "its task panicked".to_owned(), &task.env);
+        task.failed(what, "its task panicked".to_owned());
         task.env.sleep(BEGIN_AGAIN).await;
     }
 }

@@ -52,8 +52,10 @@ const READ_LEDGER_MAX: Duration = Duration::from_secs(60);
 /// How long a shut-down waits for calls that are under way.
 const DRAIN: Duration = Duration::from_secs(20);
 
-/// What is said of inboxes that cannot be read just now.
-const UNREAD: &str = "inboxes cannot be read";
+/// What is said of an inbox that cannot be read.
+fn unread_inbox(saga: &SagaId) -> String {
+    format!("the inbox of saga {saga} cannot be read, so that nothing of it is begun")
+}
 
 /// What a call came to.
 enum Outcome {
@@ -154,6 +156,8 @@ pub(crate) struct Executor {
     waiting_letters: Vec<String>,
     /// Of those, whether there is one that this program cannot read.
     has_unreadable: bool,
+    /// Whether the inbox could not be read when it was asked for last.
+    has_unread_inbox: bool,
     /// Letters that were part of what the store refused: not opened before a person lets the saga go on.
     withheld: HashSet<String>,
     /// The inbox is to be looked into: somebody said so, or a step now waits for what may lie there.
@@ -195,6 +199,7 @@ impl Executor {
             waits,
             waiting_letters: Vec::new(),
             has_unreadable: false,
+            has_unread_inbox: false,
             withheld,
             has_mail: loaded.has_mail,
             reload: false,
@@ -287,8 +292,8 @@ impl Executor {
             match self.early_until {
                 Some(until) if until <= now => return Stop::Reload,
                 Some(until) => {
-                    // A letter that it does not read before it begins would wake it again at once, and pokes it for ever.
-                    if !self.waiting_letters.is_empty() {
+                    // A letter that it does not read before it begins, or cannot, would wake it again at once, for ever.
+                    if !self.waiting_letters.is_empty() || self.has_unread_inbox {
                         tokio::select! {
                             biased;
                             () = self.shared.draining() => {}
@@ -312,7 +317,11 @@ impl Executor {
             }
             // An answer, a letter or the time: whatever comes first begins the next turn.
             let wait = if self.in_flight.is_empty() { wait.unwrap_or(IDLE) } else { self.next_wait(now) };
-            let wait = if self.has_mail { wait.min(READ_AGAIN) } else { wait };
+            let wait = match (self.has_unread_inbox, self.has_mail) {
+                (true, _) => READ_AGAIN,
+                (false, true) => wait.min(READ_AGAIN),
+                (false, false) => wait,
+            };
             let may_rest = self.in_flight.is_empty() && !self.has_mail && wait > CROWDED;
             tokio::select! {
                 biased;
@@ -408,17 +417,8 @@ impl Executor {
         before.saturating_mul(2).clamp(READ_AGAIN, READ_LEDGER_MAX)
     }
 
-    async fn turn(&mut self) -> Result<(), Stop> {
-        let mut is_unread = false;
-        if std::mem::take(&mut self.has_mail) {
-            match self.read_letters().await {
-                Ok(()) => self.shared.trouble.went_well(UNREAD),
-                Err(error) => {
-                    self.shared.trouble.retried(UNREAD, error.to_string(), &self.shared.env);
-                    is_unread = true;
-                }
-            }
-        }
+    /// Gives the function what has happened, and decides what follows from that, until nothing more does.
+    async fn begin_what_is_due(&mut self) {
         loop {
             let before = (self.turn.entries.len(), self.function.asks.len());
             self.accept_asks();
@@ -438,11 +438,33 @@ impl Executor {
             let asks = to_ask.into_iter().map(async |(step, passing)| (step, gates.ask(passing).await));
             self.turn.gates_said.extend(futures::future::join_all(asks).await);
         }
+    }
+
+    async fn turn(&mut self) -> Result<(), Stop> {
+        let mut is_unread = false;
+        if std::mem::take(&mut self.has_mail) {
+            match self.read_letters().await {
+                Ok(()) if !self.has_unread_inbox => {}
+                Ok(()) => {
+                    self.has_unread_inbox = false;
+                    self.shared.trouble.went_well(&unread_inbox(&self.saga));
+                }
+                Err(error) => {
+                    let what = unread_inbox(&self.saga);
+                    self.shared.trouble.failed(&what, error.to_string(), &self.shared.env);
+                    (is_unread, self.has_unread_inbox) = (true, true);
+                }
+            }
+        }
+        // In an inbox that could not be read there may be a pause, or a cancel: nothing is begun before that is known.
+        if !is_unread {
+            self.begin_what_is_due().await;
+        }
         // A permit that nobody needs any more is given back.
         self.turn.gates_said.clear();
         self.nudge = Nudge::default();
         let is_idle = self.turn.entries.is_empty() && self.turn.launches.is_empty();
-        self.idle_turns = if is_idle { self.idle_turns + 1 } else { 0 };
+        self.idle_turns = if is_idle && !is_unread { self.idle_turns + 1 } else { 0 };
         let launches = std::mem::take(&mut self.turn.launches);
         let (mut calls, mut locals) = (Vec::new(), Vec::new());
         for launch in launches {

@@ -223,6 +223,13 @@ pub(super) async fn write(shared: &Shared, append: &Arc<Append>) -> Result<(), S
     offer(shared, append, false, || shared.store.append(append.clone())).await.map(drop)
 }
 
+/// After so many tries it is said which saga it is: of a store that can be written otherwise nobody else would know.
+const ALONE_AFTER: u32 = 8;
+
+fn unwritten(saga: &SagaId) -> String {
+    format!("the journal of saga {saga} cannot be written")
+}
+
 /// Offers a write until the store takes it; the failure is that of a user's part in it. Stops where another has
 /// written meanwhile, or this very write has and its answer was lost: the journal knows; and where the store says that
 /// it will never take it.
@@ -239,7 +246,12 @@ where
     let mut attempt = 0;
     loop {
         match shared.noted(write().await) {
-            Ok(done) => return Ok(Ok(done)),
+            Ok(done) => {
+                if attempt >= ALONE_AFTER {
+                    shared.trouble.went_well(&unwritten(saga));
+                }
+                return Ok(Ok(done));
+            }
             Err(Error::Job(failure)) => return Ok(Err(failure)),
             // A job looks again whose the key is.
             Err(Error::KeyTaken(other)) if has_job && attempt < KEY_TAKEN_MAX => {
@@ -249,6 +261,10 @@ where
             Err(Error::Unavailable(detail)) => {
                 attempt += 1;
                 tracing::debug!(saga = %saga, detail, "the journal could not be written, trying again");
+                // That nothing can be written is said for all of them; here the others may be.
+                if attempt >= ALONE_AFTER {
+                    shared.trouble.failed(&unwritten(saga), detail, &shared.env);
+                }
                 shared.env.sleep(retry::delay(attempt.min(5), None, &shared.env)).await;
             }
             // Nobody writes any more, and it is not for this engine's end: nothing is gained by loading anything again.
