@@ -190,6 +190,20 @@ impl Workflow for Regret {
     }
 }
 
+/// Waits for a word that may come at any time.
+struct Listen;
+
+impl Workflow for Listen {
+    const NAME: &'static str = "listen";
+    const VERSION: u32 = 1;
+    type Input = Vec<Make>;
+    type Output = ();
+
+    async fn run(&self, saga: &Saga, _: Vec<Make>) -> saga::Result<()> {
+        saga.signal::<()>("word", "word", Duration::MAX).await.map(drop)
+    }
+}
+
 fn gated(name: &str) -> Make {
     Make { name: name.to_owned(), gated: true }
 }
@@ -205,6 +219,7 @@ fn registry(provider: &Arc<Provider>) -> Registry {
         .workflow(MakeAll)
         .workflow(KnockAll)
         .workflow(Regret)
+        .workflow(Listen)
 }
 
 struct House {
@@ -582,12 +597,13 @@ async fn no_time_that_stands_for_never_reaches_a_person() {
     let forward = start::<MakeAll>(&engine, "forward", &[gated("a"), free("b")]).await;
     let doubt = start::<MakeAll>(&engine, "doubt", &[gated("l")]).await;
     let back = start::<Regret>(&engine, "back", &[free("m"), gated("c")]).await;
+    let listens = start::<Listen>(&engine, "listens", &[]).await;
     until(&engine, &forward, secs(60), |row| row.attention.contains(&Attention::NeedsDecision)).await;
     engine.close_gate("g", "ann", "until there is a new token").await.unwrap();
     house.env.sleep(secs(300)).await;
     let every = Duration::from_secs(3600);
     for hours in 0..3 {
-        for saga in [&forward, &doubt, &back] {
+        for saga in [&forward, &doubt, &back, &listens] {
             let told = house.told(&engine, saga).await;
             for wrong in ["292", "294247", "9223372036854775807", "106751"] {
                 assert!(!told.contains(wrong), "{hours} h: {wrong} in {told}");

@@ -144,6 +144,20 @@ async fn a_database_is_refused_that_is_in_use_newer_foreign_elsewhere_or_without
     assert_eq!(std::fs::read(&letters).unwrap(), before);
 }
 
+/// How many of SQLite's own locks this process holds on a file.
+fn sqlite_locks(file: &std::path::Path) -> usize {
+    use std::os::unix::fs::MetadataExt;
+    let (process, inode) = (std::process::id().to_string(), std::fs::metadata(file).unwrap().ino());
+    let all = std::fs::read_to_string("/proc/locks").unwrap();
+    let is_held = |line: &&str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        words.contains(&"POSIX")
+            && words.contains(&process.as_str())
+            && words.iter().any(|word| word.ends_with(&format!(":{inode}")))
+    };
+    all.lines().filter(is_held).count()
+}
+
 #[tokio::test]
 async fn a_database_is_one_process_s_whatever_name_it_is_reached_by() {
     let env = Env::seeded(5);
@@ -158,6 +172,8 @@ async fn a_database_is_one_process_s_whatever_name_it_is_reached_by() {
     std::fs::hard_link(&file, &hard).unwrap();
     std::os::unix::fs::symlink(&file, &soft).unwrap();
     std::os::unix::fs::symlink(folder.path(), elsewhere.join("folder")).unwrap();
+    let held = sqlite_locks(&file);
+    assert!(held > 0, "SQLite's locks are seen");
     for other in [&file, &hard, &soft, &elsewhere.join("folder/a.db"), &elsewhere.join("../a.db")] {
         let refused = SqliteStore::open(other, &key, "test", NOTES, &env).await;
         let error = refused.map(|_| ()).unwrap_err();
@@ -165,6 +181,8 @@ async fn a_database_is_one_process_s_whatever_name_it_is_reached_by() {
         // Another process is refused as well: here by the lock of the kernel alone.
         let lock = std::process::Command::new("flock").arg("-n").arg(other).arg("true").status().unwrap();
         assert!(!lock.success(), "{}", other.display());
+        // The kernel gives a process's locks of SQLite's kind back when it closes any copy of the file.
+        assert_eq!(sqlite_locks(&file), held, "{}", other.display());
     }
     store.close().await;
     // Put away in order it may be opened by another name.

@@ -303,13 +303,14 @@ async fn a_mutation_answered_with_data_and_errors_is_looked_for() {
 #[tokio::test]
 async fn of_two_projects_that_lost_calls_made_the_first_is_taken_and_the_other_goes() {
     let made = Arc::new(Mutex::new(Vec::<Value>::new()));
-    let (acts, mut looks) = (made.clone(), 0);
+    let (acts, mut created) = (made.clone(), 0);
     let server = Loopback::start(move |asked: &Asked| {
         let body: Value = serde_json::from_str(&asked.body).unwrap();
         let query = body["query"].as_str().unwrap();
         let mut made = acts.lock().unwrap();
         if query.contains("projectCreate") {
-            let (input, day) = (&body["variables"]["input"], made.len() + 1);
+            created += 1;
+            let (input, day) = (&body["variables"]["input"], created);
             made.push(
                 json!({"id": format!("p{day}"), "name": input["name"], "description": input["description"],
                 "createdAt": format!("2026-01-0{day}T00:00:00Z"), "deletedAt": null}),
@@ -320,9 +321,19 @@ async fn of_two_projects_that_lost_calls_made_the_first_is_taken_and_the_other_g
             made.retain(|project| project["id"] != body["variables"]["id"]);
             return Answer::json(200, &json!({"data": {"projectDelete": true}}));
         }
-        looks += 1;
-        // Whoever looks twice too early makes a second one.
-        let shown = if looks <= 2 { &[][..] } else { &made[..] };
+        if query.contains(" project(id") {
+            let known = made.iter().find(|project| project["id"] == body["variables"]["id"]);
+            let absent = json!({"errors": [{"message": "Project not found"}], "data": null});
+            let there = known.map(|project| {
+                let mut project = project.clone();
+                project["primaryEnvironmentId"] = "e".into();
+                project["services"] = json!({"edges": []});
+                json!({"data": {"project": project}})
+            });
+            return Answer::json(200, &there.unwrap_or(absent));
+        }
+        // The list lags for longer than Railway says, so that a second one is made.
+        let shown = if created < 2 { &[][..] } else { &made[..] };
         let edges: Vec<Value> = shown.iter().rev().map(|node| json!({"node": node})).collect();
         let page = json!({"edges": edges, "pageInfo": {"hasNextPage": false, "endCursor": "x"}});
         Answer::json(200, &json!({"data": {"projects": page}}))
@@ -333,21 +344,31 @@ async fn of_two_projects_that_lost_calls_made_the_first_is_taken_and_the_other_g
     let world = World::of(registry).await;
     let input = CreateProject { workspace: "ws".to_owned(), name: "am-test-0123456789ab".to_owned() };
     assert_eq!(world.completes::<Once<CreateProject>>("k", &input).await["id"], "p1");
+    let creates = server.asked().iter().filter(|asked| asked.body.contains("projectCreate")).count();
+    assert_eq!(creates, 2, "there were two");
     assert_eq!(made.lock().unwrap().len(), 1, "the second one has gone");
 }
 
 #[tokio::test]
 async fn of_two_keys_that_lost_calls_made_none_is_left_beside_the_one_that_is_kept() {
-    let spoil = |number: u32, asked: &Asked| match (asked.method.as_str(), number) {
-        ("POST", 1 | 2) => Some(Between::Behind(Answer::text(504, ""))),
-        // Whoever looks twice too early makes a second one.
-        ("GET", 1 | 2) if !asked.path.starts_with("/keys/") => {
+    let posts = AtomicU32::new(0);
+    let spoil = move |number: u32, asked: &Asked| match asked.method.as_str() {
+        "POST" => {
+            posts.store(number, Ordering::SeqCst);
+            (number <= 2).then(|| Between::Behind(Answer::text(504, "")))
+        }
+        // The list lags for longer than it may, so that a second one of the same name is minted.
+        "GET" if !asked.path.starts_with("/keys/") && posts.load(Ordering::SeqCst) < 2 => {
             Some(Between::Before(Answer::json(200, &json!({"data": []}))))
         }
         _ => None,
     };
-    let (world, keys, _server) = openrouter(spoil).await;
+    let (world, keys, server) = openrouter(spoil).await;
     let made = world.completes::<Once<MintKey>>("k", &mint()).await;
+    let posted = server.asked().into_iter().filter(|asked| asked.method == "POST");
+    let names: Vec<Value> =
+        posted.map(|asked| serde_json::from_str::<Value>(&asked.body).unwrap()["name"].take()).collect();
+    assert!(names[0] == names[1] && names[1] != names[2], "two of one name: {names:?}");
     let keys = keys.lock().unwrap();
     assert_eq!((keys.made, keys.all.len()), (3, 1), "{:?}", keys.all);
     assert_eq!(made["hash"], keys.all[0].0.as_str());

@@ -72,6 +72,8 @@ pub(crate) struct Shared {
     handed: mpsc::UnboundedSender<Handed>,
     handed_here: Mutex<Option<mpsc::UnboundedReceiver<Handed>>>,
     watched: Mutex<HashMap<SagaId, watch::Sender<Option<Looked>>>>,
+    /// Told when somebody waits and nobody did before.
+    somebody_waits: Notify,
     looks: mpsc::UnboundedSender<Look>,
     looks_here: Mutex<Option<mpsc::UnboundedReceiver<Look>>>,
     draining: watch::Sender<bool>,
@@ -107,6 +109,7 @@ impl Shared {
             handed,
             handed_here: Mutex::new(Some(handed_here)),
             watched: Mutex::default(),
+            somebody_waits: Notify::new(),
             looks,
             looks_here: Mutex::new(Some(looks_here)),
             draining: watch::Sender::new(false),

@@ -71,6 +71,9 @@ impl Shared {
     /// What becomes known of a saga from now on.
     pub(crate) fn watch(self: &Arc<Self>, saga: &SagaId) -> Watch {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        if watched.is_empty() {
+            self.somebody_waits.notify_one();
+        }
         let seen = watched.entry(saga.clone()).or_default().subscribe();
         Watch { shared: self.clone(), saga: saga.clone(), seen }
     }
@@ -133,11 +136,14 @@ pub(super) async fn keep(shared: Arc<Shared>, looks: &mut mpsc::UnboundedReceive
     let mut asked = Vec::new();
     loop {
         let wait = next.since(shared.env.now());
+        let is_anybody_waiting = shared.is_anybody_waiting();
         tokio::select! {
             biased;
             count = looks.recv_many(&mut asked, BATCH) => if count == 0 { return },
-            // While nobody waits there is nothing to wake up for.
-            () = shared.env.sleep(wait), if shared.is_anybody_waiting() => {}
+            // While nobody waits there is nothing to wake up for. Who begins to wait need not have asked for a row: what
+            // is driven here is known, until another process takes it over.
+            () = shared.somebody_waits.notified(), if !is_anybody_waiting => {}
+            () = shared.env.sleep(wait), if is_anybody_waiting => {}
         }
         if !asked.is_empty() {
             answer(&shared, std::mem::take(&mut asked)).await;
