@@ -442,6 +442,7 @@ impl Executor {
 
     async fn turn(&mut self) -> Result<(), Stop> {
         let mut is_unread = false;
+        let opened = self.turn.consumed.len();
         if std::mem::take(&mut self.has_mail) {
             match self.read_letters().await {
                 Ok(()) if !self.has_unread_inbox => {}
@@ -457,7 +458,8 @@ impl Executor {
             }
         }
         // In an inbox that could not be read there may be a pause, or a cancel: nothing is begun before that is known.
-        if !is_unread {
+        // What was opened before it could not be read on is acted on at once, as it is written at once.
+        if !is_unread || self.turn.consumed.len() > opened {
             self.begin_what_is_due().await;
         }
         // A permit that nobody needs any more is given back.
