@@ -92,7 +92,7 @@ async fn product() -> (Router, Engine) {
 }
 
 fn quick() -> Bounds {
-    let part = Duration::from_millis(400);
+    let part = secs(2);
     Bounds { headers: part, body: part, stalled: part, ..Bounds::default() }
 }
 
@@ -135,7 +135,7 @@ async fn a_client_that_does_not_read_its_answer_is_closed() {
     let large = Router::new().route("/", get(|| async { vec![b'x'; LENGTH] }));
     let server = Server::start(large, quick()).await;
     let mut slow = server.sent(&whole("/")).await;
-    sleep(Duration::from_secs(3)).await;
+    sleep(secs(6)).await;
     let mut all = Vec::new();
     let _ = timeout(SOON, slow.read_to_end(&mut all)).await.expect("it is not closed");
     assert!(all.len() < LENGTH, "it was kept for one who reads nothing: {}", all.len());
@@ -205,21 +205,24 @@ async fn a_probe_is_answered_however_many_wait_for_a_saga() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_worked_on_is_ended_whoever_comes_and_when_the_server_stops() {
-    let slow = async || {
+    let begun = Arc::new(tokio::sync::Notify::new());
+    let begins = begun.clone();
+    let slow = async move || {
+        begins.notify_one();
         sleep(secs(2)).await;
         "done"
     };
     let routes = Router::new().route("/", get(slow)).layer(from_fn(connections::whole_request));
     let mut server = Server::start(routes, Bounds { connections: 2, ..Bounds::default() }).await;
     let mut first = server.sent(&whole("/")).await;
-    sleep(Duration::from_millis(300)).await;
+    begun.notified().await;
     let mut others = Vec::new();
     for _ in 0..20 {
         others.push(server.connect().await);
     }
     assert!(answer(&mut first).await.ends_with("done"));
     let mut last = server.sent(&whole("/")).await;
-    sleep(Duration::from_millis(500)).await;
+    begun.notified().await;
     server.stop.take().unwrap().send(()).unwrap();
     assert!(answer(&mut last).await.ends_with("done"));
     timeout(SOON, server.serves).await.expect("it serves on").unwrap();
