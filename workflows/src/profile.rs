@@ -55,8 +55,9 @@ impl Local for StartProfile {
 /// A profile that was made is listed within that.
 const LISTED_IN: std::time::Duration = secs(10);
 
-/// So long a profile that was made may not show.
-const SHOWS_WITHIN: std::time::Duration = secs(60);
+/// So long a profile that was made may not show: the claim's deadline comes before, and a process that is down meanwhile
+/// costs no claim.
+const SHOWS_WITHIN: std::time::Duration = secs(3600);
 
 /// Telnyx's id of the profile of this name: of the one that shows, or else of the one that is made.
 pub(crate) async fn messaging_profile(saga: &Saga, name: &str) -> saga::Result<String> {
