@@ -2,8 +2,9 @@
 //!
 //! One request at a time goes over a connection, so that the bound on connections is one on requests too. Where all
 //! places are taken, whoever has been idle for the longest time has to go; one whose request is being worked on never
-//! has to. One counts as idle once its answer is there, even if it still reads it, and is then the last that has to go. Of requests that only wait for a saga there are at most half as many as there are connections, so that the
-//! other half is always soon to be had: a probe is answered however many are connected.
+//! has to. One counts as idle once its answer is there, even if it still reads it, and is then the last that has to go.
+//! Of requests that only wait for a saga there are at most half as many as there are connections, so that the other
+//! half is always soon to be had: a probe is answered however many are connected.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

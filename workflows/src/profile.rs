@@ -1,7 +1,7 @@
 //! Profile: the messaging profile that all numbers of an environment share, made by one saga at a time.
 
 use amends_activities::pool::{AwaitSagaEnd, Requested};
-use amends_activities::telnyx::{EnsureMessagingProfile, LookUpMessagingProfile};
+use amends_activities::telnyx::{EnsureMessagingProfile, LISTED_IN, LookUpMessagingProfile};
 use amends_engine::store::NewSaga;
 use amends_engine::{Failure, Local, Saga, Tx, Workflow, saga, secs};
 use serde::{Deserialize, Serialize};
@@ -51,9 +51,6 @@ impl Local for StartProfile {
         Ok(Requested { is_new: saga == id, saga })
     }
 }
-
-/// A profile that was made is listed within that.
-const LISTED_IN: std::time::Duration = secs(10);
 
 /// So long a profile that was made may not show: the claim's deadline comes before, and a process that is down meanwhile
 /// costs no claim.

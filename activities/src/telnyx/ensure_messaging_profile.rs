@@ -26,7 +26,7 @@ pub struct MessagingProfile {
 }
 
 /// A profile that was made is listed within that.
-const LISTED_IN: Duration = secs(10);
+pub const LISTED_IN: Duration = secs(10);
 
 impl EnsureMessagingProfile {
     async fn look(&self, telnyx: &Telnyx) -> Result<Option<MessagingProfile>, Failure> {

@@ -18,7 +18,7 @@ pub use assign_number::{AssignNumber, Assignment, NUMBER_GONE};
 pub use await_number::{AwaitNumber, Number, ORDER_FAILED};
 pub use census::TelnyxCensus;
 pub use client::Telnyx;
-pub use ensure_messaging_profile::{EnsureMessagingProfile, MessagingProfile};
+pub use ensure_messaging_profile::{EnsureMessagingProfile, LISTED_IN, MessagingProfile};
 pub use look_up_messaging_profile::LookUpMessagingProfile;
 pub use look_up_order::LookUpOrder;
 pub use mark_number::MarkNumber;

@@ -9,12 +9,13 @@ use super::frame;
 use super::saga::{ACTOR, Form};
 use crate::extract::Query;
 use crate::problem::Problem;
-use crate::routes::gates::{GateAction, ListQuery, acted, listed};
+use crate::routes::PageQuery;
+use crate::routes::gates::{GateAction, acted, listed};
 use crate::server::App;
 use crate::view::{Gate, Page};
 
 /// `GET /gates`
-pub async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> Result<Response, Problem> {
+pub async fn list(State(app): State<App>, Query(query): Query<PageQuery>) -> Result<Response, Problem> {
     let Page { items: gates, next_cursor } = listed(&app, &query).await?;
     let next = next_cursor.map(|cursor| format!("/gates?cursor={}", frame::encoded(&cursor)));
     let body = html! {

@@ -9,12 +9,13 @@ use super::frame;
 use crate::extract::Query;
 use crate::problem::Problem;
 use crate::product::{HeldBack, Pool};
-use crate::routes::pools::{ListQuery, listed};
+use crate::routes::PageQuery;
+use crate::routes::pools::listed;
 use crate::server::App;
 use crate::view::Page;
 
 /// `GET /pools`
-pub async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> Result<Response, Problem> {
+pub async fn list(State(app): State<App>, Query(query): Query<PageQuery>) -> Result<Response, Problem> {
     let Page { items: pools, next_cursor } = listed(&app, &query).await?;
     let next = next_cursor.map(|cursor| format!("/pools?cursor={}", frame::encoded(&cursor)));
     let body = html! {

@@ -6,35 +6,25 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
-use super::{limit, page};
+use super::{PageQuery, limit, page};
 use crate::extract::{self, Body, Query};
 use crate::problem::{Code, Problem};
 use crate::server::App;
 use crate::view::{Gate, Page};
 
-/// Where so many gates are known no further one can be closed by its name alone.
+/// Where so many gates were closed or opened by hand no further one can be closed by its name alone.
 pub const GATES_MAX: usize = 1_000;
-
-/// Which gates to list.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ListQuery {
-    /// Where the page before ended.
-    pub cursor: Option<String>,
-    /// At most so many.
-    pub limit: Option<u32>,
-}
 
 /// `GET /v1/gates`: every gate that was ever closed, is limited, or holds somebody up, by key.
 pub async fn list(
     State(app): State<App>,
-    Query(query): Query<ListQuery>,
+    Query(query): Query<PageQuery>,
 ) -> Result<axum::Json<Page<Gate>>, Problem> {
     listed(&app, &query).await.map(axum::Json)
 }
 
 /// A page of gates, by key.
-pub(crate) async fn listed(app: &App, query: &ListQuery) -> Result<Page<Gate>, Problem> {
+pub(crate) async fn listed(app: &App, query: &PageQuery) -> Result<Page<Gate>, Problem> {
     let limit = limit(query.limit)?;
     Ok(part(app.engine.gates().await?, query.cursor.as_deref().unwrap_or_default(), limit))
 }

@@ -18,6 +18,7 @@ use axum::Router;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use serde::Deserialize;
 
 use crate::connections::WaitPlace;
 use crate::problem::{Code, Problem};
@@ -66,6 +67,16 @@ async fn compared(app: &App) -> Result<(), Problem> {
 const LIMIT: u32 = 50;
 /// How many it may have.
 const LIMIT_MAX: u32 = 200;
+
+/// Which page of a list that is asked for nothing else.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PageQuery {
+    /// Where the page before ended.
+    pub cursor: Option<String>,
+    /// At most so many.
+    pub limit: Option<u32>,
+}
 
 /// Reads how long a page is to be.
 fn limit(asked: Option<u32>) -> Result<u32, Problem> {
