@@ -142,7 +142,8 @@ impl Engine {
     /// Pauses every saga of this store that has not ended, for that long, and answers how many. It is for a database
     /// that was put back from a backup, whose sagas would go on with what has been done, or undone, since.
     ///
-    /// Called before [`start`](Self::start), it comes first: a saga reads what was left for it before it makes a call.
+    /// Called before [`start`](Self::start), it comes first: a saga reads what was left for it before it makes a call,
+    /// though no more than about a thousand letters at once.
     /// Each goes on when it is resumed, or when its pause ends, which is after a day at most.
     ///
     /// # Errors
